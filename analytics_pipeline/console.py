@@ -1,0 +1,96 @@
+"""What people see: messages on standard error, results as small tables."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from dlt.common.runtime.collector import LogCollector, TqdmCollector
+from dlt.common.runtime.collector_base import Collector
+
+from analytics_pipeline.runner import Summary
+
+BOLD, RED, GREEN, YELLOW = "1", "31", "32", "33"
+
+
+def say(text: str, colour: str = "", stream: TextIO | None = None) -> None:
+    """A line for people; standard output belongs to results."""
+    stream = stream or sys.stderr
+    if colour and stream.isatty() and "NO_COLOR" not in os.environ:
+        text = f"\033[{colour}m{text}\033[0m"
+    print(text, file=stream, flush=True)
+
+
+def progress(kind: str) -> Collector | None:
+    """A bar on a terminal, plain lines elsewhere."""
+    if kind == "auto":
+        kind = "tqdm" if sys.stderr.isatty() and has_tqdm() else "log"
+    if kind == "tqdm":
+        return TqdmCollector(file=sys.stderr)
+    if kind == "log":
+        return LogCollector(logger=sys.stderr, dump_system_stats=False)
+    return None
+
+
+def has_tqdm() -> bool:
+    try:
+        import tqdm  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns side by side; the first row is the header, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if cell[:1].isdigit() else cell.ljust(width)
+            for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    )
+
+
+def short_time(iso: str | None) -> str:
+    return iso[:19].replace("T", " ") if iso else "-"
+
+
+def show(summary: Summary, as_json: bool) -> None:
+    """What a run did, one line for each table, and a total."""
+    if as_json:
+        print(json.dumps(summary.as_json()), flush=True)
+        return
+    rows = [["table", "rows", "requests", "newest row (UTC)"]]
+    for name, part in summary.tables.items():
+        rows.append(
+            [name, f"{part.rows:,}", f"{part.requests:,}", short_time(part.newest)]
+        )
+    say(table(rows))
+    total = sum(part.rows for part in summary.tables.values())
+    waited = f", {summary.waited:.0f} s of them waiting" if summary.waited else ""
+    say(
+        f"{total:,} rows with {summary.requests:,} requests in"
+        f" {summary.seconds:.1f} s{waited}",
+        BOLD,
+    )
+    for name, part in summary.tables.items():
+        if part.misfits:
+            say(
+                f"{name}: {part.misfits:,} values did not fit their columns; they are in"
+                " the column extra under their names",
+                YELLOW,
+            )
+        if part.replaced:
+            say(
+                f"{name}: {part.replaced:,} characters that no database takes (NUL, half"
+                " a surrogate pair) were replaced by U+FFFD",
+                YELLOW,
+            )
+    for project, reason in summary.skipped.items():
+        say(f"skipped project {project!r}: {reason}", YELLOW)
+
+
+def json_line(value: Any) -> None:
+    print(json.dumps(value), flush=True)

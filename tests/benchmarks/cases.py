@@ -1,0 +1,206 @@
+"""What is measured, and how good it has to be."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tests.benchmarks.measure import Contestant
+
+EXTRACT = "seconds to extract"
+NORMALIZE, LOAD = "MB until normalize", "MB until load"
+TUNED = {
+    "NORMALIZE__WORKERS": "2",
+    "EXTRACT__DATA_WRITER__FILE_MAX_ITEMS": "10000",
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    what: str
+    ours: str
+    other: str | int
+    """A contestant, or simply what the metric may be."""
+    reach: float
+    faster: bool = False
+    """`reach` times as fast; otherwise at most `reach` times as much."""
+    metric: str = "seconds"
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    server: Mapping[str, Any]
+    contestants: Mapping[str, Contestant]
+    figures: Sequence[Figure]
+    grow: int = 0
+    """Rows that come to each list of events between a first run and a second."""
+
+
+def cases(scale: float) -> list[Case]:
+    """All of them, with so many times the rows."""
+    return [
+        _first_load(round(20_000 * scale), round(5_000 * scale)),
+        _whole_bodies(round(20_000 * scale), round(5_000 * scale)),
+        _windows(round(40_000 * scale)),
+        _projects(round(10_000 * scale)),
+        _nothing_new(round(20_000 * scale), round(5_000 * scale)),
+        _few_new(round(10_000 * scale), round(1_000_000 * scale)),
+        _many_rows(round(50_000 * scale), round(1_000_000 * scale)),
+    ]
+
+
+def _two(events: int, issues: int) -> dict[str, dict[str, int]]:
+    return {slug: {"events": events, "issues": issues} for slug in ("p1", "p2")}
+
+
+def _ours(
+    rows: int,
+    projects: Sequence[str] = ("p1", "p2"),
+    tables: Sequence[str] = ("events", "issues"),
+    again: bool = False,
+    **settings: Any,
+) -> Contestant:
+    settings |= {"projects": list(projects), "tables": list(tables)}
+    return Contestant("ours", {"api": "v1"} | settings, rows, again=again)
+
+
+def _peer(rows: int, tuned: bool) -> Contestant:
+    settings = {"projects": ["p1", "p2"], "tables": ["events", "issues"]}
+    return Contestant(
+        "peer",
+        settings | {"tuned": tuned},
+        rows,
+        once=not tuned,
+        environment=TUNED if tuned else {},
+    )
+
+
+def _first_load(events: int, issues: int) -> Case:
+    what = f"first load, 2 × {events:,} events + 2 × {issues:,} issues, against "
+    rows = 2 * (events + issues)
+    lists = {"projects": ["p1", "p2"], "tables": ["events", "issues"]}
+    return Case(
+        "first load",
+        {"api": "v1", "projects": _two(events, issues)},
+        {
+            "ours": _ours(rows),
+            "tuned": _peer(rows, tuned=True),
+            "floor": Contestant("floor", lists, rows),
+            "plain": _peer(rows, tuned=False),
+        },
+        [
+            Figure(what + "rest_api as configured", "ours", "plain", 40, True),
+            Figure(what + "rest_api tuned", "ours", "tuned", 3, True),
+            Figure(what + "fetching and parsing alone", "ours", "floor", 3.5),
+        ],
+    )
+
+
+def _whole_bodies(events: int, issues: int) -> Case:
+    rows = 2 * (events + issues)
+    return Case(
+        "whole bodies",
+        {"api": "v1", "projects": _two(events, issues), "full": True},
+        {"ours": _ours(rows), "tuned": _peer(rows, tuned=True)},
+        [
+            Figure(
+                "the same with whole event bodies, against rest_api tuned",
+                "ours",
+                "tuned",
+                3,
+                True,
+            )
+        ],
+    )
+
+
+def _windows(events: int) -> Case:
+    def workers(count: int) -> Contestant:
+        return _ours(events, ["p1"], ["events"], api="sentry", workers=count)
+
+    what = f"{events:,} events, 50 ms latency, time filter, 8 workers against 1"
+    server = {"api": "sentry", "projects": {"p1": {"events": events}}}
+    return Case(
+        "windows",
+        server | {"latency": 0.05},
+        {"8 workers": workers(8), "1 worker": workers(1)},
+        [
+            Figure(what, "8 workers", "1 worker", 7, True),
+            Figure(what + ": reading alone", "8 workers", "1 worker", 7, True, EXTRACT),
+        ],
+    )
+
+
+def _projects(events: int) -> Case:
+    slugs = [f"p{number}" for number in range(1, 9)]
+
+    def workers(count: int) -> Contestant:
+        return _ours(8 * events, slugs, ["events"], workers=count)
+
+    what = f"8 projects × {events:,} events, 50 ms latency, 8 workers against 1"
+    server = {"api": "v1", "projects": {slug: {"events": events} for slug in slugs}}
+    return Case(
+        "projects",
+        server | {"latency": 0.05},
+        {"8 workers": workers(8), "1 worker": workers(1)},
+        [
+            Figure(what, "8 workers", "1 worker", 6, True),
+            Figure(what + ": reading alone", "8 workers", "1 worker", 6, True, EXTRACT),
+        ],
+    )
+
+
+def _nothing_new(events: int, issues: int) -> Case:
+    return Case(
+        "nothing new",
+        {"api": "v1", "projects": _two(events, issues)},
+        {
+            "ours": _ours(0, tables=[], again=True),
+            "idle": Contestant("idle", again=True),
+        },
+        [
+            # events, issues and project_detail of each; projects, releases
+            Figure("nothing new, 8 lists: requests", "ours", 8, 1, metric="requests"),
+            Figure("nothing new, against an empty dlt run", "ours", "idle", 1.6),
+        ],
+    )
+
+
+def _few_new(few: int, many: int) -> Case:
+    return Case(
+        "few new",
+        {
+            "api": "v1",
+            "projects": {"few": {"events": few}, "many": {"events": many}},
+            "beforehand": False,
+        },
+        {
+            "many": _ours(100, ["many"], ["events"], again=True),
+            "few": _ours(100, ["few"], ["events"], again=True),
+        },
+        [Figure(f"100 new rows on {many:,}, against on {few:,}", "many", "few", 1.5)],
+        grow=100,
+    )
+
+
+def _many_rows(few: int, many: int) -> Case:
+    against = f"{many:,} events against {few:,}: "
+    return Case(
+        "many rows",
+        {
+            "api": "v1",
+            "projects": {"few": {"events": few}, "many": {"events": many}},
+            "beforehand": False,
+        },
+        {
+            "many": _ours(many, ["many"], ["events"], apart=True),
+            "few": _ours(few, ["few"], ["events"], apart=True),
+        },
+        [
+            Figure(
+                against + "memory to normalise", "many", "few", 1.2, metric=NORMALIZE
+            ),
+            Figure(against + "memory of the run", "many", "few", 1.5, metric=LOAD),
+            Figure(against + "time per row", "many", "few", 1.2, metric="per row"),
+        ],
+    )

@@ -1,0 +1,131 @@
+"""One contestant is one process: how it is started, timed and asked for its report."""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+PACKAGE = HERE.parent.parent
+
+
+@dataclass(frozen=True)
+class Contestant:
+    script: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    rows: int = 0
+    """How many it has to load, or it is not measured but stopped."""
+    again: bool = False
+    """Measured is a second run; each begins with a copy of what the first one left."""
+    once: bool = False
+    """Too slow for many rounds."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    seconds: float
+    """Wall clock, from the start of the process to its end."""
+    rows: int
+    requests: int
+    phases: Mapping[str, float]
+    memory: Mapping[str, float]
+    """MB, at most until the end of each phase."""
+
+
+class Server:
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        assert process.stdout
+        self.url = f"http://127.0.0.1:{int(process.stdout.readline())}"
+
+    def ask(self, path: str) -> dict[str, int]:
+        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
+            report: dict[str, int] = json.load(answer)
+        return report
+
+
+@contextmanager
+def serving(settings: Mapping[str, Any]) -> Iterator[Server]:
+    command = [sys.executable, "-m", "tests.benchmarks.server", json.dumps(settings)]
+    with subprocess.Popen(
+        command, cwd=PACKAGE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield Server(process)
+        finally:
+            assert process.stdin
+            process.stdin.close()
+
+
+def run(contestant: Contestant, server: Server, folder: Path) -> Run:
+    """One run in this folder; it finds there what an earlier one left."""
+    settings = dict(contestant.settings)
+    if contestant.script != "idle":
+        settings["base_url"] = server.url
+    script = HERE / f"{contestant.script}.py"
+    server.ask("/stats")
+    started = time.perf_counter()
+    process = subprocess.run(
+        [sys.executable, script, json.dumps(settings)],
+        cwd=folder,
+        env={**_environment(folder), **contestant.environment},
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    seconds = time.perf_counter() - started
+    if process.returncode:
+        raise RuntimeError(f"{contestant} failed:\n{process.stderr}")
+    report = json.loads(process.stdout.splitlines()[-1])
+    return Run(
+        seconds,
+        report["rows"],
+        server.ask("/stats")["requests"],
+        report.get("phases", {}),
+        report.get("memory", {}),
+    )
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Nothing of the user's settings."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "DLT_DATA_DIR": str(folder / "dlt"),
+        "PYTHONPATH": str(PACKAGE),
+        "RUNTIME__DLTHUB_TELEMETRY": "false",
+    }
+
+
+def fresh(folder: Path, base: Path | None) -> Path:
+    """The folder, empty or as a copy of the base, and nothing left to be written."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if base:
+        shutil.copytree(base, folder)
+    else:
+        folder.mkdir(parents=True)
+    os.sync()
+    return folder
+
+
+def median(runs: list[Run], metric: str) -> float:
+    """Of a metric: one word of `Run`, or a phase (`seconds to …`, `MB until …`)."""
+    return statistics.median(_value(run, metric) for run in runs)
+
+
+def _value(run: Run, metric: str) -> float:
+    if metric == "per row":
+        return run.seconds / run.rows * 1e6
+    if " " not in metric:
+        return float(getattr(run, metric))
+    phase = metric.split()[-1]
+    return (run.memory if metric.startswith("MB") else run.phases)[phase]

@@ -1,0 +1,130 @@
+"""Measure the package against its peers, and print the figures as a table.
+
+    python tests/benchmarks/run.py [--only NAME …] [--rounds 5] [--quick]
+
+Every figure compares two things measured in the same run: whole processes, start-up
+included, on a local server that answers at once (or after a set latency). Contestants
+take turns, round by round; figures are medians. About half an hour for everything.
+"""
+
+import argparse
+import os
+import platform
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.benchmarks.cases import Case, Figure, cases
+from tests.benchmarks.measure import Run, Server, fresh, median, run, serving
+
+VERSIONS = ("dlt", "duckdb", "pyarrow", "requests", "orjson")
+UNITS = {"seconds": "s", "per": "µs", "MB": "MB", "requests": ""}
+
+
+def measure(case: Case, rounds: int, plain: int, folder: Path) -> dict[str, list[Run]]:
+    """The runs of each contestant; slow ones run `plain` times."""
+    runs: dict[str, list[Run]] = {label: [] for label in case.contestants}
+    with serving(case.server) as server:
+        bases = _first_runs(case, server, folder)
+        for number in range(max(rounds, plain)):
+            for label, contestant in case.contestants.items():
+                if number >= (plain if contestant.once else rounds):
+                    continue
+                work = fresh(folder / label / "work", bases.get(label))
+                result = run(contestant, server, work)
+                if result.rows < contestant.rows:
+                    raise RuntimeError(
+                        f"{case.name}, {label}: {result.rows} of {contestant.rows} rows"
+                    )
+                runs[label].append(result)
+                _tell(f"{case.name}, round {number + 1}, {label}", result)
+                fresh(work, None)
+    return runs
+
+
+def _first_runs(case: Case, server: Server, folder: Path) -> dict[str, Path]:
+    """What the contestants that are measured on a second run left after the first."""
+    bases = {}
+    for label, contestant in case.contestants.items():
+        if contestant.again:
+            bases[label] = fresh(folder / label / "base", None)
+            _tell(
+                f"{case.name}, first load, {label}",
+                run(contestant, server, bases[label]),
+            )
+    server.ask(f"/set?grow={case.grow}")
+    return bases
+
+
+def _tell(what: str, result: Run) -> None:
+    parts = [f"{phase} {seconds:.2f}" for phase, seconds in result.phases.items()]
+    parts += [f"{phase} {size:.0f} MB" for phase, size in result.memory.items()]
+    print(
+        f"{what}: {result.seconds:.2f} s, {result.rows} rows,"
+        f" {result.requests} requests ({', '.join(parts)})",
+        file=sys.stderr,
+    )
+
+
+def table_row(figure: Figure, runs: dict[str, list[Run]]) -> str:
+    ours = median(runs[figure.ours], figure.metric)
+    if isinstance(figure.other, str):
+        other = median(runs[figure.other], figure.metric)
+    else:
+        other = float(figure.other)
+    ratio = other / ours if figure.faster else ours / other
+    good = ratio >= figure.reach if figure.faster else ratio <= figure.reach
+    unit = UNITS[figure.metric.split()[0]]
+    limit = f"{figure.reach:g} × faster" if figure.faster else f"≤ {figure.reach:g} ×"
+    cells = (
+        figure.what,
+        f"{_number(ours)} {unit}".strip(),
+        f"{_number(other)} {unit}".strip(),
+        f"{ratio:.2f} ×",
+        limit,
+        "yes" if good else "**no**",
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if value < 100 and value % 1 else f"{value:,.0f}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    names = [case.name for case in cases(1)]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=names, default=names)
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument(
+        "--quick", action="store_true", help="a tenth of the rows, one round"
+    )
+    options = parser.parse_args(arguments)
+    rounds = options.rounds or (1 if options.quick else 5)
+    before = os.getloadavg()[0]
+    lines = []
+    for case in cases(0.1 if options.quick else 1):
+        if case.name in options.only:
+            with tempfile.TemporaryDirectory() as folder:
+                runs = measure(case, rounds, options.rounds or 1, Path(folder))
+            lines += [table_row(figure, runs) for figure in case.figures]
+    print("| what | ours | other | ratio | to reach | ok |")
+    print("| --- | ---: | ---: | ---: | ---: | --- |")
+    print("\n".join(lines))
+    versions = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
+    print(
+        f"\nMedian of {rounds}"
+        + ("" if options.rounds else "; rest_api as configured ran once")
+        + f". Python {platform.python_version()}, {versions}; {os.cpu_count()} cores,"
+        f" load average before {before:.1f}."
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,132 @@
+"""No test sleeps, sees the user's settings, or leaves anything behind."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dlt
+import duckdb
+import pytest
+
+from analytics_pipeline import analytics_source, patience, runner
+from analytics_pipeline.demo import DemoServer
+from analytics_pipeline.runner import Summary
+
+TOKEN = "tok-3c1f"
+ORGANIZATION = "acme"
+
+
+class Clock:
+    """Time that passes only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+        self.sleeps: list[float] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of retries and rate limits."""
+    clock = Clock()
+    monkeypatch.setattr(patience, "time", clock)
+    return clock
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """A working folder of its own, without settings from files or environment."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy") or name.startswith(
+            ("SOURCES__", "DESTINATION")
+        ):
+            monkeypatch.delenv(name)
+    for name in ("AUTH_TOKEN", "BASE_URL", "ORGANIZATION", "PROJECT", "API", "SINCE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "dlt"))
+    monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+
+
+@dataclass
+class Warehouse:
+    """A DuckDB in the test's folder, loaded by a pipeline of its own."""
+
+    folder: Path
+
+    def load(
+        self,
+        server: DemoServer,
+        project: str | list[str] | None = None,
+        tables: Sequence[str] = (),
+        **settings: Any,
+    ) -> Summary:
+        source = analytics_source(
+            server.url,
+            TOKEN,
+            ORGANIZATION,
+            project or ["frontend", "backend"],
+            **settings,
+        )
+        return runner.load(self.pipeline(), source, tables)
+
+    def pipeline(self) -> dlt.Pipeline:
+        return runner.make_pipeline(pipelines_dir=str(self.folder / "pipelines"))
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        with duckdb.connect(str(self.folder / f"{runner.NAME}.duckdb")) as connection:
+            return connection.execute(sql).fetchall()
+
+    def ids(self, table: str, key: str = "id") -> list[str]:
+        return [row[0] for row in self.rows(f"select {key} from analytics.{table}")]
+
+    def cursors(self) -> dict[str, Any]:
+        """What dlt's state holds of each resource."""
+        sources: dict[str, Any] = dict(self.pipeline().state["sources"])
+        resources: dict[str, Any] = sources["analytics"]["resources"]
+        return resources
+
+
+@pytest.fixture
+def warehouse(elsewhere: Path) -> Warehouse:
+    return Warehouse(elsewhere)
+
+
+@pytest.fixture(params=["v1", "sentry", "glitchtip"])
+def api(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def server(api: str) -> Iterator[DemoServer]:
+    """3 pages of events, 2 of issues, and some of each project."""
+    with small_server(api) as server:
+        yield server
+
+
+def small_server(api: str = "v1", **changes: Any) -> DemoServer:
+    return DemoServer(
+        api,
+        **{
+            "events": 60,
+            "issues": 30,
+            "releases": 12,
+            "page_size": 20,
+            "token": TOKEN,
+            "organization": ORGANIZATION,
+            "now": datetime.now(UTC) - timedelta(hours=2),
+            **changes,
+        },
+    )

@@ -1,0 +1,158 @@
+"""Real answers of a real server, through the same code."""
+
+import json
+from datetime import datetime
+from typing import Any
+
+import duckdb
+import pytest
+
+from analytics_pipeline import analytics_source, runner
+from analytics_pipeline.errors import CursorLoop, HttpError, UnexpectedAnswer
+from analytics_pipeline.tables import TABLES
+from tests.conftest import Warehouse
+from tests.replay import Recording, recorded, replay
+
+
+def load(
+    warehouse: Warehouse, recordings: list[Recording], *tables: str, **settings: Any
+) -> runner.Summary:
+    with replay(recordings) as url:
+        source = analytics_source(
+            url, "token", **{"organization": "acme", "api": "glitchtip"} | settings
+        )
+        return runner.load(warehouse.pipeline(), source, tables)
+
+
+@pytest.mark.parametrize(
+    ("table", "files", "count", "key"),
+    [
+        ("issues", ["issues_frontend"], 105, "id"),
+        ("releases", ["releases"], 40, "version"),
+        ("projects", ["projects_default"], 3, "id"),
+        ("project_detail", ["project-2"], 1, "id"),
+        ("events", ["events_tail"], 74, "id"),
+    ],
+)
+def test_every_recorded_value_is_found_again(
+    warehouse: Warehouse, table: str, files: list[str], count: int, key: str
+) -> None:
+    project = "backend" if table == "events" else "frontend"
+    pages = recorded(*files)
+    load(warehouse, pages, table, project=project)
+    found = {row[key]: row for row in as_dicts(warehouse, table)}
+    sent = [
+        row
+        for page in pages
+        for row in (page["body"] if isinstance(page["body"], list) else [page["body"]])
+    ]
+    assert len(sent) == len(found) == count == len(warehouse.ids(table))
+    for row in sent:
+        for field, value in row.items():
+            assert as_json(found[row[key]], table, field) == as_sent(
+                table, field, value
+            )
+
+
+def as_dicts(warehouse: Warehouse, table: str) -> list[dict[str, Any]]:
+    path = str(warehouse.folder / f"{runner.NAME}.duckdb")
+    with duckdb.connect(path) as connection:
+        result = connection.sql(f"from analytics.{table}")
+        return [
+            dict(zip(result.columns, row, strict=True)) for row in result.fetchall()
+        ]
+
+
+def as_json(row: dict[str, Any], table: str, field: str) -> Any:
+    """A value of the warehouse as the server would send it."""
+    kind = TABLES[table].types.get(field)
+    if kind is None:
+        return json.loads(row["extra"])[field]
+    value = row[TABLES[table].names[field]]
+    return json.loads(value) if kind == "json" and value is not None else value
+
+
+def as_sent(table: str, field: str, value: Any) -> Any:
+    """A value that was sent, as its column's type has it."""
+    kind = TABLES[table].types.get(field)
+    if value is None:
+        return None
+    if kind == "timestamp":
+        return datetime.fromisoformat(value)
+    return {"bigint": int, "text": str}.get(kind or "", lambda same: same)(value)
+
+
+def test_a_second_run_over_the_recordings_loads_nothing(warehouse: Warehouse) -> None:
+    pages = recorded("issues_frontend", "releases", "projects_default", "project-2")
+    tables = ("issues", "releases", "projects", "project_detail")
+    first = load(warehouse, pages, *tables, project="frontend")
+    second = load(warehouse, pages, *tables, project="frontend")
+    assert {name: part.rows for name, part in first.tables.items()} == {
+        "issues": 105,
+        "releases": 40,
+        "projects": 3,
+        "project_detail": 1,
+    }
+    assert [part.rows for part in second.tables.values()] == [0, 0, 0, 0]
+
+
+def test_a_repeating_cursor_names_the_rows(warehouse: Warehouse) -> None:
+    with pytest.raises(CursorLoop) as caught:
+        load(
+            warehouse,
+            recorded("loop_releases_ties"),
+            "releases",
+            organization="globex",
+            project="any",
+        )
+    message = str(caught.value)
+    assert "releases of organization 'globex'" in message
+    assert "second time" in message
+    assert "'tie@" in message
+    assert "2026-11-01T00:00:00Z" in message
+
+
+@pytest.mark.parametrize(
+    ("file", "table", "settings", "words"),
+    [
+        ("error_401", "projects", {}, ["401", "Unauthorized", "rejected the token"]),
+        ("error_403", "events", {}, ["403", "Permission denied", "event:read"]),
+        ("error_404_project", "project_detail", {"project": "nope"}, ["404", "'nope'"]),
+        (
+            "error_404_issues",
+            "issues",
+            {"organization": "nope"},
+            ["404", "organization 'nope'"],
+        ),
+    ],
+)
+def test_recorded_refusals_say_what_to_mend(
+    warehouse: Warehouse,
+    file: str,
+    table: str,
+    settings: dict[str, str],
+    words: list[str],
+) -> None:
+    with pytest.raises(HttpError) as caught:
+        load(warehouse, recorded(file), table, **{"project": "backend"} | settings)
+    message = str(caught.value)
+    assert all(word in message for word in [*words, table])
+
+
+def test_an_unknown_project_that_answers_with_an_empty_list_is_found_out(
+    warehouse: Warehouse,
+) -> None:
+    pages = recorded("empty_events_unknown_project", "error_404_project")
+    with pytest.raises(HttpError, match="404 Not Found"):
+        load(warehouse, pages, "events", project="nope")
+
+
+def test_a_page_of_the_web_application_is_not_an_empty_list(
+    warehouse: Warehouse,
+) -> None:
+    (page,) = recorded("spa_200")
+    page["request"]["url"] += "/"
+    with pytest.raises(
+        UnexpectedAnswer, match="not answer with JSON but with text/html"
+    ):
+        load(warehouse, [page], "events", project="backend")

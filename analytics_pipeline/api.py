@@ -72,6 +72,10 @@ class Api:
         self._session = requests.Session()
         self._session.auth = BearerAuth(token)
         self._session.headers.update(HEADERS)
+        # Proxies and certificates of the environment: looked up once, not each time.
+        self._environment = self._session.merge_environment_settings(
+            self.base_url, {}, None, None, None
+        )
         for scheme in ("http://", "https://"):
             self._session.mount(
                 scheme, HTTPAdapter(pool_maxsize=workers, max_retries=self._retry)
@@ -145,8 +149,12 @@ class Api:
             tally.count(requests=1)
             try:
                 with self.gate.slot():
-                    response = self._session.get(
-                        url, params=params, timeout=TIMEOUT, allow_redirects=False
+                    request = requests.Request("GET", url, params=params)
+                    response = self._session.send(
+                        self._session.prepare_request(request),
+                        timeout=TIMEOUT,
+                        allow_redirects=False,
+                        **self._environment,
                     )
             except requests.exceptions.RequestException as error:
                 if _gave_up(error):

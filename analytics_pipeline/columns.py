@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, overload
 
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -92,10 +93,11 @@ def _timestamps(values: list[Any]) -> pa.Array | None:
 
 
 def _json(values: Iterable[Any]) -> pa.Array:
-    dumps = jsontext.dumps
-    return pa.array(
-        [None if value is None else dumps(value) for value in values], ARROW["json"]
-    )
+    try:
+        texts = [None if value is None else orjson.dumps(value) for value in values]
+    except TypeError:
+        texts = [None if value is None else jsontext.dumps(value) for value in values]
+    return pa.array(texts, ARROW["json"])
 
 
 _fast: Mapping[str, Callable[[list[Any]], pa.Array | None]] = {

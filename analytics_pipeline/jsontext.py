@@ -17,14 +17,13 @@ import orjson
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 """Stands for what no database takes in text: NUL and lone surrogates."""
 
-# Digits become "0", everything but "-" becomes ".": a long number then is a
-# substring, found many times faster than by a regular expression.
-_DIGITS = bytes(
-    48 if chr(byte).isdigit() and byte < 128 else byte if byte == 45 else 46
+# Digits become "0", what may stand before a number ":", all else ".": so a number too
+# long for 64 bits is a substring, found many times faster than by an expression.
+_SHAPE = bytes(
+    ord("0" if byte in b"0123456789" else ":" if byte in b":,[- \n\r\t" else ".")
     for byte in range(256)
 )
-_BEYOND_UNSIGNED = b"0" * 20
-_BEYOND_SIGNED = b"-" + b"0" * 19
+_LONG_NUMBER = b":" + b"0" * 19
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _DEEPEST = 4096
 _recursion = threading.RLock()
@@ -36,8 +35,8 @@ def loads(body: bytes) -> tuple[Any, int]:
     Raises:
         ValueError: the text is not JSON, or nested deeper than some 2,000 levels.
     """
-    digits = body.translate(_DIGITS)
-    if _BEYOND_UNSIGNED in digits or _BEYOND_SIGNED in digits or b"\\u0000" in body:
+    shape = body.translate(_SHAPE)
+    if _LONG_NUMBER in shape or shape.startswith(b"0") or b"\\u0000" in body:
         return _loads_slowly(body)
     try:
         return orjson.loads(body), 0

@@ -1,5 +1,6 @@
 """One list, from its stored cursor on, as Arrow tables; and the cursor's next place."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,9 @@ Cursor = dlt.sources.incremental[datetime]
 BATCH = 5_000
 """Rows of one Arrow table: fewer cost time, more cost memory."""
 
+SENT = 5
+"""Batches whose keys are kept, since rows move to later pages while new ones come."""
+
 
 @dataclass(frozen=True)
 class Reader:
@@ -34,6 +38,8 @@ class Reader:
     lists: Lists
     lookback: timedelta = timedelta(hours=1)
     full_refresh: bool = False
+    until: datetime | None = None
+    """End of a span whose cursors move on to it."""
     skip_missing: bool = False
     """Report a project that the server refuses at once, and go on without it."""
     clean: Callable[[str, Record], Record] = lambda table, row: row
@@ -73,6 +79,8 @@ class Reading:
         self.tally = Tally()
         self.pages = self.rows = self.misfits = 0
         self.now = datetime.now(UTC)
+        self.reached: datetime | None = None
+        """Up to where the list is loaded, when its reader has an `until`."""
         self.newest: datetime | None = None
         """The latest time of a row that is not in the future."""
         self.state = dlt.current.resource_state()
@@ -97,27 +105,36 @@ class Reading:
         if self.resumes and start and self.endpoint.reread:
             start = min(start, self.now - self.endpoint.reread)
             start = max(start, first) if first else start
-        return start, utc(self.cursor.end_value)
+        return start, utc(self.cursor.end_value) or self.reader.until
 
     def tables(self) -> Iterator[pa.Table]:
-        """The rows to load, in batches."""
-        batch: list[Record] = []
+        """The rows to load, in batches; each once.
+
+        A row that moves while pages are read comes twice, and Delta and Iceberg
+        tables refuse to merge it. Of its copies in one batch the newer stays.
+        """
+        if self.start and self.end and self.start >= self.end:
+            return  # loaded by an earlier run
+        batch: dict[str, Record] = {}
+        sent: deque[set[str]] = deque(maxlen=SENT)
         for page in self._pages():
             self.pages += 1
             times = [row_time(row, self.endpoint) for row in page.rows]
-            batch += [
-                row
-                for row, time in zip(page.rows, times, strict=True)
-                if self._is_wanted(row, time)
-            ]
+            for row, time in zip(page.rows, times, strict=True):
+                key = str(row[self.endpoint.key])
+                if any(key in keys for keys in sent):
+                    continue
+                if self._is_wanted(row, time):
+                    batch[key] = row
             # The first page goes at once: `add_limit(1)` is one request.
             if len(batch) >= BATCH or (batch and self.pages == 1):
-                yield self._arrow(batch)
-                batch = []
+                yield self._arrow([*batch.values()])
+                sent.append({*batch})
+                batch = {}
             if self._is_past([time for time in times if time is not None]):
                 break
         if batch:
-            yield self._arrow(batch)
+            yield self._arrow([*batch.values()])
 
     def _pages(self) -> Iterator[Page]:
         lists = self.reader.lists
@@ -183,9 +200,12 @@ class Reading:
             return
         cursors = self.state["incremental"][self.cursor.cursor_path]
         stored = utc(cursors["last_value"]) if self.resumes else None
-        times = [time for time in (stored, self.newest) if time is not None]
+        end = min(self.reader.until, self.now) if self.reader.until else None
+        times = [time for time in (stored, self.newest, end) if time is not None]
         if times:
             self.cursor.advance(max(times))
+        if end:
+            self.reached = max(times)
         self.state["origin"] = self.origin
         self.state["known"] = self.memory.text(self._horizon())
 
@@ -207,5 +227,6 @@ class Reading:
             "misfits": self.misfits,
             "replaced": self.tally.replaced,
             "newest": self.newest.isoformat() if self.newest else None,
+            "reached": self.reached,
             "waited": self.reader.lists.api.gate.waited,
         }

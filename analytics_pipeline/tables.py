@@ -76,16 +76,18 @@ class Table:
         Raises:
             MissingField: a field of the key is missing, or does not fit its column.
         """
-        known = self.types.keys()
+        fields = set().union(*records)
+        unknown = fields - self.types.keys()
         extra: list[Record | None] = [
-            None
-            if record.keys() <= known
-            else {name: value for name, value in record.items() if name not in known}
-            for record in records
+            {name: value for name, value in record.items() if name in unknown} or None
+            for record in (records if unknown else [{}] * len(records))
         ]
         misfits = 0
         arrays = []
         for field, kind in self.types.items():
+            if field not in fields and field not in self.key:
+                arrays.append(pa.nulls(len(records), ARROW[kind]))
+                continue
             values = [record.get(field) for record in records]
             array, places = column(kind, values)
             if field in self.key and array.null_count:

@@ -1,35 +1,67 @@
-"""The command line: `python -m analytics_pipeline [run|check|demo]`."""
+"""The command line: `python -m analytics_pipeline [run|check|demo|report]`."""
 
 import argparse
 import logging
+import os
+import re
+import signal
+import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any, NoReturn
 
 from dlt.common.exceptions import DltException
 
 from analytics_pipeline import commands, runner
 from analytics_pipeline.console import RED, say
 from analytics_pipeline.errors import AnalyticsError, ConfigurationError
+from analytics_pipeline.failures import root_error, sentence
 from analytics_pipeline.servers import SERVERS
 from analytics_pipeline.tables import TABLES
 
 USAGE = 2
 INTERRUPTED = 130
+KEPT = (
+    "interrupted; what is in the warehouse stays, and the next run goes on from there"
+)
+log = logging.getLogger(__name__)
 EPILOG = """examples:
   python -m analytics_pipeline demo
   python -m analytics_pipeline check --api sentry --organization acme --all-projects
   python -m analytics_pipeline --base-url https://errors.example.com \\
       --organization acme --project frontend --project backend
   python -m analytics_pipeline --since 2026-01-01 --destination postgres
+  python -m analytics_pipeline report --destination postgres
 
 The token is read from AUTH_TOKEN or .dlt/secrets.toml, other settings from
 .dlt/config.toml or the environment, too. Exit codes: 0 all loaded; 1 failed;
 2 wrong usage or missing settings; 3 loaded, but a project was skipped."""
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class Parser(argparse.ArgumentParser):
+    """Guesses what a mistyped option or choice was meant to be."""
+
+    def check_options(self, words: Sequence[str]) -> None:
+        """argparse itself would take the value behind it for a command first."""
+        for word in words:
+            option = word.partition("=")[0]
+            if option.startswith("--") and option not in self._option_string_actions:
+                self.error(f"there is no option '{option}'")
+
+    def error(self, message: str) -> NoReturn:
+        typed = re.findall("'(.*?)'", message)[:1]
+        choices = [str(c) for action in self._actions for c in action.choices or ()]
+        known = [*self._option_string_actions, *choices]
+        close = [guess for word in typed for guess in get_close_matches(word, known, 1)]
+        guess = f"; did you mean {close[0]}?" if close else ""
+        say(f"error: {message}{guess} (--help shows all)", RED)
+        raise SystemExit(USAGE)
+
+
+def parser() -> Parser:
+    parser = Parser(
         prog="python -m analytics_pipeline",
-        usage="%(prog)s [run|check|demo] [options]",
+        usage="%(prog)s [run|check|demo|report] [options]",
         description="Load what is new at an error-analytics API into a warehouse.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -40,9 +72,10 @@ def parser() -> argparse.ArgumentParser:
         "command",
         nargs="?",
         default="run",
-        choices=["run", "check", "demo"],
-        metavar="run|check|demo",
-        help="load (default), try the settings, or try it all on a built-in server",
+        choices=["run", "check", "demo", "report"],
+        metavar="run|check|demo|report",
+        help="load (default), try the settings, try it all on a built-in server, or"
+        " write a page of what is loaded",
     )
     add("--base-url", metavar="URL", help="address of the server")
     add("--api", choices=list(SERVERS), help="which server speaks (default: v1)")
@@ -52,35 +85,58 @@ def parser() -> argparse.ArgumentParser:
     add("--resource", action="append", choices=list(TABLES), help="repeatable")
     add("--since", metavar="T", help="how far back the first run reads")
     add("--until", metavar="T", help="load exactly --since to T; cursors stay")
+    add("--chunk", metavar="7d", help="events piece by piece, oldest first (Sentry)")
     add("--full-events", action="store_true", default=None, help="with stack traces")
     add("--full-refresh", action="store_true", default=None, help="read all again")
     add("--redact", metavar="PATH", action="append", help="mask values, repeatable")
     add("--allow-http", action="store_true", default=None, help="token over http://")
     add("--workers", metavar="N", type=int, help="requests at a time (default: 4)")
     add("--destination", metavar="NAME", default="duckdb", help="default: duckdb")
+    add("--table-format", choices=["delta", "iceberg"], help="of files; default: none")
     add("--dataset", metavar="NAME", default=runner.DATASET, help="default: analytics")
     add("--pipeline-name", metavar="NAME", default=runner.NAME)
     add("--pipelines-dir", metavar="DIR", help="where dlt keeps its state")
     add("--progress", choices=["auto", "tqdm", "log", "off"], default="auto")
+    add("--output", metavar="FILE", default="analytics_report.html", help="of report")
     add("--json", action="store_true", help="the summary as JSON on standard output")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    options = parser().parse_args(argv)
+    command_line = parser()
+    command_line.check_options(sys.argv[1:] if argv is None else argv)
+    options = command_line.parse_args(argv)
     command = getattr(commands, options.command)
     try:
         code: int = command(options)
         return code
     except KeyboardInterrupt:
-        say("interrupted; rows and cursors are as they were before this run", RED)
+        say(KEPT, RED)
         return INTERRUPTED
-    except (AnalyticsError, DltException) as error:
-        cause = runner.root_error(error)
-        say(f"error: {cause}", RED)
-        return USAGE if isinstance(cause, ConfigurationError) else commands.FAILED
+    except (AnalyticsError, DltException, OSError) as error:
+        log.debug("what led to it:", exc_info=True)
+        say(f"error: {sentence(error)}", RED)
+        wrong = isinstance(root_error(error), ConfigurationError)
+        return USAGE if wrong else commands.FAILED
+
+
+def interrupt(*signalled: Any) -> NoReturn:
+    """Ctrl-C, at once: threads that wait for a server are not waited for.
+
+    While dlt prepares and loads it has a handler of its own, which lets it finish the
+    tables that are being written; with the second Ctrl-C comes this one.
+    """
+    try:
+        say(KEPT, RED)
+    finally:
+        os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    signal.signal(signal.SIGINT, interrupt)
+    code = main()
+    if code in (commands.FAILED, INTERRUPTED):
+        sys.stdout.flush()
+        os._exit(code)  # other lists may still be waiting for their turn
+    raise SystemExit(code)

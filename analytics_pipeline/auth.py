@@ -32,10 +32,9 @@ def check_base_url(base_url: str, allow_http: bool) -> None:
     except ValueError:
         host = ""
     if not host or parts.scheme not in ("http", "https"):
-        raise InsecureUrl(
-            f"base_url {base_url!r} is not an address; it looks like"
-            " https://sentry.example.com"
-        )
+        bare = re.sub(r"^[a-z]*:?/*", "", base_url) if "/" in base_url else base_url
+        example = f"did you mean https://{bare}?" if "." in bare else "give https://…"
+        raise InsecureUrl(f"base_url {base_url!r} is not an address; {example}")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise InsecureUrl("base_url must hold no login, query or fragment")
     if parts.scheme == "http" and not allow_http and not _is_loopback(host):

@@ -1,26 +1,29 @@
-"""The three commands: run, check, demo. Each takes the options, gives the exit code."""
+"""The commands: run, check, demo, report. Each takes options, gives the exit code."""
 
-import shlex
 from argparse import Namespace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import dlt
-from dlt.common.exceptions import DltException
 from dlt.extract import DltSource
 
-from analytics_pipeline import console, runner
-from analytics_pipeline.console import BOLD, GREEN, RED, say
+from analytics_pipeline import check as checking
+from analytics_pipeline import console, progress, runner
+from analytics_pipeline.console import GREEN, say
 from analytics_pipeline.demo import DemoServer
-from analytics_pipeline.errors import AnalyticsError
+from analytics_pipeline.errors import ConfigurationError
 from analytics_pipeline.source import analytics_source
 
 LOADED, FAILED, SKIPPED = 0, 1, 3
 
 
 def make_source(options: Namespace, **more: Any) -> DltSource:
-    """The source by the options; what is not among them, dlt finds."""
+    return analytics_source(**settings(options, **more))
+
+
+def settings(options: Namespace, **more: Any) -> dict[str, Any]:
+    """Of the source, by the options; what is not among them, dlt finds."""
     names = (
         "base_url", "api", "organization", "since", "until", "full_events",
         "full_refresh", "workers", "redact", "allow_http",
@@ -36,7 +39,7 @@ def make_source(options: Namespace, **more: Any) -> DltSource:
     elif options.project:
         one = len(options.project) == 1
         given["project"] = options.project[0] if one else options.project
-    return analytics_source(**given)
+    return given
 
 
 def make_pipeline(options: Namespace) -> dlt.Pipeline:
@@ -45,61 +48,58 @@ def make_pipeline(options: Namespace) -> dlt.Pipeline:
         dataset=options.dataset,
         name=options.pipeline_name,
         pipelines_dir=options.pipelines_dir,
-        progress=console.progress(options.progress),
+        progress=progress.collector(options.progress),
     )
 
 
 def run(options: Namespace) -> int:
     if options.workers:
         dlt.config["extract.workers"] = options.workers
-    source = make_source(options)
-    summary = runner.load(make_pipeline(options), source, options.resource or ())
+    pipeline, tables = make_pipeline(options), options.resource or ()
+    if options.chunk:
+        given = settings(options)
+        given["table_format"] = options.table_format
+        summary = runner.backfill(pipeline, options.chunk, tables, **given)
+    else:
+        source = make_source(options)
+        summary = runner.load(pipeline, source, tables, options.table_format)
     console.show(summary, options.json)
     return SKIPPED if summary.skipped else LOADED
 
 
 def check(options: Namespace) -> int:
-    """One request for each table of each project; nothing is loaded."""
     source = make_source(options, full_refresh=True)
     source = runner.only(source, options.resource or ())
-    failed = 0
-    for name, resource in source.resources.items():
-        try:
-            pages = list(resource.add_limit(1))
-            problem = resource.custom_metrics.get("skipped")
-        except (AnalyticsError, DltException) as error:
-            problem = str(runner.root_error(error))
-        if problem:
-            failed += 1
-            say(f"✗ {name}: {problem}", RED)
-        else:
-            rows = sum(len(page) for page in pages)
-            say(f"✓ {name}: reachable, {rows} rows on the first page", GREEN)
-    if failed:
-        say(f"{failed} of {len(source.resources)} lists cannot be read", BOLD)
-        return FAILED
-    say("All is well. Next: " + shlex.join(_same_options(options)), BOLD)
+    return LOADED if checking.check(source, options) else FAILED
+
+
+def report(options: Namespace) -> int:
+    """Write a page of what the warehouse holds."""
+    try:
+        from analytics_pipeline.report import page
+    except ModuleNotFoundError as error:
+        advice = f"pip install {error.name}, or '.[report]' for all it needs"
+        raise ConfigurationError(f"report needs {error.name}: {advice}") from error
+    html = page(make_pipeline(options))
+    try:
+        Path(options.output).write_text(html, "utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"--output {options.output}: {error}") from error
+    say(f"wrote {options.output}", GREEN)
     return LOADED
-
-
-def _same_options(options: Namespace) -> list[str]:
-    words = ["python", "-m", "analytics_pipeline"]
-    for name in ("base_url", "api", "organization", "project", "resource"):
-        value = getattr(options, name)
-        for item in value if isinstance(value, list) else [value] if value else []:
-            words += ["--" + name.replace("_", "-"), item]
-    return [*words, "--all-projects"] if options.all_projects else words
 
 
 def demo(options: Namespace) -> int:
     """Load from the built-in server, let it grow, load again."""
     name = "analytics_demo"
+    # Begin anew: the demo's own cursors and tables, and in the working folder, since
+    # a pipeline keeps its DuckDB in the folder of its first run.
+    runner.make_pipeline(name=name, pipelines_dir=options.pipelines_dir).drop()
     pipeline = runner.make_pipeline(
         name=name,
         pipelines_dir=options.pipelines_dir,
-        progress=console.progress(options.progress),
+        progress=progress.collector(options.progress),
     )
-    pipeline.drop()  # begin anew: the demo's own cursors and tables
     Path(f"{name}.duckdb").unlink(missing_ok=True)
     api = options.api or "v1"
     projects = ["frontend", "backend"]
@@ -127,7 +127,8 @@ The tables are in {name}.duckdb, schema {runner.DATASET}. Look at them:
 'select level, status, count(*) from {runner.DATASET}.issues group by all').show()"
   Python:  python -c "import dlt; print(dlt.pipeline('{name}',\
  destination='duckdb').dataset('{runner.DATASET}').issues.arrow())"
-  dlt:     dlt pipeline {name} show""")
+  Page:    python -m analytics_pipeline report --pipeline-name {name}
+  dlt:     dlt pipeline {name} info; or show, after pip install 'dlt[hub]'""")
     return LOADED
 
 

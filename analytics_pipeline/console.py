@@ -6,9 +6,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from dlt.common.runtime.collector import LogCollector, TqdmCollector
-from dlt.common.runtime.collector_base import Collector
-
 from analytics_pipeline.runner import Summary
 
 BOLD, RED, GREEN, YELLOW = "1", "31", "32", "33"
@@ -20,25 +17,6 @@ def say(text: str, colour: str = "", stream: TextIO | None = None) -> None:
     if colour and stream.isatty() and "NO_COLOR" not in os.environ:
         text = f"\033[{colour}m{text}\033[0m"
     print(text, file=stream, flush=True)
-
-
-def progress(kind: str) -> Collector | None:
-    """A bar on a terminal, plain lines elsewhere."""
-    if kind == "auto":
-        kind = "tqdm" if sys.stderr.isatty() and has_tqdm() else "log"
-    if kind == "tqdm":
-        return TqdmCollector(file=sys.stderr)
-    if kind == "log":
-        return LogCollector(logger=sys.stderr, dump_system_stats=False)
-    return None
-
-
-def has_tqdm() -> bool:
-    try:
-        import tqdm  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -88,6 +66,12 @@ def show(summary: Summary, as_json: bool) -> None:
                 " a surrogate pair) were replaced by U+FFFD",
                 YELLOW,
             )
+    if summary.appended:
+        say(
+            "this destination cannot replace rows: changed ones stand beside their old"
+            " versions; --table-format delta (or iceberg) replaces them",
+            YELLOW,
+        )
     for project, reason in summary.skipped.items():
         say(f"skipped project {project!r}: {reason}", YELLOW)
 

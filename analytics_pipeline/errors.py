@@ -36,6 +36,10 @@ class InsecureUrl(ConfigurationError):
     """`base_url` is no address, or would send the token in the clear."""
 
 
+class Busy(AnalyticsError, RuntimeError):
+    """Another process runs the same pipeline; nothing was asked or loaded."""
+
+
 class ApiError(AnalyticsError):
     """The server did not give what was asked for."""
 

@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 LONGEST_WAIT = 600.0
 """Seconds; a server that asks for more is asked again after this long."""
+GLANCE = 0.5
+"""Seconds after which somebody who waits looks whether the program has ended."""
 STATUSES = (429, 500, 502, 503, 504)
 
 
@@ -72,7 +74,7 @@ class Gate:
 
     def wait(self) -> None:
         while (seconds := self._opens_at - time.time()) > 0:
-            time.sleep(seconds)
+            pause(seconds)
 
 
 class PatientRetry(Retry):
@@ -113,7 +115,7 @@ class PatientRetry(Retry):
             reason = str(self.history[-1].error) if self.history else "a broken answer"
         log.info("%s; asking again in %.0f s", reason, seconds)
         if seconds:
-            time.sleep(seconds)
+            pause(seconds)
 
     def _asked(self, response: BaseHTTPResponse) -> float | None:
         """Seconds to wait by the server's word; None when it says nothing."""
@@ -124,6 +126,15 @@ class PatientRetry(Retry):
             except (InvalidHeader, ValueError, OverflowError):
                 return None
         return seconds_to_reset(response.headers) if response.status == 429 else None
+
+
+def pause(seconds: float) -> None:
+    """Sleep, but no longer than the program runs: its end waits for all threads."""
+    while seconds > 0:
+        time.sleep(min(seconds, GLANCE))
+        seconds -= GLANCE
+        if not threading.main_thread().is_alive():
+            sys.exit()
 
 
 def seconds_to_reset(headers: Mapping[str, str]) -> float | None:

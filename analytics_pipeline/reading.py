@@ -19,6 +19,7 @@ from analytics_pipeline.errors import ApiError, HttpError
 from analytics_pipeline.lists import BEGINNING, Lists, row_time
 from analytics_pipeline.memory import Memory
 from analytics_pipeline.pages import Page
+from analytics_pipeline.progress import on_page
 from analytics_pipeline.tables import TABLES, Record
 from analytics_pipeline.windows import Windows
 
@@ -64,7 +65,8 @@ class Reader:
             metrics["skipped"] = str(error)
         else:
             reading.commit()
-        metrics.update(reading.report())
+        finally:
+            metrics.update(reading.report())
 
 
 class Reading:
@@ -83,6 +85,7 @@ class Reading:
         """Up to where the list is loaded, when its reader has an `until`."""
         self.newest: datetime | None = None
         """The latest time of a row that is not in the future."""
+        self.tell = on_page(f"{name} {project}".strip())
         self.state = dlt.current.resource_state()
         host = urlsplit(reader.lists.api.base_url).hostname
         self.origin = f"{host}/{reader.lists.organization}/{project}"
@@ -120,6 +123,8 @@ class Reading:
         for page in self._pages():
             self.pages += 1
             times = [row_time(row, self.endpoint) for row in page.rows]
+            known = [time for time in times if time is not None]
+            self.tell(len(page.rows), min(known, default=None))
             for row, time in zip(page.rows, times, strict=True):
                 key = str(row[self.endpoint.key])
                 if any(key in keys for keys in sent):
@@ -131,7 +136,7 @@ class Reading:
                 yield self._arrow([*batch.values()])
                 sent.append({*batch})
                 batch = {}
-            if self._is_past([time for time in times if time is not None]):
+            if self._is_past(known):
                 break
         if batch:
             yield self._arrow([*batch.values()])
@@ -187,7 +192,8 @@ class Reading:
         for row in batch:
             if self.name == "events" and row.get("projectID") is None:
                 row["projectID"] = self.project
-            row.setdefault("id", row[self.endpoint.key])
+            if row.get("id") is None:
+                row["id"] = row[self.endpoint.key]
         batch = [self.reader.clean(self.name, row) for row in batch]
         table, misfits = TABLES[self.name].arrow(batch)
         self.rows += len(batch)

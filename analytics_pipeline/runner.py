@@ -1,8 +1,9 @@
-"""Make the pipeline, run it, summarise what it did."""
+"""Make the pipeline and run it: all at once, or in pieces."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dlt
@@ -10,61 +11,35 @@ from dlt.common.runtime.collector_base import Collector
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from analytics_pipeline.errors import AnalyticsError
+from analytics_pipeline import sharing
+from analytics_pipeline.destinations import appended_tables, check_table_format
+from analytics_pipeline.failures import is_interruption, root_error
+from analytics_pipeline.lock import exclusive
+from analytics_pipeline.partitions import Partition, partitions
+from analytics_pipeline.settings import configured, is_several
+from analytics_pipeline.source import analytics_source
+from analytics_pipeline.summary import Summary, summarise
 from analytics_pipeline.tables import TABLES
+
+__all__ = [
+    "DATASET",
+    "NAME",
+    "Partition",
+    "Summary",
+    "all_projects",
+    "backfill",
+    "load",
+    "load_shared",
+    "make_pipeline",
+    "only",
+    "partitions",
+    "root_error",
+    "run_partition",
+    "summarise",
+]
 
 NAME = "analytics_pipeline"
 DATASET = "analytics"
-
-
-@dataclass
-class TableSummary:
-    rows: int = 0
-    """Rows loaded: new ones, and changed ones that replaced their old copy."""
-    requests: int = 0
-    newest: str | None = None
-    """ISO time of the newest row seen."""
-    misfits: int = 0
-    """Values that did not fit their column and went into `extra`."""
-    replaced: int = 0
-    """Characters that no database takes, replaced by U+FFFD."""
-
-    def add(self, metrics: dict[str, Any]) -> None:
-        self.rows += metrics["rows"]
-        self.requests += metrics["requests"]
-        self.misfits += metrics["misfits"]
-        self.replaced += metrics["replaced"]
-        self.newest = max(filter(None, (self.newest, metrics["newest"])), default=None)
-
-
-@dataclass
-class Summary:
-    tables: dict[str, TableSummary] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
-    """Project → why it could not be read."""
-    seconds: float = 0.0
-    waited: float = 0.0
-    """Seconds of these in which a rate limit held the requests back."""
-
-    @property
-    def requests(self) -> int:
-        return sum(table.requests for table in self.tables.values())
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "tables": {
-                name: {key: value for key, value in vars(table).items() if value}
-                | {"rows": table.rows}
-                for name, table in self.tables.items()
-            },
-            "requests": self.requests,
-            "skipped": [
-                {"project": project, "reason": reason}
-                for project, reason in self.skipped.items()
-            ],
-            "seconds": round(self.seconds, 3),
-            "waited": round(self.waited, 3),
-        }
 
 
 def make_pipeline(
@@ -89,28 +64,146 @@ def make_pipeline(
 
 
 def load(
-    pipeline: dlt.Pipeline, source: DltSource, tables: Sequence[str] = ()
+    pipeline: dlt.Pipeline,
+    source: DltSource,
+    tables: Sequence[str] = (),
+    table_format: Any = None,
 ) -> Summary:
     """Load what is new; of some tables only, if they are named.
+
+    On the filesystem, `table_format` is `"delta"`, `"iceberg"` or None, plain files.
 
     What an interrupted run left behind is loaded first.
 
     Raises:
         AnalyticsError: the source could not be read.
+        ConfigurationError: the destination cannot have this table format.
+        Busy: another process runs this pipeline.
         PipelineStepFailed: dlt or the destination failed. In both cases rows and
             cursors are as they were, or the next run completes what is pending.
     """
     started = time.perf_counter()
+    check_table_format(pipeline, table_format)
     source = only(source, tables)
-    try:
+    with exclusive(pipeline), appended_tables() as appended, plain_errors():
         while pipeline.has_pending_data:
             pipeline.run()
-        pipeline.run(source)
-    except PipelineStepFailed as failure:
-        raise root_error(failure) from failure
+        pipeline.run(source, table_format=table_format)
     summary = summarise(pipeline)
+    summary.appended = appended
     summary.seconds = time.perf_counter() - started
     return summary
+
+
+def load_shared(
+    pipeline: dlt.Pipeline, source: DltSource, tables: Sequence[str] = ()
+) -> Summary:
+    """The same for a dataset that other processes load into at the same time.
+
+    For PostgreSQL and DuckDB. Each load needs a working folder of its own, begins
+    without cursors and leaves none. All that load into the dataset must do it with
+    this function.
+
+    Raises:
+        ConfigurationError: the destination is another.
+        AnalyticsError, PipelineStepFailed: as `load` does.
+    """
+    started = time.perf_counter()
+    sharing.check(pipeline)
+    pipeline.config.restore_from_destination = False
+    source = only(source, tables)
+    sharing.keep_newest(pipeline, source)
+    with exclusive(pipeline), plain_errors():
+        pipeline.extract(source)
+        summary = summarise(pipeline)
+        pipeline.normalize()
+        with sharing.alone(pipeline):
+            pipeline.load()
+    summary.seconds = time.perf_counter() - started
+    return summary
+
+
+def run_partition(
+    pipeline: dlt.Pipeline,
+    partition: Partition,
+    tables: Sequence[str] = ("events", "issues"),
+    *,
+    commit: bool = False,
+    table_format: Any = None,
+    **settings: Any,
+) -> Summary:
+    """Load one project from `since` to `until`, next to others that do the same.
+
+    It may be run twice, late, out of order, or by two processes at once: each row is
+    there once, in its newest version. An issue belongs to the partition in which it
+    was last seen when the partition is read; one that is seen again moves on to a
+    later one. So the issues of past partitions are complete together with those of
+    the partitions up to now.
+
+    With `commit`, the load is not shared (see `load_shared`): it goes on from the
+    pipeline's cursor to `until`, and the cursor with it; only events. Only then may
+    there be a `table_format`.
+
+    Args:
+        settings: further arguments of `analytics_source`.
+    """
+    span = {"since": partition.since, "until": partition.until, "commit": commit}
+    source = analytics_source(**{"project": partition.project} | settings | span)
+    if commit:
+        return load(pipeline, source, table_format=table_format)
+    return load_shared(pipeline, source, tables)
+
+
+def backfill(
+    pipeline: dlt.Pipeline,
+    every: str | timedelta,
+    tables: Sequence[str] = (),
+    *,
+    table_format: Any = None,
+    **settings: Any,
+) -> Summary:
+    """Load events in chunks, oldest first, then the other tables and what is left.
+
+    Each chunk is committed with its cursor: after an interruption, call it again, and
+    it goes on from the last whole chunk. `every` is `"7d"`, `"12h"` or a timedelta.
+
+    Args:
+        settings: arguments of `analytics_source`, among them `since`.
+
+    Raises:
+        ConfigurationError: the server does not filter events by time.
+    """
+    given = configured(**settings)
+    until = given["until"]
+    check = {"until": until or datetime.now(UTC), "commit": True}
+    analytics_source(**settings | check)
+    project = given["project"]
+    events = not tables or "events" in tables
+    total = Summary()
+    for piece in partitions(project, given["since"], until, every) if events else ():
+        done = total.reached.get(piece.project, piece.since)
+        if piece.project in total.skipped or piece.until <= done:
+            continue
+        own = {"project": [piece.project] if is_several(project) else project}
+        own |= {"commit": True, "table_format": table_format}
+        total.add(run_partition(pipeline, piece, **settings | own))
+    rest = [name for name in tables or TABLES if name != "events" or not until]
+    if rest:
+        total.add(load(pipeline, analytics_source(**settings), rest, table_format))
+    return total
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """The error of this package, or the Ctrl-C, that dlt wrapped, instead of dlt's."""
+    try:
+        yield
+    except PipelineStepFailed as failure:
+        if is_interruption(failure):
+            raise KeyboardInterrupt from failure
+        if (root := root_error(failure)) is failure:
+            raise  # from itself it would lose its own cause
+        raise root from failure
 
 
 def only(source: DltSource, tables: Sequence[str]) -> DltSource:
@@ -130,41 +223,3 @@ def all_projects(source: DltSource) -> list[str]:
     """The slugs of the organization's projects, asked from the server."""
     pages = source.resources["projects"]
     return [slug for page in pages for slug in page["slug"].to_pylist() if slug]
-
-
-def summarise(pipeline: dlt.Pipeline) -> Summary:
-    """What the last run did, from dlt's trace."""
-    summary = Summary()
-    order = list(TABLES)
-    for metrics in sorted(_metrics(pipeline), key=lambda m: order.index(m["table"])):
-        table = summary.tables.setdefault(metrics["table"], TableSummary())
-        table.add(metrics)
-        if "skipped" in metrics:
-            summary.skipped.setdefault(metrics["project"], metrics["skipped"])
-        summary.waited = max(summary.waited, metrics["waited"])
-    return summary
-
-
-def _metrics(pipeline: dlt.Pipeline) -> Iterator[dict[str, Any]]:
-    """The metrics that each resource reported; see `reading.Reading.report`."""
-    trace = pipeline.last_trace
-    for step in trace.steps if trace else ():
-        if step.step != "extract" or step.step_info is None:
-            continue
-        for packages in step.step_info.metrics.values():
-            for package in packages:
-                for resource in package["resource_metrics"].values():  # type: ignore[typeddict-item]
-                    if "table" in resource.custom_metrics:
-                        yield resource.custom_metrics
-
-
-def root_error(error: BaseException) -> BaseException:
-    """The error of this package inside dlt's, or dlt's own."""
-    causes: Iterable[BaseException] = _causes(error)
-    return next((e for e in causes if isinstance(e, AnalyticsError)), error)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any
 
+from dlt.common.configuration import with_config
+
 from analytics_pipeline.columns import utc
 from analytics_pipeline.errors import ConfigurationError
 from analytics_pipeline.servers import SERVERS, Server
@@ -66,14 +68,42 @@ class Settings:
             token,
             owner,
             tuple(slugs),
-            many=not isinstance(project, str) or is_list(project),
+            many=is_several(project),
             server=server,
             since=start,
             until=end,
         )
 
+    def check_commit(self, full_refresh: bool) -> None:
+        """A span whose cursor moves is cut by the server, and begins at the cursor."""
+        if not self.server.endpoints["events"].filters_time:
+            able = [n for n, s in SERVERS.items() if s.endpoints["events"].filters_time]
+            raise ConfigurationError(
+                "events cannot be loaded in chunks from this server: it does not filter"
+                " them by time, so each chunk would read all newer ones, too; leave out"
+                f" --chunk (it is for api {', '.join(able)})"
+            )
+        if full_refresh:
+            raise ConfigurationError(
+                "full_refresh cannot be loaded in chunks: when interrupted, it would"
+                " not know where to go on; load a new dataset under a new pipeline name"
+            )
+        if self.until is None:
+            raise ConfigurationError("until is missing: the cursor would move there")
+
     def cursor_column(self, name: str) -> str:
         return column_name(self.server.endpoints[name].cursor[0])
+
+
+@with_config(sections=("sources", "analytics_pipeline"))
+def configured(
+    project: str | list[str] | None = None,
+    since: str | datetime | None = None,
+    until: str | datetime | None = None,
+    **others: Any,
+) -> dict[str, Any]:
+    """The three as the source would find them, when they are not given."""
+    return {"project": project, "since": since, "until": until}
 
 
 def required(
@@ -104,6 +134,10 @@ def project_list(project: Any) -> list[str]:
             f"project must be one slug or several, not {project!r}"
         )
     return list(dict.fromkeys(names))
+
+
+def is_several(project: Any) -> bool:
+    return not isinstance(project, str) or is_list(project)
 
 
 def is_list(text: str) -> bool:

@@ -1,8 +1,8 @@
 """The dlt source: five resources, wired together. Nothing is asked while it is made."""
 
-import logging
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import dlt
@@ -11,6 +11,7 @@ from dlt.common.typing import TSecretStrValue
 from dlt.extract import DltResource
 
 from analytics_pipeline.api import Api
+from analytics_pipeline.destinations import suited
 from analytics_pipeline.lists import Lists
 from analytics_pipeline.privacy import cleaner
 from analytics_pipeline.reading import Cursor, Reader
@@ -153,6 +154,7 @@ def analytics_source(
         # read, the newer copy stays.
         column = settings.cursor_column(resource.name)
         resource.apply_hints(columns={column: {"name": column, "dedup_sort": "desc"}})
+        resource.add_map(partial(suited, resource.name))
         return resource.with_name(resource.name + suffix) if suffix else resource
 
     for slug in settings.projects:
@@ -165,12 +167,3 @@ def analytics_source(
     if not commit:
         yield wired(projects(reader, cursor("projects")))
         yield wired(releases(reader, cursor("releases")))
-
-
-def _is_expected(record: logging.LogRecord) -> bool:
-    # dlt warns that JSON columns come as Arrow text. There is no Arrow type for JSON
-    # that it knows, and every destination takes the text.
-    return "several column hints were different" not in record.getMessage()
-
-
-logging.getLogger("dlt").addFilter(_is_expected)

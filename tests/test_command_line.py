@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import analytics_pipeline
+from analytics_pipeline import progress
 from analytics_pipeline.__main__ import main
 from analytics_pipeline.demo import DemoServer
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
@@ -25,10 +26,10 @@ def run(monkeypatch: pytest.MonkeyPatch, elsewhere: Path) -> Any:
         named = [word for slug in projects.split() for word in ("--project", slug)]
         return main(
             [
-                *words,
                 *("--base-url", server.url, "--organization", ORGANIZATION),
                 *("--pipelines-dir", str(elsewhere / "pipelines"), "--progress", "off"),
                 *named,
+                *words,
             ]
         )
 
@@ -194,3 +195,45 @@ def test_the_demo_as_a_process_prints_no_warning(elsewhere: Path) -> None:
             command, shell=True, cwd=elsewhere, capture_output=True, check=False
         )
         assert shown.returncode == 0, shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "guess"),
+    [
+        (["--projct", "web"], "--project"),
+        (["chek"], "check"),
+        (["--api", "sentri"], "sentry"),
+        (["--resource=event"], "events"),
+    ],
+)
+def test_a_typing_mistake_gets_a_suggestion(
+    words: list[str], guess: str, capsys: Output
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    assert left.value.code == 2
+    assert f"did you mean {guess}?" in capsys.readouterr().err
+
+
+def test_check_guesses_a_mistyped_slug(run: Any, capsys: Output) -> None:
+    with small_server() as server:
+        assert run(server, "check", projects="frontend bakend") == 1
+    assert "did you mean 'backend'?" in capsys.readouterr().err
+
+
+def test_help_fits_a_screen(capsys: Output) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    help_text = capsys.readouterr().out
+    assert "examples:" in help_text
+    assert len(help_text.splitlines()) <= 60
+
+
+def test_a_long_list_shows_its_progress(
+    monkeypatch: pytest.MonkeyPatch, run: Any, capsys: Output
+) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    with small_server() as server:
+        assert run(server, "--progress", "log") == 0
+    line = next(s for s in capsys.readouterr().err.splitlines() if "events f" in s)
+    assert re.match(r"events frontend: \d+ rows, back to 20\d\d-\d\d-\d\d", line)

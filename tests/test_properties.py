@@ -84,6 +84,8 @@ texts = st.text(
     ),
     max_size=12,
 )
+# The last ones become the same name.
+names = st.one_of(texts, st.sampled_from(["\0", "\udfff", "\N{REPLACEMENT CHARACTER}"]))
 digits = st.text("0123456789", min_size=1, max_size=30)
 numbers = st.builds(
     Number,
@@ -109,11 +111,16 @@ times = st.builds(
     st.one_of(st.just(""), digits.map(".{}".format), digits.map(",{}".format)),
     st.sampled_from(["Z", "+00:00", "-23:59", "+14:00", "+0530", "+01", "", "z"]),
 )
-numerals = st.builds("{}{}".format, st.sampled_from(["", "-", "+"]), digits)
+numerals = st.builds(
+    "{}{}{}".format,
+    st.sampled_from(["", "-", "+"]),
+    st.sampled_from(["", "0", "0" * 20, "0" * 5000]),
+    digits,
+)
 values = st.recursive(
     st.one_of(st.none(), st.booleans(), numbers, texts, times, numerals),
     lambda inner: st.one_of(
-        st.lists(inner, max_size=4), st.dictionaries(texts, inner, max_size=4)
+        st.lists(inner, max_size=4), st.dictionaries(names, inner, max_size=4)
     ),
     max_leaves=8,
 )
@@ -138,7 +145,7 @@ def records(table: Table) -> st.SearchStrategy[dict[str, Any]]:
         )
     )
     columns = st.sampled_from([*table.schema.names, EXTRA])
-    others = st.dictionaries(st.one_of(texts, columns), values, max_size=3)
+    others = st.dictionaries(st.one_of(names, columns), values, max_size=3)
     return st.tuples(st.lists(fields, max_size=5).map(dict), others, keys).map(
         lambda parts: {**parts[0], **parts[1], **parts[2]}
     )

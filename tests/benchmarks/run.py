@@ -63,8 +63,8 @@ def _tell(what: str, result: Run) -> None:
     parts = [f"{phase} {seconds:.2f}" for phase, seconds in result.phases.items()]
     parts += [f"{phase} {size:.0f} MB" for phase, size in result.memory.items()]
     print(
-        f"{what}: {result.seconds:.2f} s, {result.rows} rows,"
-        f" {result.requests} requests ({', '.join(parts)})",
+        f"{what}: {result.seconds:.2f} s, CPU {result.cpu:.2f} s,"
+        f" {result.rows} rows, {result.requests} requests ({', '.join(parts)})",
         file=sys.stderr,
     )
 

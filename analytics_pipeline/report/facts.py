@@ -1,0 +1,156 @@
+"""What the report shows, asked from the warehouse.
+
+`pipeline.dataset()` is asked in SQL that dlt translates for the destination. The
+warehouse counts; only sums travel.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import dlt
+from dlt.common.destination.exceptions import DestinationUndefinedEntity
+
+from analytics_pipeline.columns import utc
+from analytics_pipeline.tables import TABLES
+
+Row = tuple[Any, ...]
+Ask = Callable[[str], list[Row]]
+
+LEVELS = ("fatal", "error", "warning", "info", "debug", "other")
+STATUSES = ("unresolved", "resolved", "ignored", "other")
+AGES = {"last day": 1, "2 to 7 days": 7, "8 to 30 days": 30, "31 to 90 days": 90}
+"""Days since an issue was first seen, up to which it is of this age."""
+OLDER = "older"
+SPAN = timedelta(days=90)
+"""How far back from the newest event the page looks."""
+ISSUES = 10
+
+# When a row came to be; some servers date an event by its reception only.
+_TIME = {name: "date_created" for name in TABLES} | {
+    "events": "coalesce(date_created, date_received)",
+    "issues": "last_seen",
+}
+
+
+@dataclass
+class Facts:
+    """What the page shows; a table that is not there is not among `tables`."""
+
+    tables: dict[str, tuple[int, datetime | None]] = field(default_factory=dict)
+    """Name → number of rows, time of the newest, rows of the future left aside."""
+    loaded: datetime | None = None
+    step: timedelta = timedelta(days=1)
+    starts: list[datetime] = field(default_factory=list)
+    """Beginnings of the days, or hours, that events are counted in."""
+    events: dict[str, list[int]] = field(default_factory=dict)
+    """Level → a count for each of `starts`."""
+    ages: dict[str, list[int]] = field(default_factory=dict)
+    """Status → a count for each age."""
+    worst: list[Row] = field(default_factory=list)
+    """short id, title, level, status, count, last seen, permalink"""
+    releases: list[Row] = field(default_factory=list)
+    """version, short version, time, commits, new issues; newest first"""
+
+
+def gather(dataset: dlt.Dataset, now: datetime) -> Facts:
+    """Ask the warehouse; events and releases later than `now` are left out.
+
+    Raises:
+        DltException: the destination could not be asked.
+    """
+
+    def ask(sql: str) -> list[Row]:
+        return dataset(sql, "postgres").fetchall()
+
+    facts = Facts()
+    there = dataset.tables  # by the schema; the table itself may be gone
+    for name in TABLES:
+        try:
+            if name in there:
+                past = f"case when {_TIME[name]} <= {_at(now)} then {_TIME[name]} end"
+                ((rows, last),) = ask(f"select count(*), max({past}) from {name}")
+                facts.tables[name] = rows, utc(last)
+        except DestinationUndefinedEntity:
+            continue
+    if facts.tables:
+        facts.loaded = utc(ask("select max(inserted_at) from _dlt_loads")[0][0])
+    newest = facts.tables.get("events", (0, None))[1]
+    if newest:
+        _count_events(facts, ask, newest)
+    if "issues" in facts.tables:
+        _count_issues(facts, ask, now)
+    if "releases" in facts.tables:
+        facts.releases = ask(f"""
+            select coalesce(r.version, r.id), r.short_version, r.time, r.commit_count,
+                r.new_groups
+            from (
+                select *, coalesce(date_released, date_created) as time from releases
+            ) as r
+            where r.time between {_at((newest or now) - SPAN)} and {_at(now)}
+            order by r.time desc, r.id limit 500
+        """)
+    return facts
+
+
+def _count_events(facts: Facts, ask: Ask, last: datetime) -> None:
+    time = _TIME["events"]
+    span = f"between {_at(last - SPAN)} and {_at(last)}"
+    first = utc(ask(f"select min({time}) from events where {time} {span}")[0][0])
+    unit = "hour" if last - first < timedelta(days=3) else "day"
+    facts.step = timedelta(**{f"{unit}s": 1})
+    start = first.replace(minute=0, second=0, microsecond=0)
+    if unit == "day":
+        start = start.replace(hour=0)
+    while start <= last:
+        facts.starts.append(start)
+        start += facts.step
+    level, join = "'other'", ""
+    if "issues" in facts.tables:
+        level = _known("issues.level", LEVELS)
+        join = "left join issues on issues.id = e.group_id"
+    rows = ask(f"""
+        select date_trunc('{unit}', e.time at time zone 'UTC'), {level}, count(*)
+        from (select group_id, {time} as time from events) as e {join}
+        where e.time {span}
+        group by 1, 2
+    """)
+    place = {start: n for n, start in enumerate(facts.starts)}
+    facts.events = _grid(LEVELS, len(place))
+    for start, level, count in rows:
+        facts.events[level][place[utc(start)]] += count
+    facts.events = {name: row for name, row in facts.events.items() if any(row)}
+
+
+def _count_issues(facts: Facts, ask: Ask, now: datetime) -> None:
+    cases = " ".join(
+        f"when first_seen > {_at(now - timedelta(days=days))} then {place}"
+        for place, days in enumerate(AGES.values())
+    )
+    facts.ages = _grid(STATUSES, len(AGES) + 1)
+    for status, age, count in ask(f"""
+        select {_known("status", STATUSES)},
+            case {cases} else {len(AGES)} end, count(*)
+        from issues group by 1, 2
+    """):
+        facts.ages[status][age] += count
+    facts.ages = {name: row for name, row in facts.ages.items() if any(row)}
+    facts.worst = ask(f"""
+        select short_id, title, level, status, count, last_seen, permalink
+        from issues order by count desc nulls last, id limit {ISSUES}
+    """)
+
+
+def _known(column: str, names: Sequence[str]) -> str:
+    """SQL: the value when it is one of these, else 'other'."""
+    listed = ", ".join(f"'{name}'" for name in names)
+    return f"case when {column} in ({listed}) then {column} else 'other' end"
+
+
+def _grid(names: Iterable[str], width: int) -> dict[str, list[int]]:
+    return {name: [0] * width for name in names}
+
+
+def _at(time: datetime) -> str:
+    return f"timestamptz '{time.isoformat(' ')}'"

@@ -1,0 +1,174 @@
+"""The example DAG, run by Airflow as a user runs it."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import dlt
+import psutil
+import pytest
+
+import analytics_pipeline
+from analytics_pipeline import runner
+from analytics_pipeline.demo import DemoServer
+from tests.airflow.engine import Engine, wait_until
+from tests.conftest import ORGANIZATION, TOKEN
+from tests.postgres import postgres_server
+
+pytestmark = [
+    pytest.mark.airflow,
+    # Not imported here, where it would make itself at home.
+    pytest.mark.skipif(not find_spec("airflow"), reason="pip install '.[airflow]'"),
+]
+
+DAG = Path(analytics_pipeline.__file__).parent / "examples/airflow_dag.py"
+PROJECTS = ["frontend", "backend", "mobile", "billing"]
+DAYS = 14
+TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+START = TODAY - timedelta(days=DAYS)
+Rows = list[tuple[Any, ...]]
+
+
+def edited(source: str, **settings: str) -> str:
+    """The DAG, its settings at the top changed as a user would."""
+    for name, value in settings.items():
+        source, count = re.subn(f"(?m)^{name} = .*", f"{name} = {value}", source)
+        assert count == 1
+    return source
+
+
+@pytest.fixture
+def postgres() -> Iterator[str]:
+    with postgres_server() as uri:
+        yield uri
+
+
+@pytest.fixture
+def server() -> Iterator[DemoServer]:
+    with DemoServer(
+        "sentry",
+        organization=ORGANIZATION,
+        projects=PROJECTS,
+        token=TOKEN,
+        events=2000,
+        issues=80,
+    ) as server:
+        yield server
+
+
+@pytest.fixture
+def engine(
+    server: DemoServer, postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Engine:
+    # For the queries below; the DAG does it for itself.
+    monkeypatch.setenv("PROVIDERS__ENABLE_AIRFLOW_SECRETS", "false")
+    source = edited(
+        DAG.read_text(),
+        START=f"datetime.fromisoformat({START.isoformat()!r})",
+        RETRY_DELAY="timedelta(seconds=1)",
+    )
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags/airflow_dag.py").write_text(source)
+    # Imported once, and not by each task: they are forks of the scheduler.
+    (tmp_path / "config").mkdir()
+    local = (
+        "import dlt.destinations.impl.postgres.postgres, analytics_pipeline.runner\n"
+    )
+    (tmp_path / "config/airflow_local_settings.py").write_text(local)
+    variables = {
+        "BASE_URL": server.url,
+        "AUTH_TOKEN": TOKEN,
+        "ORGANIZATION": ORGANIZATION,
+        "DESTINATION__POSTGRES__CREDENTIALS": postgres,
+    }
+    return Engine(tmp_path, variables)
+
+
+def in_warehouse(postgres: str, table: str, columns: str) -> Rows:
+    pipeline = runner.make_pipeline(dlt.destinations.postgres(postgres), name="look")
+    with pipeline.sql_client() as client:
+        sql = f"select {columns} from analytics.{table} order by 1"
+        return [tuple(row) for row in client.execute_sql(sql) or ()]
+
+
+def in_span(rows: list[dict[str, Any]], field: str) -> list[dict[str, Any]]:
+    return [row for row in rows if START <= datetime.fromisoformat(row[field]) < TODAY]
+
+
+def expected(server: DemoServer) -> dict[str, Rows]:
+    """The server's rows of the 14 days; all of what is loaded whole."""
+    time = datetime.fromisoformat
+    found: dict[str, Rows] = {
+        "events": [
+            (e["id"], e["groupID"], e["title"], time(e["dateCreated"]))
+            for e in in_span(server.rows("events"), "dateCreated")
+        ],
+        "issues": [
+            (i["id"], int(i["count"]), i["title"], time(i["lastSeen"]))
+            for i in in_span(server.rows("issues"), "lastSeen")
+        ],
+        "projects": [(p["id"], p["slug"]) for p in server.rows("projects")],
+        "project_detail": [(p["id"], p["slug"]) for p in server.rows("projects")],
+    }
+    return {table: sorted(rows) for table, rows in found.items()}
+
+
+def loaded(postgres: str) -> dict[str, Rows]:
+    columns = {
+        "events": "id, group_id, title, date_created",
+        "issues": "id, count, title, last_seen",
+        "projects": "id, slug",
+        "project_detail": "id, slug",
+    }
+    return {
+        table: sorted(in_warehouse(postgres, table, names))
+        for table, names in columns.items()
+    }
+
+
+def states(engine: Engine) -> list[tuple[str, int]]:
+    return engine.query("select state, count(*) from dag_run group by state")
+
+
+def test_a_backfill_of_14_days_and_4_projects(
+    engine: Engine, server: DemoServer, postgres: str
+) -> None:
+    killed: list[int] = []
+
+    def kill(handler: Any, response: Any) -> None:
+        """Kill the process that waits for this answer."""
+        ends = (handler.client_address, handler.connection.getsockname())
+        for connection in psutil.net_connections("tcp4"):
+            if (connection.laddr, connection.raddr) == ends and connection.pid:
+                psutil.Process(connection.pid).kill()
+                killed.append(connection.pid)
+
+    server.fail(kill, on="/mobile/events/", after=5)
+    with engine.running():
+        wait_until(lambda: states(engine) == [("success", DAYS)])
+        assert len(killed) == 1
+        tries = "select try_number, state from task_instance where try_number > 1"
+        assert engine.query(tries) == [(2, "success")]
+        tasks = "select task_id, count(*) from task_instance group by task_id"
+        assert engine.query(tasks) == [
+            ("organization", DAYS),
+            ("project", DAYS * len(PROJECTS)),
+        ]
+        at_once = """
+            select count(*) from task_instance a join task_instance b
+            on a.pid < b.pid and a.start_date < b.end_date and b.start_date < a.end_date
+            where a.task_id = 'project' and b.task_id = 'project'
+        """
+        assert engine.query(at_once)[0][0] > DAYS
+        assert loaded(postgres) == expected(server)
+        before = {t: in_warehouse(postgres, t, "*") for t in expected(server)}
+
+        asked = len(server.requests)
+        engine.run("tasks", "clear", "--yes", "analytics")
+        wait_until(lambda: states(engine) == [("success", DAYS)])
+        assert len(server.requests) - asked >= 2 * DAYS * len(PROJECTS)
+        after = {t: in_warehouse(postgres, t, "*") for t in expected(server)}
+        assert after == before

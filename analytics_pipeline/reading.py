@@ -1,6 +1,5 @@
 """One list, from its stored cursor on, as Arrow tables; and the cursor's next place."""
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,11 +24,13 @@ from analytics_pipeline.windows import Windows
 
 Cursor = dlt.sources.incremental[datetime]
 
+CHUNK = 200
+"""Rows that become Arrow at once, while the processor's cache still holds them."""
 BATCH = 5_000
 """Rows of one Arrow table: fewer cost time, more cost memory."""
-
-SENT = 5
-"""Batches whose keys are kept, since rows move to later pages while new ones come."""
+SENT = 15_000
+"""Keys that are kept, and as many again, since rows move to later pages while new ones
+come."""
 
 
 @dataclass(frozen=True)
@@ -118,28 +119,38 @@ class Reading:
         """
         if self.start and self.end and self.start >= self.end:
             return  # loaded by an earlier run
-        batch: dict[str, Record] = {}
-        sent: deque[set[str]] = deque(maxlen=SENT)
+        rows: dict[str, Record] = {}
+        chunks: list[pa.Table] = []
+        sent, before = set[str](), set[str]()
         for page in self._pages():
             self.pages += 1
             times = [row_time(row, self.endpoint) for row in page.rows]
             known = [time for time in times if time is not None]
             self.tell(len(page.rows), min(known, default=None))
+            self._note_newest(known)
+            horizon = self._horizon()
             for row, time in zip(page.rows, times, strict=True):
                 key = str(row[self.endpoint.key])
-                if any(key in keys for keys in sent):
+                if key in sent or key in before or not self._is_wanted(time):
                     continue
-                if self._is_wanted(row, time):
-                    batch[key] = row
+                if self.memory.is_new(row, time, horizon):
+                    rows[key] = row
+            is_last = self._is_past(known)
             # The first page goes at once: `add_limit(1)` is one request.
-            if len(batch) >= BATCH or (batch and self.pages == 1):
-                yield self._arrow([*batch.values()])
-                sent.append({*batch})
-                batch = {}
-            if self._is_past(known):
+            if rows and (len(rows) >= CHUNK or self.pages == 1 or is_last):
+                chunks.append(self._arrow([*rows.values()]))
+                sent |= rows.keys()
+                rows = {}
+            if self.pages == 1 or sum(map(len, chunks)) >= BATCH:
+                yield from _joined(chunks)
+                chunks = []
+            if len(sent) >= SENT:
+                sent, before = set(), sent
+            if is_last:
                 break
-        if batch:
-            yield self._arrow([*batch.values()])
+        if rows:
+            chunks.append(self._arrow([*rows.values()]))
+        yield from _joined(chunks)
 
     def _pages(self) -> Iterator[Page]:
         lists = self.reader.lists
@@ -154,16 +165,17 @@ class Reading:
         )
         return windows.pages(self.start or BEGINNING, end)
 
-    def _is_wanted(self, row: Record, time: datetime | None) -> bool:
-        """Belongs to the span, and was not loaded as it is by an earlier run."""
+    def _is_wanted(self, time: datetime | None) -> bool:
+        """Whether a row of that time belongs to the span."""
         if time is None:
-            if self.bounded and not self.endpoint.whole:
-                return False
-        elif (self.start and time < self.start) or (self.end and time >= self.end):
-            return False
-        elif time <= self.now and (self.newest is None or time > self.newest):
-            self.newest = time
-        return self.memory.is_new(row, time, self._horizon())
+            return not self.bounded or self.endpoint.whole
+        return not (
+            (self.start and time < self.start) or (self.end and time >= self.end)
+        )
+
+    def _note_newest(self, times: list[datetime]) -> None:
+        past = [t for t in times if t <= self.now and self._is_wanted(t)]
+        self.newest = max([*past, *filter(None, [self.newest])], default=None)
 
     def _horizon(self) -> datetime:
         """From where on the next run will see rows again."""
@@ -236,3 +248,9 @@ class Reading:
             "reached": self.reached,
             "waited": self.reader.lists.api.gate.waited,
         }
+
+
+def _joined(chunks: list[pa.Table]) -> Iterator[pa.Table]:
+    """As one table, if there are any."""
+    if chunks:
+        yield pa.concat_tables(chunks)

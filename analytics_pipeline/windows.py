@@ -1,8 +1,9 @@
 """A long span of time in pieces, read side by side.
 
-Only for servers that filter by time. The first page tells how dense the rows are; what
-is behind it is cut into windows of about `PAGES` pages. A window that turns out fuller
-is left after twice as many, and its rest cut again. So no list is paged deeply, which
+Only for servers that filter by time. The first page tells how dense the rows are. The
+time before it is cut into some windows of about `PAGES` pages, and all that is older,
+of which again one page is read and the rest cut. A window that turns out fuller is left
+after twice as many pages, and its rest cut again. So no list is paged deeply, which
 grows slow on servers that count through all rows before a page, and no worker idles.
 """
 
@@ -25,6 +26,8 @@ class Window(NamedTuple):
     """Exclusive; both in whole seconds, since servers filter by them."""
     known: frozenset[str] = frozenset()
     """Keys of rows in the last second that were read already."""
+    ahead: int = 0
+    """Its length is not known: so many windows are cut off behind its first page."""
 
 
 class Part(NamedTuple):
@@ -46,7 +49,8 @@ class Windows:
     stopped: bool = False
 
     def pages(self, start: datetime, end: datetime) -> Iterator[Page]:
-        first = self._read(Window(floor(start), ceil(end)), limit=1)
+        # One at first: a short list is not worth many requests.
+        first = self._read(Window(floor(start), ceil(end), ahead=1))
         yield from first.pages
         if not first.rest:
             return
@@ -62,22 +66,27 @@ class Windows:
             self.stopped = True
             pool.shutdown(cancel_futures=True)
 
-    def _read(self, window: Window, limit: int = 2 * PAGES) -> Part:
+    def _read(self, window: Window) -> Part:
+        limit = 1 if window.ahead else 2 * PAGES
         read: list[Page] = []
-        oldest = window.end
+        oldest, newest = window.end, window.start
         for page in self.fetch(window.start, window.end):
             times = [time for row in page.rows if (time := self.time_of(row))]
             oldest = min([oldest, *map(floor, times)])
+            newest = max([newest, *times])
             fresh = [row for row in page.rows if self.key_of(row) not in window.known]
             read.append(page._replace(rows=fresh))
             # Rows of one second cannot be told apart by a window.
             is_full = len(read) >= limit and oldest + SECOND < window.end
             if page.next_cursor and (is_full or self.stopped):
-                return Part(read, self._rest(window, read, oldest))
+                dense = max(newest - oldest, SECOND) / len(read)
+                return Part(read, self._rest(window, read, oldest, dense * PAGES))
         return Part(read, [])
 
-    def _rest(self, window: Window, read: list[Page], oldest: datetime) -> list[Window]:
-        """What is older than the pages read, in windows of about `PAGES` pages."""
+    def _rest(
+        self, window: Window, read: list[Page], oldest: datetime, length: timedelta
+    ) -> list[Window]:
+        """What is older than the pages read, in windows of that length."""
         boundary = frozenset(
             self.key_of(row)
             for page in read
@@ -85,22 +94,18 @@ class Windows:
             if (time := self.time_of(row)) and floor(time) == oldest
         )
         rest = Window(window.start, oldest + SECOND, boundary)
-        pages = len(read) * (rest.end - rest.start) / (window.end - oldest)
-        return cut(rest, max(1, min(self.workers, round(pages / PAGES))))
+        return cut(rest, length, min(window.ahead or self.workers, self.workers))
 
 
-def cut(window: Window, count: int) -> list[Window]:
-    """Equal windows, newest first."""
-    step = (window.end - window.start) / count
-    starts = [floor(window.start + step * i) for i in range(count)]
-    edges = sorted({window.start, *starts}, reverse=True)
-    ends = [window.end, *edges]
-    known = [window.known] + [frozenset()] * len(edges)
-    return [
-        Window(*edge)
-        for edge in zip(edges, ends, known, strict=False)
-        if edge[0] < edge[1]
-    ]
+def cut(window: Window, length: timedelta, count: int) -> list[Window]:
+    """So many windows, newest first; but before them what is older than they."""
+    windows: list[Window] = []
+    while window.start < window.end and len(windows) < count:
+        edge = max(window.start, floor(window.end - length))
+        windows.append(window._replace(start=edge))
+        window = Window(window.start, edge)
+    older = [window._replace(ahead=2 * count)] if window.start < window.end else []
+    return older + windows
 
 
 def floor(time: datetime) -> datetime:

@@ -181,7 +181,7 @@ def test_an_answer_that_cannot_be_read_ends_the_run_and_moves_nothing(
     assert "\n" not in str(caught.value)
     assert held(warehouse, "events") == []
     server.grow(events=10)
-    server._plans.clear()
+    server.mend()
     load()
     assert_kept(warehouse, server, "events")
 

@@ -151,6 +151,10 @@ class DemoServer:
         """
         self._plans.append(Plan(fault, on, times, after))
 
+    def mend(self) -> None:
+        """Forget what is left of the faults."""
+        self._plans.clear()
+
     def _answer(self, request: Request) -> Response:
         limited = request.path.endswith("/events/")
         with self._lock:

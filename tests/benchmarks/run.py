@@ -50,11 +50,10 @@ def _first_runs(case: Case, server: Server, folder: Path) -> dict[str, Path]:
     bases = {}
     for label, contestant in case.contestants.items():
         if contestant.again:
-            bases[label] = fresh(folder / label / "base", None)
-            _tell(
-                f"{case.name}, first load, {label}",
-                run(contestant, server, bases[label]),
-            )
+            # In the folder of the second run, too: dlt keeps the place of a DuckDB.
+            work = fresh(folder / label / "work", None)
+            _tell(f"{case.name}, first load, {label}", run(contestant, server, work))
+            bases[label] = fresh(folder / label / "base", work)
     server.ask(f"/set?grow={case.grow}")
     return bases
 

@@ -154,8 +154,10 @@ class Api:
                         self._session.prepare_request(request),
                         timeout=TIMEOUT,
                         allow_redirects=False,
-                        **self._environment,
+                        **{**self._environment, "stream": True},
                     )
+                    # At once: requests by itself would take 10 kB at a time.
+                    response._content = b"".join(response.iter_content(1 << 20))
             except requests.exceptions.RequestException as error:
                 if _gave_up(error):
                     raise Unreachable(f"{plain(url)}: {_reason(error)}") from None

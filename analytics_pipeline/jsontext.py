@@ -27,8 +27,8 @@ _SHAPE = bytes(
 _LONG_NUMBER = b":" + b"0" * 19
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _DEEPEST = 4096
+_MANY_VALUES = 500_000
 _recursion = threading.RLock()
-_parsing = threading.Lock()
 
 
 def loads(body: bytes) -> tuple[Any, int]:
@@ -41,7 +41,7 @@ def loads(body: bytes) -> tuple[Any, int]:
     if _LONG_NUMBER in shape or shape.startswith(b"0") or b"\\u0000" in body:
         return _loads_slowly(body)
     try:
-        return _loads_fast(body), 0
+        return orjson.loads(body), 0
     except orjson.JSONDecodeError:
         return _loads_slowly(body)
 
@@ -54,22 +54,6 @@ def dumps(value: Any) -> bytes:
         with deep_recursion():
             text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         return text.encode()
-
-
-def _loads_fast(body: bytes) -> Any:
-    """Without the garbage collector, which would take most of the time.
-
-    JSON has no cycles for it to find, but many values for it to look at. The lock
-    costs nothing: orjson lets no other thread run anyway.
-    """
-    with _parsing:
-        was_on = gc.isenabled()
-        gc.disable()
-        try:
-            return orjson.loads(body)
-        finally:
-            if was_on:
-                gc.enable()
 
 
 def _loads_slowly(body: bytes) -> tuple[Any, int]:
@@ -114,3 +98,28 @@ class deep_recursion:
     def __exit__(self, *exc: object) -> None:
         sys.setrecursionlimit(self.limit)
         _recursion.release()
+
+
+class rare_collection:
+    """Lets the garbage collector run seldom, by as many as are inside.
+
+    It would take most of the time: JSON has no cycles for it to find, but many values
+    for it to look at.
+    """
+
+    _inside = 0
+    _lock = threading.Lock()
+    _usual = gc.get_threshold()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self.__class__._inside:
+                self.__class__._usual = gc.get_threshold()
+                gc.set_threshold(_MANY_VALUES)
+            self.__class__._inside += 1
+
+    def __exit__(self, *exc: object) -> None:
+        with self._lock:
+            self.__class__._inside -= 1
+            if not self._inside:
+                gc.set_threshold(*self._usual)

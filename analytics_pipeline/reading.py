@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import dlt
 import pyarrow as pa
 
+from analytics_pipeline import jsontext
 from analytics_pipeline.api import Tally
 from analytics_pipeline.columns import utc
 from analytics_pipeline.errors import ApiError, HttpError
@@ -58,7 +59,8 @@ class Reader:
         reading = Reading(self, name, cursor, project)
         metrics = dlt.current.resource_metrics()
         try:
-            yield from reading.tables()
+            with jsontext.rare_collection():
+                yield from reading.tables()
         except ApiError as error:
             self.lists.explain(error, name, project)
             if not (self.skip_missing and project and reading.is_refused(error)):

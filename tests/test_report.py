@@ -1,8 +1,6 @@
 """The report: a page that says what the warehouse holds, and runs nothing."""
 
 import re
-import shutil
-import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from html import escape, unescape
@@ -17,6 +15,7 @@ from analytics_pipeline.__main__ import main
 from analytics_pipeline.demo import DemoServer
 from analytics_pipeline.report import page
 from analytics_pipeline.report.facts import gather
+from tests import pictures
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
 from tests.postgres import Postgres
 
@@ -253,33 +252,20 @@ def test_the_page_loads_nothing(warehouse: Warehouse) -> None:
     assert len(html) < 200_000
 
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
-    None,
-)
-
-
 def browse(html: str, folder: Path) -> tuple[str, str]:
     """What a browser makes of the page: its elements, and what it complains about."""
-    (folder / "browsed.html").write_text(html, "utf-8")
-    done = subprocess.run(
-        [
-            str(CHROMIUM),
-            *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"),
-            *("--no-first-run", "--disable-background-networking", "--disable-sync"),
-            *("--disable-component-update", f"--user-data-dir={folder / 'profile'}"),
-            *("--enable-logging=stderr", "--dump-dom"),
-            (folder / "browsed.html").as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
+    path = folder / "browsed.html"
+    path.write_text(html, "utf-8")
+    done = pictures.chromium(path, "--enable-logging=stderr", "--dump-dom")
     return done.stdout, "\n".join(re.findall(".*CONSOLE.*", done.stderr))
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+in_chromium = pytest.mark.skipif(
+    pictures.CHROMIUM is None, reason="no Chromium is installed"
+)
+
+
+@in_chromium
 def test_a_browser_shows_markup_as_text_and_runs_nothing(
     hostile: str, elsewhere: Path
 ) -> None:
@@ -292,3 +278,11 @@ def test_a_browser_shows_markup_as_text_and_runs_nothing(
     assert escape(SCRIPT, quote=False) in elements
     assert "<script" not in elements
     assert complaints == ""
+
+
+@in_chromium
+def test_the_picture_of_the_readme_can_be_made_anew(elsewhere: Path) -> None:
+    target = elsewhere / "report.png"
+    pictures.picture(pictures.report(elsewhere), target)
+    assert pictures.size(target) == pictures.size(pictures.REPORT)
+    assert target.stat().st_size > 30_000

@@ -7,12 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import dlt
 import psutil
 import pytest
 
 import analytics_pipeline
-from analytics_pipeline import runner
 from analytics_pipeline.demo import DemoServer
 from tests.airflow.engine import Engine, wait_until
 from tests.conftest import ORGANIZATION, TOKEN

@@ -6,8 +6,9 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, NoReturn
 
 from dlt.common.exceptions import DltException
@@ -64,7 +65,9 @@ def parser() -> Parser:
         usage="%(prog)s [run|check|demo|report] [options]",
         description="Load what is new at an error-analytics API into a warehouse.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=partial(
+            argparse.RawDescriptionHelpFormatter, max_help_position=25, width=88
+        ),
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -78,11 +81,17 @@ def parser() -> Parser:
         " write a page of what is loaded",
     )
     add("--base-url", metavar="URL", help="address of the server")
-    add("--api", choices=list(SERVERS), help="which server speaks (default: v1)")
+    add("--api", choices=list(SERVERS), metavar="NAME", help=_either(SERVERS))
     add("--organization", metavar="ORG", help="slug")
     add("--project", metavar="SLUG", action="append", help="repeatable")
     add("--all-projects", action="store_true", help="ask the server for them")
-    add("--resource", action="append", choices=list(TABLES), help="repeatable")
+    add(
+        "--resource",
+        action="append",
+        choices=list(TABLES),
+        metavar="TABLE",
+        help=f"one of {', '.join(TABLES)}; repeatable",
+    )
     add("--since", metavar="T", help="how far back the first run reads")
     add("--until", metavar="T", help="load exactly --since to T; cursors stay")
     add("--chunk", metavar="7d", help="events piece by piece, oldest first (Sentry)")
@@ -92,14 +101,23 @@ def parser() -> Parser:
     add("--allow-http", action="store_true", default=None, help="token over http://")
     add("--workers", metavar="N", type=int, help="requests at a time (default: 4)")
     add("--destination", metavar="NAME", default="duckdb", help="default: duckdb")
-    add("--table-format", choices=["delta", "iceberg"], help="of files; default: none")
+    formats = ["delta", "iceberg"]
+    add("--table-format", choices=formats, metavar="NAME", help=_either(formats))
     add("--dataset", metavar="NAME", default=runner.DATASET, help="default: analytics")
     add("--pipeline-name", metavar="NAME", default=runner.NAME)
     add("--pipelines-dir", metavar="DIR", help="where dlt keeps its state")
-    add("--progress", choices=["auto", "tqdm", "log", "off"], default="auto")
+    kinds = ["auto", "tqdm", "log", "off"]
+    add(
+        "--progress", choices=kinds, default="auto", metavar="KIND", help=_either(kinds)
+    )
     add("--output", metavar="FILE", default="analytics_report.html", help="of report")
     add("--json", action="store_true", help="the summary as JSON on standard output")
     return parser
+
+
+def _either(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} or {last}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,5 +1,6 @@
 """What a user sees who types a command."""
 
+import io
 import json
 import os
 import re
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 import analytics_pipeline
-from analytics_pipeline import progress
+from analytics_pipeline import console, progress
 from analytics_pipeline.__main__ import main
 from analytics_pipeline.demo import DemoServer
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
@@ -226,7 +227,26 @@ def test_help_fits_a_screen(capsys: Output) -> None:
         main(["--help"])
     help_text = capsys.readouterr().out
     assert "examples:" in help_text
-    assert len(help_text.splitlines()) <= 60
+    assert len(help_text.splitlines()) <= 48
+    assert max(map(len, help_text.splitlines())) <= 88
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_colours_are_for_terminals_and_not_for_everybody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    shown, piped, plain = Terminal(), io.StringIO(), Terminal()
+    console.say("failed", console.RED, shown)
+    console.say("failed", console.RED, piped)
+    monkeypatch.setenv("NO_COLOR", "1")
+    console.say("failed", console.RED, plain)
+    assert shown.getvalue() == "\033[31mfailed\033[0m\n"
+    assert piped.getvalue() == plain.getvalue() == "failed\n"
 
 
 def test_a_long_list_shows_its_progress(

@@ -83,7 +83,7 @@ def engine(
 
 
 def in_warehouse(postgres: Postgres, table: str, columns: str) -> Rows:
-    return postgres.query(f"select {columns} from analytics.{table} order by 1")
+    return postgres.query(f"select {columns} from analytics.{table} t order by t::text")
 
 
 def in_span(rows: list[dict[str, Any]], field: str) -> list[dict[str, Any]]:

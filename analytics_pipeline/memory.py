@@ -1,7 +1,7 @@
-"""What the last run loaded of the rows that the next run will see again."""
+"""Which rows were loaded already: by the last run, or by this one a few pages ago."""
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any
@@ -12,6 +12,8 @@ CAPACITY = 10_000
 """Rows remembered; 11 bytes each in dlt's state. Others are loaded again: once
 in the table all the same, by the merge."""
 SIZE = 8
+SENT = 15_000
+"""Keys of this run that are remembered, and at times as many again."""
 
 
 class Memory:
@@ -47,3 +49,19 @@ class Memory:
     def _newest(self, count: int) -> Iterator[tuple[bytes, datetime]]:
         newest = sorted(self._seen.items(), key=lambda item: item[1], reverse=True)
         yield from newest[:count]
+
+
+class Sent:
+    """Keys of the last rows: one that moves to a later page as new ones come, comes twice."""
+
+    def __init__(self) -> None:
+        self._keys = set[str]()
+        self._older = set[str]()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._keys or key in self._older
+
+    def add(self, keys: Iterable[str]) -> None:
+        self._keys.update(keys)
+        if len(self._keys) >= SENT:
+            self._keys, self._older = set(), self._keys

@@ -17,7 +17,7 @@ from analytics_pipeline.api import Tally
 from analytics_pipeline.columns import utc
 from analytics_pipeline.errors import ApiError, HttpError
 from analytics_pipeline.lists import BEGINNING, Lists, row_time
-from analytics_pipeline.memory import Memory
+from analytics_pipeline.memory import Memory, Sent
 from analytics_pipeline.pages import Page
 from analytics_pipeline.progress import on_page
 from analytics_pipeline.tables import TABLES, Record
@@ -29,9 +29,6 @@ CHUNK = 200
 """Rows that become Arrow at once, while the processor's cache still holds them."""
 BATCH = 5_000
 """Rows of one Arrow table: fewer cost time, more cost memory."""
-SENT = 15_000
-"""Keys that are kept, and as many again, since rows move to later pages while new ones
-come."""
 
 
 @dataclass(frozen=True)
@@ -117,13 +114,13 @@ class Reading:
         """The rows to load, in batches; each once.
 
         A row that moves while pages are read comes twice, and Delta and Iceberg
-        tables refuse to merge it. Of its copies in one batch the newer stays.
+        tables refuse to merge it. The first of its copies stays, or the last of a chunk.
         """
         if self.start and self.end and self.start >= self.end:
             return  # loaded by an earlier run
         rows: dict[str, Record] = {}
         chunks: list[pa.Table] = []
-        sent, before = set[str](), set[str]()
+        sent = Sent()
         for page in self._pages():
             self.pages += 1
             times = [row_time(row, self.endpoint) for row in page.rows]
@@ -133,21 +130,18 @@ class Reading:
             horizon = self._horizon()
             for row, time in zip(page.rows, times, strict=True):
                 key = str(row[self.endpoint.key])
-                if key in sent or key in before or not self._is_wanted(time):
-                    continue
-                if self.memory.is_new(row, time, horizon):
+                is_wanted = key not in sent and self._is_wanted(time)
+                if is_wanted and self.memory.is_new(row, time, horizon):
                     rows[key] = row
             is_last = self._is_past(known)
             # The first page goes at once: `add_limit(1)` is one request.
             if rows and (len(rows) >= CHUNK or self.pages == 1 or is_last):
                 chunks.append(self._arrow([*rows.values()]))
-                sent |= rows.keys()
+                sent.add(rows)
                 rows = {}
             if self.pages == 1 or sum(map(len, chunks)) >= BATCH:
                 yield from _joined(chunks)
                 chunks = []
-            if len(sent) >= SENT:
-                sent, before = set(), sent
             if is_last:
                 break
         if rows:

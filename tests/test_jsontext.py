@@ -1,5 +1,6 @@
 """JSON text in and out: fast where possible, without loss everywhere."""
 
+import gc
 import json
 import sys
 import threading
@@ -135,3 +136,14 @@ def test_threads_may_read_deep_values_at_the_same_time() -> None:
 def test_text_is_compact_utf8(value: Any) -> None:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     assert jsontext.dumps(value) == text.encode()
+
+
+def test_the_garbage_collector_is_as_it_was_when_the_last_reader_is_out() -> None:
+    usual = gc.get_threshold()
+    with jsontext.rare_collection():
+        with pytest.raises(ValueError), jsontext.rare_collection():
+            seldom = gc.get_threshold()
+            raise ValueError
+        assert gc.get_threshold() == seldom
+        assert seldom[0] > 100 * usual[0]
+    assert gc.get_threshold() == usual

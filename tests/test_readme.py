@@ -175,6 +175,26 @@ def test_the_figures_are_those_that_the_benchmarks_measure() -> None:
     ]
 
 
+def test_duckdb_is_given_less_memory(elsewhere: Path, server: DemoServer) -> None:
+    (elsewhere / ".dlt").mkdir()
+    (elsewhere / ".dlt/secrets.toml").write_text(block("toml", "memory_limit"))
+    code = (
+        block("python", "pipeline.run")
+        + """
+with pipeline.sql_client() as client:
+    print(client.execute_sql("select current_setting('memory_limit')"))
+"""
+    )
+    done = shell(
+        f"python -c {shlex.quote(code)}",
+        BASE_URL=server.url,
+        ORGANIZATION="acme",
+        AUTH_TOKEN=TOKEN,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "286.1 MiB" in done.stdout
+
+
 UNITS = {"s": 1, "min": 60, "h": 3600, "days": 86_400, "years": 365 * 86_400}
 ONE_TOKEN, SELF_HOSTED, ONE_PROCESS = 100, 4 / 0.05 * 100, 30_000
 """Events a second."""

@@ -146,6 +146,8 @@ def interrupt(*signalled: Any) -> NoReturn:
     tables that are being written; with the second Ctrl-C comes this one.
     """
     try:
+        if sys.stderr.isatty():
+            print("\r\033[J", end="", file=sys.stderr)  # over the progress bars
         say(KEPT, RED)
     finally:
         os._exit(INTERRUPTED)

@@ -13,7 +13,6 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from analytics_pipeline import runner
 from analytics_pipeline.demo import DemoServer, Fault, Response
 from analytics_pipeline.privacy import MASK
 from tests.children import ROOT, arguments, environment
@@ -21,12 +20,12 @@ from tests.conftest import TOKEN, Warehouse, small_server
 from tests.test_faults import cut_short, elsewhere, html, json_cut_off, no_object
 
 # Everything that any library has to say is said.
-TALKATIVE = """
+COMMAND_LINE = """
 import logging, sys
 logging.basicConfig(level=logging.DEBUG, format="%(message)s %(args)s %(exc_info)s")
-from analytics_pipeline.__main__ main
-""".replace("__main__ main", "__main__ import main")
-COMMAND_LINE = TALKATIVE + "sys.exit(main(sys.argv[1:]))"
+from analytics_pipeline.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
 IMPORTED = """
 import logging, sys, traceback
 logging.basicConfig(level=logging.DEBUG)
@@ -151,4 +150,3 @@ def test_what_is_redacted_is_in_no_file(
     assert {user["email"] for user in users} == {MASK}
     assert all(user["id"] != MASK for user in users)
     assert places(users[0]["id"], printed, warehouse.folder)
-    assert runner.NAME

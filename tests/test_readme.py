@@ -60,6 +60,19 @@ def shell(commands: str, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def script(
+    code: str, server: DemoServer, **variables: str
+) -> "subprocess.CompletedProcess[str]":
+    """Python as a user writes it, its settings in the environment."""
+    return shell(
+        f"python -W error -c {shlex.quote(code)}",
+        BASE_URL=server.url,
+        ORGANIZATION="acme",
+        AUTH_TOKEN=TOKEN,
+        **variables,
+    )
+
+
 @pytest.fixture
 def server() -> Iterator[DemoServer]:
     with small_server() as server:
@@ -93,12 +106,7 @@ def test_the_commands_for_a_server_load_from_it(
 def test_the_python_code_loads_and_prints_issues(
     server: DemoServer, warehouse: Warehouse
 ) -> None:
-    done = shell(
-        f"python -W error -c {shlex.quote(block('python', 'pipeline.run'))}",
-        BASE_URL=server.url,
-        ORGANIZATION="acme",
-        AUTH_TOKEN=TOKEN,
-    )
+    done = script(block("python", "pipeline.run"), server)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("', ") >= len(server.rows("issues"))
     assert_kept(warehouse, server, "issues", "projects")
@@ -185,12 +193,7 @@ with pipeline.sql_client() as client:
     print(client.execute_sql("select current_setting('memory_limit')"))
 """
     )
-    done = shell(
-        f"python -c {shlex.quote(code)}",
-        BASE_URL=server.url,
-        ORGANIZATION="acme",
-        AUTH_TOKEN=TOKEN,
-    )
+    done = script(code, server)
     assert done.returncode == 0, done.stderr
     assert "286.1 MiB" in done.stdout
 
@@ -212,16 +215,9 @@ def test_the_arithmetic_of_scale(row: list[str]) -> None:
 def test_the_partitions_are_loaded(postgres: Postgres) -> None:
     since = datetime.now(UTC).date() - timedelta(days=3)
     with small_server("sentry", events=300) as server:
-        done = shell(
-            "python -W error -c "
-            + shlex.quote(
-                block("python", "partitions").replace("2026-01-01", f"{since}")
-            ),
-            BASE_URL=server.url,
-            ORGANIZATION="acme",
-            AUTH_TOKEN=TOKEN,
-            DESTINATION__POSTGRES__CREDENTIALS=postgres.uri,
-        )
+        code = block("python", "partitions").replace("2026-01-01", f"{since}")
+        uri = {"DESTINATION__POSTGRES__CREDENTIALS": postgres.uri}
+        done = script(code, server, **uri)
         assert done.returncode == 0, done.stderr
         midnight = f"{datetime.now(UTC):%Y-%m-%d}"
         days = {

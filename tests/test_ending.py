@@ -79,13 +79,19 @@ pipeline.run(analytics_source(*sys.argv[1:], "acme", ["frontend", "backend"]))
 def test_a_script_whose_run_has_failed_waits_for_no_other_list(
     server: DemoServer, warehouse: Warehouse
 ) -> None:
+    def busy_for_one(handler: Any, good: Response) -> Response:
+        """When the other list has been asked for: no further one is, then."""
+        while not any("/frontend/issues/" in r.path for r in server.requests):
+            time.sleep(0.01)
+        return busy(handler, good)
+
     def refused(handler: Any, good: Response) -> Response:
         """When another list waits already."""
         while not any(status == 429 for _, status in server.statuses):
             time.sleep(0.01)
         return Response(401, {}, b"{}")
 
-    server.fail(busy, on="/frontend/events/")
+    server.fail(busy_for_one, on="/frontend/events/")
     server.fail(refused, on="/frontend/issues/")
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, server.url, TOKEN],

@@ -133,16 +133,15 @@ class Reading:
                 is_wanted = key not in sent and self._is_wanted(time)
                 if is_wanted and self.memory.is_new(row, time, horizon):
                     rows[key] = row
-            is_last = self._is_past(known)
             # The first page goes at once: `add_limit(1)` is one request.
-            if rows and (len(rows) >= CHUNK or self.pages == 1 or is_last):
+            if rows and (len(rows) >= CHUNK or self.pages == 1):
                 chunks.append(self._arrow([*rows.values()]))
                 sent.add(rows)
                 rows = {}
             if self.pages == 1 or sum(map(len, chunks)) >= BATCH:
                 yield from _joined(chunks)
                 chunks = []
-            if is_last:
+            if self._is_past(known):
                 break
         if rows:
             chunks.append(self._arrow([*rows.values()]))

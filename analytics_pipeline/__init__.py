@@ -19,7 +19,18 @@
 up what a run did.
 """
 
-from analytics_pipeline.errors import AnalyticsError, ApiError, ConfigurationError
+from analytics_pipeline.errors import (
+    AnalyticsError,
+    ApiError,
+    ConfigurationError,
+    IncompleteLoad,
+)
 from analytics_pipeline.source import analytics_source
 
-__all__ = ["AnalyticsError", "ApiError", "ConfigurationError", "analytics_source"]
+__all__ = [
+    "AnalyticsError",
+    "ApiError",
+    "ConfigurationError",
+    "IncompleteLoad",
+    "analytics_source",
+]

@@ -1,37 +1,48 @@
-"""Make the pipeline and run it: all at once, or in pieces."""
+"""Make the pipeline and run it: the public API beside the source."""
 
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dlt
+from dlt.common.destination.client import WithStateSync
 from dlt.common.runtime.collector_base import Collector
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from analytics_pipeline import sharing
-from analytics_pipeline.destinations import appended_tables, check_table_format
-from analytics_pipeline.failures import is_interruption, root_error
-from analytics_pipeline.lock import exclusive
-from analytics_pipeline.partitions import Partition, partitions
-from analytics_pipeline.settings import configured, is_several
+from analytics_pipeline.errors import IncompleteLoad
+from analytics_pipeline.loading.destinations import (
+    appended_tables,
+    check_table_format,
+    is_replaced,
+)
+from analytics_pipeline.loading.failures import (
+    is_interruption,
+    missing_table,
+    root_error,
+)
+from analytics_pipeline.loading.locks import (
+    check_shareable,
+    dataset_lock,
+    pipeline_lock,
+    skip_stale_rows,
+)
+from analytics_pipeline.loading.partitions import Partition, partitions
+from analytics_pipeline.loading.summary import Summary, summarise
 from analytics_pipeline.source import analytics_source
-from analytics_pipeline.summary import Summary, summarise
-from analytics_pipeline.tables import TABLES
+from analytics_pipeline.sync import Run
 
 __all__ = [
     "DATASET",
     "NAME",
+    "ROWS_PER_LOAD",
     "Partition",
     "Summary",
     "all_projects",
-    "backfill",
     "load",
     "load_shared",
     "make_pipeline",
-    "only",
     "partitions",
     "root_error",
     "run_partition",
@@ -40,6 +51,8 @@ __all__ = [
 
 NAME = "analytics_pipeline"
 DATASET = "analytics"
+ROWS_PER_LOAD = 100_000
+"""Rows after which what was read is loaded, before reading goes on."""
 
 
 def make_pipeline(
@@ -50,7 +63,7 @@ def make_pipeline(
     pipelines_dir: str | None = None,
     progress: str | Collector | None = None,
 ) -> dlt.Pipeline:
-    """A dlt pipeline as the command line makes it.
+    """Return a dlt pipeline as the command line makes it.
 
     With DuckDB the file is `<name>.duckdb` in the working folder.
     """
@@ -69,55 +82,94 @@ def load(
     tables: Sequence[str] = (),
     table_format: Any = None,
 ) -> Summary:
-    """Load what is new; of some tables only, if they are named.
+    """Load what is new, in as many loads as it takes; of some tables, if they are named.
 
-    On the filesystem, `table_format` is `"delta"`, `"iceberg"` or None, plain files.
+    It goes on from what the warehouse holds: newer state in the pipeline's working
+    folder, and packages that were read but not loaded, are dropped, and what they held
+    is read again. So a restored backup, a deleted working folder, and datasets that
+    take turns all come right.
 
-    What an interrupted run left behind is loaded first.
+    Args:
+        pipeline: as `make_pipeline` or `dlt.pipeline` makes it.
+        source: as `analytics_source` makes it.
+        tables: names of tables; none: all.
+        table_format: on the filesystem, `"delta"`, `"iceberg"` or None, plain files.
 
     Raises:
-        AnalyticsError: the source could not be read.
+        IncompleteLoad: some lists could not be read; all others are loaded.
+        AnalyticsError: no list can be read: the server is out of reach, or the token
+            is rejected. What was loaded until then stays.
         ConfigurationError: the destination cannot have this table format.
-        Busy: another process runs this pipeline.
-        PipelineStepFailed: dlt or the destination failed. In both cases rows and
-            cursors are as they were, or the next run completes what is pending.
+        PipelineLocked: another process runs this pipeline.
+        MissingTable: a table was dropped without dlt's knowledge.
+        PipelineStepFailed: dlt or the destination failed.
     """
     started = time.perf_counter()
     check_table_format(pipeline, table_format)
-    source = only(source, tables)
-    with exclusive(pipeline), appended_tables() as appended, plain_errors():
-        while pipeline.has_pending_data:
-            pipeline.run()
-        pipeline.run(source, table_format=table_format)
-    summary = summarise(pipeline)
-    summary.appended = appended
-    summary.seconds = time.perf_counter() - started
-    return summary
+    source = _selected(source, tables)
+    run = Run(ROWS_PER_LOAD, keeps_going=True)
+    total = Summary()
+    with (
+        pipeline_lock(pipeline),
+        appended_tables() as appended,
+        _plain_errors(pipeline),
+        run.active(),
+    ):
+        refresh: Any = pipeline.refresh
+        _follow_warehouse(pipeline)
+        pipeline.refresh = None  # of the first load only: the others add to it
+        try:
+            pipeline.run(source, table_format=table_format, refresh=refresh)
+            total.add(summarise(pipeline))
+            while run.is_unfinished:
+                run.next_load()
+                pipeline.run(_continued(source), table_format=table_format)
+                total.add(summarise(pipeline))
+        finally:
+            pipeline.refresh = refresh
+    total.appended = appended
+    total.seconds = time.perf_counter() - started
+    if run.failures:
+        raise IncompleteLoad(run.failures, total)
+    return total
+
+
+def _follow_warehouse(pipeline: dlt.Pipeline) -> None:
+    """Let the state that the warehouse holds be the pipeline's, also where it is older.
+
+    Where a destination holds none, and with `dev_mode`, dlt's own way is kept.
+    """
+    has_state = issubclass(pipeline.destination.client_class, WithStateSync)
+    if has_state and not pipeline.dev_mode:
+        pipeline.drop()
+        return
+    while pipeline.has_pending_data:
+        pipeline.run()
 
 
 def load_shared(
     pipeline: dlt.Pipeline, source: DltSource, tables: Sequence[str] = ()
 ) -> Summary:
-    """The same for a dataset that other processes load into at the same time.
+    """Load into a dataset that other processes load into at the same time.
 
     For PostgreSQL and DuckDB. Each load needs a working folder of its own, begins
-    without cursors and leaves none. All that load into the dataset must do it with
-    this function.
+    without bookmarks and leaves none. All that load into the dataset must do it with
+    this function; no row replaces one that was read later.
 
     Raises:
         ConfigurationError: the destination is another.
-        AnalyticsError, PipelineStepFailed: as `load` does.
+        AnalyticsError, PipelineStepFailed: as dlt's own `pipeline.run` does.
     """
     started = time.perf_counter()
-    sharing.check(pipeline)
+    check_shareable(pipeline)
     pipeline.config.restore_from_destination = False
-    source = only(source, tables)
-    sharing.keep_newest(pipeline, source)
-    with exclusive(pipeline), plain_errors():
+    source = _selected(source, tables)
+    skip_stale_rows(pipeline, source)
+    with pipeline_lock(pipeline), _plain_errors(pipeline):
         pipeline.extract(source)
         summary = summarise(pipeline)
         pipeline.normalize()
-        with sharing.alone(pipeline):
+        with dataset_lock(pipeline):
             pipeline.load()
     summary.seconds = time.perf_counter() - started
     return summary
@@ -127,99 +179,59 @@ def run_partition(
     pipeline: dlt.Pipeline,
     partition: Partition,
     tables: Sequence[str] = ("events", "issues"),
-    *,
-    commit: bool = False,
-    table_format: Any = None,
     **settings: Any,
 ) -> Summary:
     """Load one project from `since` to `until`, next to others that do the same.
 
     It may be run twice, late, out of order, or by two processes at once: each row is
-    there once, in its newest version. An issue belongs to the partition in which it
-    was last seen when the partition is read; one that is seen again moves on to a
-    later one. So the issues of past partitions are complete together with those of
-    the partitions up to now.
-
-    With `commit`, the load is not shared (see `load_shared`): it goes on from the
-    pipeline's cursor to `until`, and the cursor with it; only events. Only then may
-    there be a `table_format`.
+    there once, in the version that was read last. An issue belongs to the partition in
+    which it was last seen when the partition is read; one that is seen again moves on
+    to a later one. So the issues of past partitions are complete together with those
+    of the partitions up to now.
 
     Args:
+        pipeline: with a working folder of its own.
+        partition: see `partitions`.
+        tables: names of tables.
         settings: further arguments of `analytics_source`.
     """
-    span = {"since": partition.since, "until": partition.until, "commit": commit}
+    span = {"since": partition.since, "until": partition.until}
     source = analytics_source(**{"project": partition.project} | settings | span)
-    if commit:
-        return load(pipeline, source, table_format=table_format)
     return load_shared(pipeline, source, tables)
 
 
-def backfill(
-    pipeline: dlt.Pipeline,
-    every: str | timedelta,
-    tables: Sequence[str] = (),
-    *,
-    table_format: Any = None,
-    **settings: Any,
-) -> Summary:
-    """Load events in chunks, oldest first, then the other tables and what is left.
-
-    Each chunk is committed with its cursor: after an interruption, call it again, and
-    it goes on from the last whole chunk. `every` is `"7d"`, `"12h"` or a timedelta.
-
-    Args:
-        settings: arguments of `analytics_source`, among them `since`.
-
-    Raises:
-        ConfigurationError: the server does not filter events by time.
-    """
-    given = configured(**settings)
-    until = given["until"]
-    check = {"until": until or datetime.now(UTC), "commit": True}
-    analytics_source(**settings | check)
-    project = given["project"]
-    events = not tables or "events" in tables
-    total = Summary()
-    for piece in partitions(project, given["since"], until, every) if events else ():
-        done = total.reached.get(piece.project, piece.since)
-        if piece.project in total.skipped or piece.until <= done:
-            continue
-        own = {"project": [piece.project] if is_several(project) else project}
-        own |= {"commit": True, "table_format": table_format}
-        total.add(run_partition(pipeline, piece, **settings | own))
-    rest = [name for name in tables or TABLES if name != "events" or not until]
-    if rest:
-        total.add(load(pipeline, analytics_source(**settings), rest, table_format))
-    return total
+def all_projects(source: DltSource) -> list[str]:
+    """Return the slugs of the organization's projects, asked from the server."""
+    pages = source.resources["projects"]
+    return [slug for page in pages for slug in page["slug"].to_pylist() if slug]
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
-    """The error of this package, or the Ctrl-C, that dlt wrapped, instead of dlt's."""
+def _plain_errors(pipeline: dlt.Pipeline) -> Iterator[None]:
+    """Raise the error of this package, or the Ctrl-C, that dlt wrapped."""
     try:
         yield
     except PipelineStepFailed as failure:
         if is_interruption(failure):
             raise KeyboardInterrupt from failure
-        if (root := root_error(failure)) is failure:
+        root = root_error(failure)
+        if root is failure and failure.step == "load":
+            if missing := missing_table(pipeline):
+                # The command that the error advises would not run with what is pending.
+                pipeline.drop()
+                pipeline.sync_destination()
+            root = missing or failure
+        if root is failure:
             raise  # from itself it would lose its own cause
         raise root from failure
 
 
-def only(source: DltSource, tables: Sequence[str]) -> DltSource:
-    """The source with just the resources that load these tables."""
-    if not tables:
-        return source
-    return source.with_resources(
-        *(
-            name
-            for name, resource in source.resources.items()
-            if resource.table_name in tables
-        )
-    )
+def _continued(source: DltSource) -> DltSource:
+    """Return the source without what the first load of a run has brought whole."""
+    resources = source.selected_resources
+    names = [name for name, each in resources.items() if not is_replaced(each)]
+    return source.with_resources(*names)
 
 
-def all_projects(source: DltSource) -> list[str]:
-    """The slugs of the organization's projects, asked from the server."""
-    pages = source.resources["projects"]
-    return [slug for page in pages for slug in page["slug"].to_pylist() if slug]
+def _selected(source: DltSource, tables: Sequence[str]) -> DltSource:
+    return source.with_resources(*tables) if tables else source

@@ -1,7 +1,7 @@
-"""The dlt source: five resources, wired together. Nothing is asked while it is made."""
+"""The dlt source: five resources. Nothing is asked while it is made."""
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -10,54 +10,103 @@ import pyarrow as pa
 from dlt.common.typing import TSecretStrValue
 from dlt.extract import DltResource
 
-from analytics_pipeline.api import Api
-from analytics_pipeline.destinations import suited
-from analytics_pipeline.lists import Lists
-from analytics_pipeline.privacy import cleaner
-from analytics_pipeline.reading import Cursor, Reader
-from analytics_pipeline.settings import Settings
-from analytics_pipeline.tables import TABLES
+from analytics_pipeline.client.pagination import Client
+from analytics_pipeline.client.session import ApiSession
+from analytics_pipeline.config import Config, parse_config
+from analytics_pipeline.loading.destinations import (
+    adapt_to_destination,
+    hide_expected_warnings,
+)
+from analytics_pipeline.sync import Incremental, Sync
+from analytics_pipeline.tables.arrow import to_arrow
+from analytics_pipeline.tables.schema import TABLES, column_name
+
+EVENTS, ISSUES = TABLES["events"], TABLES["issues"]
+PROJECTS, RELEASES = TABLES["projects"], TABLES["releases"]
+PROJECT_DETAIL = TABLES["project_detail"]
+
+# Paths are those of the v1 API; `client.endpoints` has the others'. `incremental` is on
+# the column that is named, but for GlitchTip's events: there it is date_received.
 
 
-def hints(name: str) -> dict[str, Any]:
-    table = TABLES[name]
-    return {
-        "name": name,
-        "table_name": name,
-        "columns": table.columns,
-        "primary_key": table.primary_key,
-        "write_disposition": "merge",
-    }
+@dlt.resource(
+    columns=EVENTS.columns,
+    primary_key=["project_id", "id"],  # an event id is unique in its project only
+    write_disposition="merge",
+)
+def events(sync: Sync, date_created: Incremental) -> Iterator[pa.Table]:
+    """Error events: GET /v1/projects/{organization}/{project}/events/ of each project."""
+    with sync.lists("events", date_created) as lists:
+        for part, page in sync.client.pages(lists.slices()):
+            rows = to_arrow(EVENTS, lists.select(part, page), page.read_at)
+            if (batch := lists.add(part, rows)) is not None:
+                yield batch
+        if (batch := lists.rest()) is not None:
+            yield batch
 
 
-@dlt.resource(**hints("events"))
-def events(reader: Reader, cursor: Cursor, project: str) -> Iterator[pa.Table]:
-    """Error events of a project, one row each."""
-    yield from reader.read("events", cursor, project)
+@dlt.resource(columns=ISSUES.columns, primary_key="id", write_disposition="merge")
+def issues(sync: Sync, last_seen: Incremental) -> Iterator[pa.Table]:
+    """Groups of like events: GET /v1/projects/{organization}/{project}/issues/ of each."""
+    with sync.lists("issues", last_seen) as lists:
+        for part, page in sync.client.pages(lists.slices()):
+            rows = to_arrow(ISSUES, lists.select(part, page), page.read_at)
+            if (batch := lists.add(part, rows)) is not None:
+                yield batch
+        if (batch := lists.rest()) is not None:
+            yield batch
 
 
-@dlt.resource(**hints("issues"))
-def issues(reader: Reader, cursor: Cursor, project: str) -> Iterator[pa.Table]:
-    """Issues of a project; one that was seen again replaces its old row."""
-    yield from reader.read("issues", cursor, project)
+@dlt.resource(columns=PROJECTS.columns, primary_key="id", write_disposition="merge")
+def projects(sync: Sync, date_created: Incremental) -> Iterator[pa.Table]:
+    """All projects that the token may see: GET /v1/projects/, read whole."""
+    with sync.lists("projects", date_created) as lists:
+        for part, page in sync.client.pages(lists.slices()):
+            rows = to_arrow(PROJECTS, lists.select(part, page), page.read_at)
+            if (batch := lists.add(part, rows)) is not None:
+                yield batch
+        if (batch := lists.rest()) is not None:
+            yield batch
 
 
-@dlt.resource(**hints("projects"))
-def projects(reader: Reader, cursor: Cursor) -> Iterator[pa.Table]:
-    """All projects of the organization that the token may see."""
-    yield from reader.read("projects", cursor)
+@dlt.resource(columns=RELEASES.columns, primary_key="id", write_disposition="merge")
+def releases(sync: Sync, date_created: Incremental) -> Iterator[pa.Table]:
+    """Releases of all projects: GET /v1/organizations/{organization}/releases/."""
+    with sync.lists("releases", date_created) as lists:
+        for part, page in sync.client.pages(lists.slices()):
+            rows = to_arrow(RELEASES, lists.select(part, page), page.read_at)
+            if (batch := lists.add(part, rows)) is not None:
+                yield batch
+        if (batch := lists.rest()) is not None:
+            yield batch
 
 
-@dlt.resource(**hints("releases"))
-def releases(reader: Reader, cursor: Cursor) -> Iterator[pa.Table]:
-    """Releases of the organization, of all its projects."""
-    yield from reader.read("releases", cursor)
+@dlt.resource(
+    columns=PROJECT_DETAIL.columns, primary_key="id", write_disposition="merge"
+)
+def project_detail(sync: Sync, date_created: Incremental) -> Iterator[pa.Table]:
+    """Settings, secrets masked: GET /v1/projects/{organization}/{project}/ of each."""
+    with sync.lists("project_detail", date_created) as lists:
+        for part, page in sync.client.pages(lists.slices()):
+            rows = to_arrow(PROJECT_DETAIL, lists.select(part, page), page.read_at)
+            if (batch := lists.add(part, rows)) is not None:
+                yield batch
+        if (batch := lists.rest()) is not None:
+            yield batch
 
 
-@dlt.resource(**hints("project_detail"))
-def project_detail(reader: Reader, cursor: Cursor, project: str) -> Iterator[pa.Table]:
-    """Settings of a project, without its secrets."""
-    yield from reader.read("project_detail", cursor, project)
+RESOURCES = (events, issues, projects, releases, project_detail)
+
+
+def make_client(config: Config) -> Client:
+    """Return a client of the server that is configured."""
+    return Client(
+        ApiSession(config.base_url, config.auth_token, config.workers),
+        config.spec,
+        config.organization,
+        workers=config.workers,
+        full_events=config.full_events,
+    )
 
 
 # Side by side only if it is said of the source: dlt forgets it of a resource that is
@@ -79,91 +128,84 @@ def analytics_source(
     full_events: bool = False,
     lookback: float = 3600.0,
     full_refresh: bool = False,
+    rows_per_load: int | None = None,
     workers: int = 4,
     redact: list[str] | None = None,
     allow_http: bool = False,
-    commit: bool = False,
 ) -> Iterator[DltResource]:
     """Events, issues, projects, releases and project details of an organization.
 
     What is not given is taken from `.dlt/config.toml`, `.dlt/secrets.toml` or the
     environment, as with every dlt source.
 
+    The resources give Arrow tables of some thousand rows, so that is what `add_map` and
+    `add_filter` work on. To keep only some rows:
+
+        import pyarrow.compute as pc
+        python_only = pc.field("platform") == "python"
+        source.events.add_map(lambda table: table.filter(python_only))
+
     Args:
         base_url: address of the server, `https://errors.example.com`. For
             `api="sentry"` it is `https://sentry.io` unless given.
         auth_token: bearer token. Sent to `base_url` and nowhere else.
         organization: slug.
-        project: slug, or a list of slugs. A list gives each project resources of
-            its own (`events_<slug>`, …) and so a cursor of its own; all load the
-            same five tables. A project of a list that answers 403 or 404 is
-            skipped, and named in the trace.
-        api: which server speaks: `"v1"`, `"sentry"` or `"glitchtip"`.
-        since: ISO text or datetime, UTC without zone. How far back the first run
-            reads events, issues and releases; projects are always read whole.
-        until: end of a span, exclusive. Exactly `since` to `until` is loaded then,
-            and the stored cursors stay as they are.
+        project: slug, or a list of slugs. A project of a list that answers 403 or 404
+            is skipped: a warning, the trace and the summary of `runner.load` name it.
+        api: kind of server: `"v1"`, `"sentry"` or `"glitchtip"`.
+        since: ISO text or datetime, UTC without zone. How far back events, issues and
+            releases are loaded. An earlier time than before loads the part that is
+            missing; a later one changes nothing. Projects are always read whole.
+        until: end of a span, exclusive. Exactly `since` to `until` is loaded then, and
+            the stored bookmarks stay as they are.
         full_events: whole events with stack traces where the server's list holds
             summaries (Sentry: ten times as many requests).
-        lookback: seconds behind the cursor that are read again, for late rows.
-        full_refresh: read everything again in spite of the cursors. No table is
+        lookback: seconds behind a bookmark that are read again, for late rows.
+        full_refresh: read everything again in spite of the bookmarks. No table is
             dropped, so rows that the server has forgotten stay.
+        rows_per_load: rows after which a load ends, so that a long first load can go on
+            from there with the next one. `runner.load` does that by itself, after
+            100,000 rows unless given. None: `pipeline.run` reads all in one load.
         workers: requests at a time.
         redact: paths whose values are replaced by `***` before anything is written,
             for instance `["user.email", "user.ip_address", "tags.user.email"]`.
         allow_http: send the token over http:// to other machines, too.
-        commit: for long loads in pieces, oldest first: from the cursor, or `since`,
-            to `until`, and then move the cursor there. Only for lists that the
-            server filters by time (events of Sentry); the others are left out.
 
     Returns:
         A source with the resources `events`, `issues`, `projects`, `releases` and
-        `project_detail`, write disposition merge; columns in `analytics_pipeline.tables`.
+        `project_detail`, write disposition merge; columns in
+        `analytics_pipeline.tables.schema`.
 
     Raises:
         ConfigurationError: a setting is missing or makes no sense.
-        ApiError: while reading. dlt then keeps rows and cursors as they were.
+        ApiError: while reading. dlt then keeps rows and bookmarks as they were.
     """
-    settings = Settings.checked(
-        base_url, auth_token, organization, project, api, since, until
-    )
-    if commit:
-        settings.check_commit(full_refresh)
-    api_session = Api(
-        settings.base_url, settings.auth_token, workers=workers, allow_http=allow_http
-    )
-    reader = Reader(
-        Lists(api_session, settings.server, settings.organization, full_events),
-        lookback=timedelta(seconds=lookback),
+    config = parse_config(
+        base_url=base_url,
+        auth_token=auth_token,
+        organization=organization,
+        project=project,
+        api=api,
+        since=since,
+        until=until,
+        full_events=full_events,
+        lookback=lookback,
         full_refresh=full_refresh,
-        until=settings.until if commit else None,
-        skip_missing=settings.many,
-        clean=cleaner(redact or []),
+        rows_per_load=rows_per_load,
+        workers=workers,
+        redact=redact,
+        allow_http=allow_http,
     )
-
-    def cursor(name: str) -> Cursor:
-        return Cursor(
-            settings.cursor_column(name),
-            initial_value=settings.since,
-            end_value=None if commit else settings.until,
-            lag=lookback,
+    sync = Sync(config, make_client(config))
+    hide_expected_warnings(sync)
+    for resource in RESOURCES:
+        endpoint = config.spec.endpoints[resource.name]
+        incremental: Any = dlt.sources.incremental(
+            column_name(endpoint.replication_key),
+            initial_value=config.since,
+            end_value=config.until,
+            lag=config.lookback.total_seconds(),
         )
-
-    def wired(resource: DltResource, suffix: str = "") -> DltResource:
-        # When a row comes twice in one run, because it moved while pages were
-        # read, the newer copy stays.
-        column = settings.cursor_column(resource.name)
-        resource.apply_hints(columns={column: {"name": column, "dedup_sort": "desc"}})
-        resource.add_map(partial(suited, resource.name))
-        return resource.with_name(resource.name + suffix) if suffix else resource
-
-    for slug in settings.projects:
-        suffix = f"_{slug}" if settings.many else ""
-        yield wired(events(reader, cursor("events"), slug), suffix)
-        if commit:
-            continue
-        yield wired(issues(reader, cursor("issues"), slug), suffix)
-        yield wired(project_detail(reader, cursor("project_detail"), slug), suffix)
-    if not commit:
-        yield wired(projects(reader, cursor("projects")))
-        yield wired(releases(reader, cursor("releases")))
+        yield resource(sync, incremental).add_map(
+            partial(adapt_to_destination, resource.name)
+        )

@@ -4,12 +4,12 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import analytics_pipeline
-from analytics_pipeline.__main__ import main
+from analytics_pipeline.cli.main import main
 from analytics_pipeline.demo import DemoServer
 from tests.conftest import ORGANIZATION, TOKEN
 
@@ -24,8 +24,10 @@ else:
     fresh.set_forkserver_preload(["__main__", "tests.children"])
 
 
-def arguments(server: DemoServer, folder: Path, *words: str) -> list[str]:
-    named = [word for slug in PROJECTS for word in ("--project", slug)]
+def arguments(
+    server: DemoServer, folder: Path, *words: str, projects: Sequence[str] = PROJECTS
+) -> list[str]:
+    named = [word for slug in projects for word in ("--project", slug)]
     return [
         *("--base-url", server.url, "--organization", ORGANIZATION, *named),
         *("--pipelines-dir", str(folder / "pipelines"), "--progress", "off", *words),
@@ -68,10 +70,17 @@ def run(
         return process.returncode, said
 
 
-def fork(server: DemoServer, folder: Path, *words: str) -> Any:
+def fork(
+    server: DemoServer, folder: Path, *words: str, projects: Sequence[str] = PROJECTS
+) -> Any:
     """The same as a `multiprocessing.Process`, with less ado."""
     process = fresh.Process(
-        target=_main, args=(arguments(server, folder, *words), folder, environment())
+        target=_main,
+        args=(
+            arguments(server, folder, *words, projects=projects),
+            folder,
+            environment(),
+        ),
     )
     process.start()
     return process

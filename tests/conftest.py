@@ -11,9 +11,11 @@ import dlt
 import duckdb
 import pytest
 
-from analytics_pipeline import analytics_source, patience, runner
+from analytics_pipeline import analytics_source, runner
+from analytics_pipeline.client import retry
 from analytics_pipeline.demo import DemoServer
 from analytics_pipeline.runner import Summary
+from tests.fake_server import FakeServer
 from tests.postgres import Postgres, postgres_server
 
 TOKEN = "tok-3c1f"
@@ -39,13 +41,13 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of retries and rate limits."""
     clock = Clock()
-    monkeypatch.setattr(patience, "time", clock)
-    monkeypatch.setattr(patience, "GLANCE", float("inf"))
+    monkeypatch.setattr(retry, "time", clock)
+    monkeypatch.setattr(retry, "POLL", float("inf"))
     return clock
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A working folder of its own, without settings from files or environment."""
     for name in list(os.environ):
         if name.lower().endswith("_proxy") or name.startswith(
@@ -58,7 +60,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]
     monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "dlt"))
     monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
     monkeypatch.chdir(tmp_path)
-    yield tmp_path
+    return tmp_path
 
 
 @dataclass
@@ -93,11 +95,16 @@ class Warehouse:
     def ids(self, table: str, key: str = "id") -> list[str]:
         return [row[0] for row in self.rows(f"select {key} from analytics.{table}")]
 
-    def cursors(self) -> dict[str, Any]:
-        """What dlt's state holds of each resource."""
-        sources: dict[str, Any] = dict(self.pipeline().state["sources"])
-        resources: dict[str, Any] = sources["analytics"]["resources"]
-        return resources
+    def bookmarks(self) -> dict[str, dict[str, Any]]:
+        """Table → list → its bookmark, as dlt's state has it."""
+        sources: dict[str, Any] = dict(self.pipeline().state.get("sources", {}))
+        return {
+            table: state["bookmarks"]
+            for table, state in sources.get("analytics", {})
+            .get("resources", {})
+            .items()
+            if "bookmarks" in state
+        }
 
 
 @pytest.fixture
@@ -125,14 +132,14 @@ def api(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def server(api: str) -> Iterator[DemoServer]:
+def server(api: str) -> Iterator[FakeServer]:
     """3 pages of events, 2 of issues, and some of each project."""
     with small_server(api) as server:
         yield server
 
 
-def small_server(api: str = "v1", **changes: Any) -> DemoServer:
-    return DemoServer(
+def small_server(api: str = "v1", **changes: Any) -> FakeServer:
+    return FakeServer(
         api,
         **{
             "events": 60,

@@ -1,4 +1,4 @@
-"""The socket side of the demo server: connections, what was asked, and faults."""
+"""The socket side of the demo server: connections, and what was asked."""
 
 import contextlib
 import socket
@@ -6,10 +6,9 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, unquote_plus
+from urllib.parse import parse_qsl
 
 import orjson
 
@@ -28,24 +27,11 @@ class Request(NamedTuple):
 
 @dataclass
 class Response:
-    """An answer that a fault may change; Content-Length is added when it is sent."""
+    """An answer; its headers replace the usual Server, Date and Content-Length."""
 
     status: int
     headers: dict[str, str]
     body: bytes
-
-
-Fault = int | Callable[[BaseHTTPRequestHandler, Response], Response | None]
-
-
-@dataclass
-class Plan:
-    """A fault for the requests that contain `on`: `times` of them, after the first."""
-
-    fault: Fault
-    on: str
-    times: int
-    after: int
 
 
 def json_response(
@@ -70,15 +56,17 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Request(self.command, path, query, headers)
         self.server.requests.append(request)
-        good = self.server.answer(request)
-        response = self.server.spoil(f"{path}?{unquote_plus(text)}", self, good)
-        self.server.statuses.append((request, response.status if response else 0))
+        response = self.server.respond(request, self)
         if response is None:
             self.close_connection = True
             return
-        self.send_response(response.status)
-        length = {"Content-Length": str(len(response.body))}
-        for name, value in (length | response.headers).items():
+        usual = {
+            "Server": self.version_string(),
+            "Date": self.date_time_string(),
+            "Content-Length": str(len(response.body)),
+        }
+        self.send_response_only(response.status)
+        for name, value in (usual | response.headers).items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(response.body)
@@ -88,55 +76,28 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class HttpServer(ThreadingHTTPServer):
-    """Answers GET on a free port; records the requests and spoils some of them."""
+    """Answers GET on a free port of 127.0.0.1, and records the requests."""
 
     daemon_threads = True
     request_queue_size = 64
 
     def __init__(
         self,
-        answer: Callable[[Request], Response],
+        respond: Callable[[Request, BaseHTTPRequestHandler], Response | None],
         requests: list[Request],
-        statuses: list[tuple[Request, int]],
-        plans: list[Plan],
     ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.answer = answer
+        self.respond = respond
         self.requests = requests
-        self.statuses = statuses
-        self._plans = plans
-        self._lock = threading.Lock()
         self._connections: set[Any] = set()
 
-    def spoil(
-        self, target: str, handler: BaseHTTPRequestHandler, good: Response
-    ) -> Response | None:
-        """The good answer, or what the first fault planned for the target makes of it.
-
-        None when the fault has answered by itself.
-        """
-        fault = self._planned(target)
-        if isinstance(fault, int):
-            return json_response(fault, {"detail": HTTPStatus(fault).phrase})
-        return fault(handler, good) if fault else good
-
-    def _planned(self, target: str) -> Fault | None:
-        with self._lock:
-            for plan in self._plans:
-                if plan.on not in target:
-                    continue
-                if plan.after > 0:
-                    plan.after -= 1
-                elif plan.times > 0:
-                    plan.times -= 1
-                    return plan.fault
-        return None
-
     def process_request(self, request: Any, client_address: Any) -> None:
+        """Note the connection, so that `stop` can close it."""
         self._connections.add(request)
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
+        """Forget the connection."""
         self._connections.discard(request)
         super().shutdown_request(request)
 

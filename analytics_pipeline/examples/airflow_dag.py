@@ -47,6 +47,8 @@ os.environ.setdefault("PROVIDERS__ENABLE_AIRFLOW_SECRETS", "false")
     },
 )
 def analytics() -> None:
+    """Load each day's events and issues."""
+
     # One at a time, so that what was read last is what stays. The first one makes the
     # tables of all.
     @task(max_active_tis_per_dag=1)

@@ -12,11 +12,11 @@ from string import Template
 
 import dlt
 
-from analytics_pipeline.columns import utc
 from analytics_pipeline.errors import shortened
 from analytics_pipeline.report import charts
 from analytics_pipeline.report.facts import AGES, ISSUES, OLDER, Facts, gather
-from analytics_pipeline.tables import TABLES
+from analytics_pipeline.tables.schema import TABLES
+from analytics_pipeline.tables.values import utc
 
 RELEASES = 10
 

@@ -56,7 +56,8 @@ def events(
     """Stacked counts over time, with a mark for each release.
 
     Args:
-        starts: beginnings of the spans, `step` apart.
+        starts: beginnings of the spans.
+        step: length of a span.
         counts: level → one count for each span.
         releases: time and name, newest first; only the names that have room are shown.
     """

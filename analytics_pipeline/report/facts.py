@@ -12,8 +12,8 @@ from typing import Any
 import dlt
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
-from analytics_pipeline.columns import utc
-from analytics_pipeline.tables import TABLES
+from analytics_pipeline.tables.schema import TABLES
+from analytics_pipeline.tables.values import utc
 
 Row = tuple[Any, ...]
 Ask = Callable[[str], list[Row]]
@@ -28,7 +28,7 @@ SPAN = timedelta(days=90)
 ISSUES = 10
 
 # When a row came to be; some servers date an event by its reception only.
-_TIME = {name: "date_created" for name in TABLES} | {
+_TIME = dict.fromkeys(TABLES, "date_created") | {
     "events": "coalesce(date_created, date_received)",
     "issues": "last_seen",
 }

@@ -7,7 +7,7 @@ from typing import Any
 from tests.benchmarks.measure import Contestant
 
 EXTRACT = "seconds to extract"
-NORMALIZE, LOAD = "MB until normalize", "MB until load"
+LOAD = "MB until load"
 TUNED = {
     "NORMALIZE__WORKERS": "2",
     "EXTRACT__DATA_WRITER__FILE_MAX_ITEMS": "10000",
@@ -193,13 +193,10 @@ def _many_rows(few: int, many: int) -> Case:
             "beforehand": False,
         },
         {
-            "many": _ours(many, ["many"], ["events"], apart=True),
-            "few": _ours(few, ["few"], ["events"], apart=True),
+            "many": _ours(many, ["many"], ["events"]),
+            "few": _ours(few, ["few"], ["events"]),
         },
         [
-            Figure(
-                against + "memory to normalise", "many", "few", 1.2, metric=NORMALIZE
-            ),
             Figure(against + "memory of the run", "many", "few", 1.5, metric=LOAD),
             Figure(against + "time per row", "many", "few", 1.2, metric="per row"),
         ],

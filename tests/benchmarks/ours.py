@@ -12,7 +12,7 @@ import dlt
 import duckdb  # noqa: F401
 import pyarrow  # noqa: F401
 
-from analytics_pipeline import analytics_source
+from analytics_pipeline import analytics_source, runner
 
 IMPORTED = time.perf_counter()
 
@@ -28,10 +28,9 @@ def main(
     projects: list[str],
     tables: list[str],
     workers: int = 4,
-    apart: bool = False,
+    rows_per_load: int | None = None,
 ) -> dict[str, Any]:
-    """Load the tables; with `apart`, step by step, and tell the memory after each."""
-    dlt.config["extract.workers"] = workers
+    """Load the tables as the command line does."""
     pipeline = dlt.pipeline(
         "ours",
         pipelines_dir="pipelines",
@@ -39,34 +38,26 @@ def main(
         dataset_name="analytics",
     )
     source = analytics_source(
-        base_url, "token", "acme", projects, api=api, workers=workers
+        base_url,
+        "token",
+        "acme",
+        projects,
+        api=api,
+        workers=workers,
+        rows_per_load=rows_per_load,
     )
-    if tables:
-        source = source.with_resources(
-            *(f"{table}_{project}" for table in tables for project in projects)
-        )
     memory = {"imports": peak()}
-    if apart:
-        pipeline.extract(source)
-        memory["extract"] = peak()
-        pipeline.normalize()
-        memory["normalize"] = peak()
-        pipeline.load()
-        memory["load"] = peak()
-    else:
-        pipeline.run(source)
-        memory["load"] = peak()
+    summary = runner.load(pipeline, source, tables)
+    memory["load"] = peak()
     trace = pipeline.last_trace
     assert trace
-    info = trace.last_normalize_info
-    counts = info.row_counts if info else {}
     phases = {"imports": IMPORTED - STARTED}
     for step in trace.steps:
         if step.step != "run" and step.finished_at:
             seconds = (step.finished_at - step.started_at).total_seconds()
             phases[step.step] = phases.get(step.step, 0.0) + seconds
     return {
-        "rows": sum(counts.get(table, 0) for table in ("events", "issues")),
+        "rows": sum(table.rows for table in summary.tables.values()),
         "memory": memory,
         "phases": phases,
     }

@@ -120,7 +120,9 @@ class Server:
         rows: Any = [] if last == "releases" else self.details
         if one:
             rows = next(row for row in self.details if row["slug"] == last)
-        return _whole(json.dumps({"data": rows} if self.api == "v1" else rows).encode())
+        link = 'Link: <http://127.0.0.1/>; rel="next"; results="false"; cursor=""\r\n'
+        body = json.dumps({"data": rows} if self.api == "v1" else rows).encode()
+        return _whole(body, link)
 
     def control(self, path: str, params: dict[str, str]) -> dict[str, int]:
         self.latency = float(params.get("latency", self.latency))

@@ -1,0 +1,203 @@
+"""Up to where each list is loaded: the rules by which a run goes on.
+
+A list is one table of one project, or of the organization. Its bookmark is an interval:
+the list is loaded from `since` up to `synced_to`. A run reads from `synced_to` minus the
+lookback on, and what an earlier `since` adds; rows that come again replace their old
+copies. A bookmark moves when its list has been read to the end, and never past the
+server's clock.
+
+A long reading is loaded in pieces. Until it has come to its end, the bookmark also holds
+its `Progress`, from which the next piece, or the next run, goes on.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+Span = tuple[datetime, datetime]
+"""From, and up to (exclusive)."""
+
+
+class Interval(NamedTuple):
+    """What is loaded of a list."""
+
+    since: datetime | None
+    """None: from its beginning on."""
+    synced_to: datetime | None
+    """None: the list was empty."""
+
+    def holds(self, time: datetime) -> bool:
+        """Tell whether a row of that time was loaded before, unless it came late."""
+        return (
+            self.synced_to is not None
+            and time <= self.synced_to
+            and (self.since is None or time >= self.since)
+        )
+
+
+@dataclass
+class Progress:
+    """A reading that has not come to the end of its list."""
+
+    since: datetime | None
+    """Where the interval will begin when the reading is done."""
+    start: datetime | None
+    """Rows before this time are not wanted."""
+    began: datetime | None = None
+    """The server's clock at the first page; later rows are for the next reading."""
+    newest: datetime | None = None
+    """The latest time of a row up to then: where the interval will end."""
+    page_cursor: str | None = None
+    """Of the page that was read last; lists that are in order go on there."""
+    newest_first: bool | None = None
+    edge: datetime | None = None
+    """The time that reading has come to."""
+    left: list[Span] | None = None
+    """What is still to be read, where the server filters by time."""
+
+    def see(self, times: Iterable[datetime | None], server_time: datetime) -> None:
+        """Take note of the times of a page."""
+        if self.began is None:
+            self.began = server_time
+        past = [time for time in times if time is not None and time <= self.began]
+        self.newest = latest(self.newest, *past)
+
+    def cover(self, low: datetime, high: datetime) -> None:
+        """Take a span that has been read from what is left."""
+        left = []
+        for start, end in self.left or ():
+            if start < min(end, low):
+                left.append((start, min(end, low)))
+            if max(start, high) < end:
+                left.append((max(start, high), end))
+        self.left = left
+
+
+@dataclass
+class Bookmark:
+    """What is loaded of a list, and the reading that is under way."""
+
+    interval: Interval | None = None
+    """None: it was never read to its end."""
+    progress: Progress | None = None
+
+    def begin(
+        self,
+        since: datetime | None,
+        lookback: timedelta,
+        *,
+        latest_start: datetime | None = None,
+        end: datetime | None = None,
+        anew: bool = False,
+    ) -> Progress:
+        """Return the reading to do: the one that is under way, or a new one.
+
+        Args:
+            since: what the user wants now. A later time than before changes nothing; an
+                earlier one adds the part that is missing.
+            lookback: how much to read again, for rows that arrived late.
+            latest_start: read again from here on at least, for rows that change.
+            end: up to where to read, if the server filters by time.
+            anew: read all again from `since` on.
+        """
+        kept = [each.since for each in (self.interval, self.progress) if each]
+        begin = earliest(since, *kept)
+        if self.progress and self.progress.since == begin and not anew:
+            return self.progress
+        is_extended = self.interval is not None and self.interval.since != begin
+        recent = self._recent(lookback, latest_start) if self.interval else begin
+        start = begin if is_extended else recent
+        if anew:
+            start = earliest(since, start)
+        self.progress = Progress(begin, start)
+        if end is not None:
+            # The client's clock may be behind the server's.
+            end = latest(end, self.interval and self.interval.synced_to) or end
+            spans = [(start, end)]
+            if is_extended and self.interval and self.interval.since and not anew:
+                spans = [(recent, end), (start, self.interval.since)]
+            from_beginning = [(latest(a, BEGINNING) or BEGINNING, b) for a, b in spans]
+            self.progress.left = [(a, b) for a, b in from_beginning if a < b]
+        return self.progress
+
+    def _recent(
+        self, lookback: timedelta, latest_start: datetime | None
+    ) -> datetime | None:
+        """Return from where on to read what is new, and what may have changed."""
+        assert self.interval
+        if self.interval.synced_to is None:
+            return self.interval.since
+        recent = _before(self.interval.synced_to, lookback)
+        return latest(min(recent, latest_start or recent), self.interval.since)
+
+    def complete(self) -> None:
+        """Extend the interval by the reading, which has come to the end of its list."""
+        done, self.progress = self.progress, None
+        if done is None or (done.since and done.began and done.since > done.began):
+            return  # a `since` of the future: nothing is loaded
+        before = self.interval.synced_to if self.interval else None
+        self.interval = Interval(done.since, latest(before, done.newest, done.since))
+
+    @classmethod
+    def parse(cls, stored: Mapping[str, Any]) -> "Bookmark":
+        """Return the bookmark that dlt's state holds."""
+        bookmark = cls()
+        if "since" in stored:
+            since, synced_to = stored["since"], stored["synced_to"]
+            bookmark.interval = Interval(_parse(since), _parse(synced_to))
+        if "progress" in stored:
+            fields = dict(stored["progress"])
+            spans = fields.pop("left", None)
+            times: dict[str, Any] = {n: _parse(fields.pop(n, None)) for n in _TIMES}
+            bookmark.progress = Progress(**times, **fields)
+            if spans is not None:
+                span = datetime.fromisoformat
+                bookmark.progress.left = [(span(a), span(b)) for a, b in spans]
+        return bookmark
+
+    def as_state(self) -> dict[str, Any]:
+        """Return it for dlt's state: times as ISO text, no empty fields."""
+        state: dict[str, Any] = {}
+        if self.interval:
+            state = {
+                name: _text(time) for name, time in self.interval._asdict().items()
+            }
+        if self.progress:
+            fields = {k: v for k, v in vars(self.progress).items() if v is not None}
+            times = {name: _text(fields[name]) for name in _TIMES if name in fields}
+            state["progress"] = fields | times
+            if self.progress.left is not None:
+                spans = [[_text(a), _text(b)] for a, b in self.progress.left]
+                state["progress"]["left"] = spans
+        return state
+
+
+BEGINNING = datetime.fromisoformat("2000-01-01T00:00:00Z")
+"""From where a server that wants a start is asked, when there is none."""
+_TIMES = ("since", "start", "began", "newest", "edge")
+
+
+def earliest(*starts: datetime | None) -> datetime | None:
+    """Return the earliest of some beginnings; None is before all."""
+    return None if None in starts else min(start for start in starts if start)
+
+
+def latest(*times: datetime | None) -> datetime | None:
+    """Return the latest of some times, if there are any."""
+    return max((time for time in times if time), default=None)
+
+
+def _before(time: datetime, span: timedelta) -> datetime:
+    try:
+        return time - span
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)
+
+
+def _parse(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def _text(time: datetime | None) -> str | None:
+    return time.isoformat().replace("+00:00", "Z") if time else None

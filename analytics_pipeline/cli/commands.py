@@ -1,0 +1,145 @@
+"""The commands: run, check, demo, report. Each takes options, gives the exit code."""
+
+from argparse import Namespace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dlt
+
+from analytics_pipeline import runner
+from analytics_pipeline.cli import check as checking
+from analytics_pipeline.cli import output, progress
+from analytics_pipeline.cli.output import GREEN, RED, say
+from analytics_pipeline.config import resolve_config
+from analytics_pipeline.demo import DemoServer
+from analytics_pipeline.errors import ConfigurationError, IncompleteLoad
+from analytics_pipeline.source import analytics_source, make_client
+
+LOADED, FAILED, SKIPPED = 0, 1, 3
+
+
+def settings(options: Namespace) -> dict[str, Any]:
+    """Return the source's arguments that are given as options; dlt finds the others."""
+    names = (
+        "base_url", "api", "organization", "since", "until", "full_events",
+        "full_refresh", "rows_per_load", "workers", "redact", "allow_http",
+    )  # fmt: skip
+    given = {
+        name: value
+        for name in names
+        if (value := getattr(options, name, None)) is not None
+    }
+    if options.all_projects:
+        listing = analytics_source(**given | {"project": "-"})
+        given["project"] = runner.all_projects(listing)
+    elif options.project:
+        one = len(options.project) == 1
+        given["project"] = options.project[0] if one else options.project
+    return given
+
+
+def make_pipeline(options: Namespace) -> dlt.Pipeline:
+    """Return the pipeline that the options describe."""
+    return runner.make_pipeline(
+        options.destination,
+        dataset=options.dataset,
+        name=options.pipeline_name,
+        pipelines_dir=options.pipelines_dir,
+        progress=progress.collector(options.progress),
+    )
+
+
+def run(options: Namespace) -> int:
+    """Load what is new."""
+    pipeline, tables = make_pipeline(options), options.resource or ()
+    source = analytics_source(**settings(options))
+    try:
+        summary = runner.load(pipeline, source, tables, options.table_format)
+    except IncompleteLoad as incomplete:
+        output.show(incomplete.summary, options.json)
+        say(f"error: {incomplete}", RED)
+        say("All other lists are loaded; run it again for these.")
+        return FAILED
+    output.show(summary, options.json)
+    return SKIPPED if summary.skipped else LOADED
+
+
+def check(options: Namespace) -> int:
+    """Ask each list once."""
+    config = resolve_config(**settings(options))
+    is_good = checking.check(make_client(config), config, options)
+    return LOADED if is_good else FAILED
+
+
+def report(options: Namespace) -> int:
+    """Write a page of what the warehouse holds."""
+    try:
+        from analytics_pipeline.report import page
+    except ModuleNotFoundError as error:
+        advice = f"pip install {error.name}, or '.[report]' for all it needs"
+        raise ConfigurationError(f"report needs {error.name}: {advice}") from error
+    html = page(make_pipeline(options))
+    try:
+        Path(options.output).write_text(html, "utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"--output {options.output}: {error}") from error
+    say(f"wrote {options.output}", GREEN)
+    return LOADED
+
+
+def demo(options: Namespace) -> int:
+    """Load from the built-in server, let it grow, load again."""
+    name = "analytics_demo"
+    pipeline = runner.make_pipeline(
+        name=name,
+        pipelines_dir=options.pipelines_dir,
+        progress=progress.collector(options.progress),
+    )
+    Path(f"{name}.duckdb").unlink(missing_ok=True)
+    api = options.api or "v1"
+    projects = ["frontend", "backend"]
+    runs: dict[str, runner.Summary] = {}
+    an_hour_ago = datetime.now(UTC) - timedelta(hours=1)  # so that it has time to grow
+    with DemoServer(
+        api, organization="acme", projects=projects, token="demo", now=an_hour_ago
+    ) as server:
+
+        def load() -> runner.Summary:
+            source = analytics_source(server.url, "demo", "acme", projects, api)
+            return runner.load(pipeline, source)
+
+        runs["first run"] = load()
+        runs["nothing new"] = load()
+        server.grow(events=30, issues=5, releases=1)
+        runs["after growth"] = load()
+    if options.json:
+        output.json_line({title: run.as_json() for title, run in runs.items()})
+    else:
+        say(_compared(runs))
+        say(f"""
+The tables are in {name}.duckdb, schema {runner.DATASET}. Look at them:
+  SQL:     python -c "import duckdb; duckdb.connect('{name}.duckdb').sql(\
+'select level, status, count(*) from {runner.DATASET}.issues group by all').show()"
+  Python:  python -c "import dlt; print(dlt.pipeline('{name}',\
+ destination='duckdb').dataset('{runner.DATASET}').issues.arrow())"
+  Page:    python -m analytics_pipeline report --pipeline-name {name}
+  dlt:     dlt pipeline {name} info; or show, after pip install 'dlt[hub]'""")
+    return LOADED
+
+
+def _compared(runs: dict[str, runner.Summary]) -> str:
+    tables = next(iter(runs.values())).tables
+    header = ["rows (requests)", *runs]
+    rows = [
+        [
+            name,
+            *(
+                f"{run.tables[name].rows:,} ({run.tables[name].requests})"
+                for run in runs.values()
+            ),
+        ]
+        for name in tables
+    ]
+    seconds = ["seconds", *(f"{run.seconds:.1f}" for run in runs.values())]
+    return output.table([header, *rows, seconds])

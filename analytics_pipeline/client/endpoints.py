@@ -1,0 +1,210 @@
+"""What differs between the three APIs: paths, envelope, parameters, order, time fields.
+
+Facts without logic, side by side. A fourth API is one more entry in `APIS`; no loop
+needs to change for it. Sources: the vendors' documentation, Sentry's own source code
+(August 2026) and the answers of a running GlitchTip (December 2025).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One path of an API, and its habits."""
+
+    table: str
+    path: str
+    """Below the API's prefix; `{organization}` and `{project}` are slugs."""
+    scope: str
+    """What the token must be allowed; named when the server answers 403."""
+    replication_key: str = "dateCreated"
+    """API field that dates a record: what is new is newer by it."""
+    key: str = "id"
+    """API field that identifies a record within its list."""
+    params: Mapping[str, str] = field(default_factory=dict)
+    full_params: Mapping[str, str] = field(default_factory=dict)
+    """Further parameters that ask for whole records, where lists hold summaries."""
+    newest_first: bool = False
+    """The order by `replication_key` is documented; otherwise each page has to show it."""
+    full_scan: bool = False
+    """Small, and changes without trace in `replication_key`: read to its end each time."""
+    filters_time: bool = False
+    """Honours `start` and `end`, half open, in UTC without zone."""
+    refresh_window: timedelta = timedelta()
+    """Records change for about this long after they were created."""
+    tolerated_statuses: tuple[int, ...] = (403, 404)
+    """How the server says that a list is not there, or not for this token."""
+    unknown_is_empty: bool = False
+    """Answers an empty list, not 404, for a project that does not exist."""
+    single: bool = False
+    """One object, not a list: there are no pages and no links."""
+
+    @property
+    def by_project(self) -> bool:
+        """Each project has a list of its own; otherwise the organization has one."""
+        return self.table in ("events", "issues", "project_detail")
+
+
+@dataclass(frozen=True)
+class ApiSpec:
+    """The endpoints of one kind of server."""
+
+    prefix: str
+    envelope: str | None
+    """Key of the body that holds the records; None: the body is the records."""
+    endpoints: Mapping[str, Endpoint]
+    """Table → endpoint."""
+    base_url: str | None = None
+    """Of the vendor's own service, if it has one."""
+
+
+_RELEASES_CHANGE = timedelta(days=30)
+"""Deploys, commits and new issues are added to a release for about so long."""
+
+
+def _by_table(*endpoints: Endpoint) -> Mapping[str, Endpoint]:
+    return {endpoint.table: endpoint for endpoint in endpoints}
+
+
+APIS: Mapping[str, ApiSpec] = {
+    "v1": ApiSpec(
+        prefix="/v1",
+        envelope="data",
+        # No order of its lists is documented.
+        endpoints=_by_table(
+            Endpoint(
+                "events",
+                path="/projects/{organization}/{project}/events/",
+                scope="event:read",
+            ),
+            Endpoint(
+                "issues",
+                path="/projects/{organization}/{project}/issues/",
+                scope="event:read",
+                replication_key="lastSeen",
+                params={"query": ""},  # all, not only the unresolved ones
+            ),
+            Endpoint(
+                "projects",
+                path="/projects/",
+                scope="project:read",
+                full_scan=True,
+            ),
+            Endpoint(
+                "releases",
+                path="/organizations/{organization}/releases/",
+                scope="org:read",
+                refresh_window=_RELEASES_CHANGE,
+            ),
+            Endpoint(
+                "project_detail",
+                path="/projects/{organization}/{project}/",
+                scope="project:read",
+                full_scan=True,
+                single=True,
+            ),
+        ),
+    ),
+    "sentry": ApiSpec(
+        prefix="/api/0",
+        envelope=None,
+        base_url="https://sentry.io",
+        endpoints=_by_table(
+            Endpoint(
+                "events",
+                path="/projects/{organization}/{project}/events/",
+                scope="event:read",
+                full_params={"full": "true"},
+                newest_first=True,
+                filters_time=True,
+            ),
+            Endpoint(
+                "issues",
+                path="/organizations/{organization}/issues/",
+                scope="event:read",
+                replication_key="lastSeen",
+                # Without `query` only unresolved issues come. `start` and `end`
+                # would turn count, firstSeen and lastSeen into figures of that span.
+                params={
+                    "query": "project:{project}",
+                    "sort": "date",
+                    "collapse": "stats",
+                    "limit": "100",
+                },
+                newest_first=True,
+                tolerated_statuses=(400, 403, 404),  # 400: no such project in `query`
+            ),
+            Endpoint(
+                "projects",
+                path="/organizations/{organization}/projects/",
+                scope="org:read",
+                params={"per_page": "100"},
+                full_scan=True,  # ordered by slug
+            ),
+            Endpoint(
+                "releases",
+                path="/organizations/{organization}/releases/",
+                scope="org:read",
+                # -1: of all projects; an empty status: archived ones too
+                params={"per_page": "100", "project": "-1", "status": ""},
+                newest_first=True,
+                refresh_window=_RELEASES_CHANGE,
+            ),
+            Endpoint(
+                "project_detail",
+                path="/projects/{organization}/{project}/",
+                scope="project:read",
+                full_scan=True,
+                single=True,
+            ),
+        ),
+    ),
+    "glitchtip": ApiSpec(
+        prefix="/api/0",
+        envelope=None,
+        endpoints=_by_table(
+            Endpoint(
+                "events",
+                path="/projects/{organization}/{project}/events/",
+                scope="event:read",
+                replication_key="dateReceived",  # dateCreated is not in order
+                params={"limit": "100"},
+                newest_first=True,
+                unknown_is_empty=True,
+            ),
+            Endpoint(
+                "issues",
+                path="/projects/{organization}/{project}/issues/",
+                scope="event:read",
+                replication_key="lastSeen",
+                params={"limit": "100"},  # `sort` would give 422
+                newest_first=True,
+            ),
+            Endpoint(
+                "projects",
+                path="/projects/",
+                scope="project:read",
+                params={"limit": "100"},
+                full_scan=True,
+            ),
+            Endpoint(
+                "releases",
+                path="/organizations/{organization}/releases/",
+                scope="project:releases",
+                key="version",
+                params={"limit": "100"},
+                newest_first=True,
+                refresh_window=_RELEASES_CHANGE,
+            ),
+            Endpoint(
+                "project_detail",
+                path="/projects/{organization}/{project}/",
+                scope="project:read",
+                full_scan=True,
+                single=True,
+            ),
+        ),
+    ),
+}

@@ -1,0 +1,215 @@
+"""What is on a page, and where the next one is: pure functions of an answer."""
+
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs
+
+import requests
+
+from analytics_pipeline.errors import (
+    HttpError,
+    MissingField,
+    UnexpectedAnswer,
+    shortened,
+)
+from analytics_pipeline.tables.values import (
+    describe,
+    dumps,
+    loads,
+    parse_timestamp,
+    utc,
+)
+
+Record = dict[str, Any]
+
+# RFC 8288: <url>, then ;name="value", ;name=token or ;name.
+_PAIR = r"""\s*;\s*([\w*-]+)(?:\s*=\s*("[^"]*"|[^\s"',;<>{}]+))?"""
+_PARAMETER = re.compile(_PAIR)
+_LINK = re.compile(rf"<([^<>]*)>((?:{_PAIR})*)")
+
+
+class Page(NamedTuple):
+    """The records of one answer."""
+
+    records: list[Record]
+    times: list[datetime | None]
+    """When each record is from; None where it does not tell."""
+    next_cursor: str | None
+    """Page cursor of the next page; None on the last one."""
+    read_at: datetime
+    """When the answer was received, UTC."""
+    server_time: datetime
+    """What the server's clock said then; the local one where it said nothing."""
+    replaced: int = 0
+    """Characters that no database takes, replaced by U+FFFD."""
+
+
+def parse_page(
+    response: requests.Response,
+    envelope: str | None,
+    *,
+    key: str,
+    time_field: str,
+    single: bool,
+) -> Page:
+    """Return the records of an answer, and the page cursor behind them.
+
+    Args:
+        response: an answer with a good status, its body read.
+        envelope: key of the body that holds the records; None: the body is the records.
+        key: field that each record must have, as text or integer.
+        time_field: field that says when a record is from.
+        single: the answer is one object, and has no pages.
+
+    Raises:
+        UnexpectedAnswer: not JSON, no records where they belong, a record of another
+            shape, or no link that tells whether there are more.
+        MissingField: a record without `key`.
+    """
+    read_at = datetime.now(UTC)
+    try:
+        body, replaced = loads(response.content)
+    except ValueError as error:
+        kind = response.headers.get("Content-Type", "no content type")
+        raise UnexpectedAnswer(
+            f"{asked_url(response)} did not answer with JSON but with {kind} ({error}):"
+            f" {_excerpt(response)!r}; check base_url and api"
+        ) from None
+    records = _records(body, envelope, response)
+    _check_records(records, key, response)
+    cursor = None
+    if not single:
+        try:
+            cursor = next_cursor(response.headers.get("Link"))
+        except UnexpectedAnswer as error:
+            raise error.about(asked_url(response)) from None
+    server_time = _server_time(response) or read_at
+    times = [parse_timestamp(record.get(time_field)) for record in records]
+    return Page(records, times, cursor, read_at, server_time, replaced)
+
+
+def next_cursor(link: str | None) -> str | None:
+    """Return the page cursor of the next page; None on the last one.
+
+    Only `results="true"` means that there is more: the last page has a `rel="next"`
+    link, too. GlitchTip sends the text of a Python set, so anything may stand around
+    the links.
+
+    Raises:
+        UnexpectedAnswer: nothing tells whether there is a next page, or there is one
+            but no page cursor to ask for it.
+    """
+    for url, parameters, *_ in _LINK.findall(link or ""):
+        values = {
+            name.lower(): value.strip('"')
+            for name, value in _PARAMETER.findall(parameters)
+        }
+        if "next" not in values.get("rel", "").lower().split():
+            continue
+        more = values.get("results", "").lower()
+        if more == "false":
+            return None
+        if more != "true":
+            raise UnexpectedAnswer(
+                "the link to the next page does not say whether there are more rows"
+                f' (results="true" or "false"): {link!r}'
+            )
+        in_url = parse_qs(url.partition("?")[2]).get("cursor", [""])
+        cursor: str = values.get("cursor") or in_url[0]
+        if cursor:
+            return cursor
+        raise UnexpectedAnswer(
+            "the Link header says that there are more rows, but gives no cursor:"
+            f" {link!r}"
+        )
+    raise UnexpectedAnswer(
+        'the answer has no link with rel="next", so nothing tells whether there are'
+        f" more rows (Link: {link!r}); check base_url, api, and proxies that drop"
+        " headers"
+    )
+
+
+def http_error(response: requests.Response) -> HttpError:
+    """Return the error that an answer with a bad status stands for."""
+    status = response.status_code
+    phrase = f" {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else ""
+    message = f"{asked_url(response)}: {status}{phrase}, {error_detail(response)!r}"
+    if replacement := response.headers.get("X-Sentry-Replacement-Endpoint"):
+        message += f"; the server has withdrawn this address for {replacement}"
+    return HttpError(message, response=response)
+
+
+def error_detail(response: requests.Response) -> str:
+    """Return the server's own words about an error."""
+    try:
+        body, _ = loads(response.content)
+    except ValueError:
+        return _excerpt(response)
+    detail = body.get("detail", body) if isinstance(body, dict) else body
+    text = detail if isinstance(detail, str) else dumps(detail).decode()
+    return shortened(_without_token(text, response), 300)
+
+
+def asked_url(response: requests.Response) -> str:
+    """Return the URL that was asked, without its query."""
+    return without_query(response.url)
+
+
+def without_query(url: str) -> str:
+    """Return the URL up to its query."""
+    return url.partition("?")[0]
+
+
+def _records(body: Any, envelope: str | None, response: requests.Response) -> list[Any]:
+    if envelope is not None:
+        if not isinstance(body, dict) or envelope not in body:
+            raise UnexpectedAnswer(
+                f"{asked_url(response)}: the answer has no {envelope!r}, but is"
+                f" {describe(body)}; check the setting api"
+            )
+        body = body[envelope]
+    records = [body] if isinstance(body, dict) else body
+    if not isinstance(records, list):
+        raise UnexpectedAnswer(
+            f"{asked_url(response)}: rows are expected, but {describe(body)} came"
+        )
+    return records
+
+
+def _check_records(records: list[Any], key: str, response: requests.Response) -> None:
+    for number, record in enumerate(records, start=1):
+        if not isinstance(record, dict):
+            raise UnexpectedAnswer(
+                f"{asked_url(response)}: row {number} of the page is not an object, but"
+                f" {describe(record)}"
+            )
+        value = record.get(key)
+        if not ((isinstance(value, str) and value) or type(value) is int):
+            raise MissingField(
+                f"{asked_url(response)}: row {number} of the page has no usable {key!r}"
+                f" ({describe(value)}): {describe(record)}"
+            )
+
+
+def _server_time(response: requests.Response) -> datetime | None:
+    """Return what the `Date` header says, which has whole seconds."""
+    try:
+        return utc(parsedate_to_datetime(response.headers.get("Date", "")))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _excerpt(response: requests.Response) -> str:
+    """Return the beginning of an answer, without markup."""
+    text = _without_token(response.text, response)[:4000]
+    return " ".join(re.sub("<[^>]*>", " ", text).split())[:120]
+
+
+def _without_token(text: str, response: requests.Response) -> str:
+    """Mask the token: some servers and proxies repeat what they were sent."""
+    sent = getattr(response.request, "headers", {}).get("Authorization", "")
+    token = sent.removeprefix("Bearer ")
+    return text.replace(token, "***") if token else text

@@ -1,0 +1,182 @@
+"""One server, asked over one `requests.Session`: token, retries, redirects, bodies."""
+
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    MaxRetryError,
+    NewConnectionError,
+    ProtocolError,
+    ProxyError,
+    SSLError,
+)
+
+from analytics_pipeline.client.page import asked_url, http_error, without_query
+from analytics_pipeline.client.retry import RateLimiter, RateLimitRetry
+from analytics_pipeline.errors import (
+    ApiError,
+    BrokenAnswer,
+    UnexpectedAnswer,
+    Unreachable,
+)
+
+TIMEOUT = (10, 120)
+"""Seconds to connect, and seconds between two bytes of an answer."""
+REDIRECTS = 5
+HEADERS = {"Accept": "application/json", "User-Agent": "analytics-pipeline"}
+_NO_CONNECTION = (NewConnectionError, ConnectTimeoutError, ProxyError, SSLError)
+
+
+@dataclass
+class RequestStats:
+    """What reading one list took; several workers may count at once."""
+
+    requests: int = 0
+    replaced: int = 0
+    """Characters that no database takes, replaced by U+FFFD."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def count(self, requests: int = 0, replaced: int = 0) -> None:
+        """Add to the figures."""
+        with self._lock:
+            self.requests += requests
+            self.replaced += replaced
+
+
+class BearerAuth(requests.auth.AuthBase):
+    """Sends the token; being set, it keeps requests from sending a login of ~/.netrc."""
+
+    def __init__(self, token: str) -> None:
+        self.__header = f"Bearer {token}"
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Add the header."""
+        request.headers["Authorization"] = self.__header
+        return request
+
+
+class ApiSession:
+    """A server, asked by at most `workers` requests at a time.
+
+    Three retries (0, 4 and 8 seconds apart, or as long as the server asks) on
+    429, 500, 502, 503, 504, on refused and broken connections, and on bodies cut
+    short. The token goes to `base_url` only.
+    """
+
+    def __init__(self, base_url: str, token: str, workers: int) -> None:
+        self.base_url = base_url
+        self.limiter = RateLimiter(workers)
+        self._retry = RateLimitRetry.of(self.limiter)
+        self._session = requests.Session()
+        self._session.auth = BearerAuth(token)
+        self._session.headers.update(HEADERS)
+        # Proxies and certificates of the environment: looked up once, not each time.
+        self._environment = self._session.merge_environment_settings(
+            self.base_url, {}, stream=True, verify=None, cert=None
+        )
+        for scheme in ("http://", "https://"):
+            self._session.mount(
+                scheme, HTTPAdapter(pool_maxsize=workers, max_retries=self._retry)
+            )
+
+    def get(
+        self, path: str, params: Mapping[str, str], stats: RequestStats
+    ) -> requests.Response:
+        """Return an answer with a good status, its body read.
+
+        Raises:
+            HttpError: any other status, after the retries.
+            Unreachable: no connection, after the retries.
+            BrokenAnswer: no whole answer, after the retries.
+            ApiError: a redirect to another server.
+        """
+        url = self.base_url + path
+        for _ in range(REDIRECTS):
+            response = self._send(url, params, stats)
+            if response.next is None:
+                break
+            url = _same_origin(response, response.next.url or "")
+            params = {}  # the new location has them
+        if response.status_code >= 300:
+            raise http_error(response)
+        return response
+
+    def _send(
+        self, url: str, params: Mapping[str, str], stats: RequestStats
+    ) -> requests.Response:
+        """Also retries what urllib3 does not cover: reading the body."""
+        retry = self._retry
+        while True:
+            stats.count(requests=1)
+            try:
+                with self.limiter.slot():
+                    request = requests.Request("GET", url, params=params)
+                    response = self._session.send(
+                        self._session.prepare_request(request),
+                        timeout=TIMEOUT,
+                        allow_redirects=False,
+                        **self._environment,
+                    )
+                    # At once: requests by itself would take 10 kB at a time.
+                    response._content = b"".join(response.iter_content(1 << 20))
+            except requests.exceptions.RequestException as error:
+                if _gave_up(error):
+                    raise _connection_error(url, error) from None
+                try:
+                    retry = retry.increment(
+                        "GET", without_query(url), error=ProtocolError(_reason(error))
+                    )
+                except MaxRetryError:
+                    raise _connection_error(url, error) from None
+                retry.sleep()
+            except ValueError as error:  # requests has looked at the redirect already
+                raise UnexpectedAnswer(
+                    f"{without_query(url)} redirects to what is no address ({error})"
+                ) from None
+            else:
+                retries = response.raw.retries
+                stats.count(requests=len(retries.history) if retries else 0)
+                self.limiter.update(response.headers)
+                return response
+
+
+def _same_origin(response: requests.Response, target: str) -> str:
+    """Return where a redirect leads, if that is the same server."""
+    origin = "{}://{}".format(*urlsplit(target))
+    if origin != "{}://{}".format(*urlsplit(response.url)):
+        raise ApiError(
+            f"{asked_url(response)} redirects to {origin}, and the token is not sent"
+            f" there; if that is your server, set base_url to {origin}"
+        )
+    return target
+
+
+def _gave_up(error: Exception) -> bool:
+    """Tell whether retries are used up, or would not help."""
+    cause = error.args[0] if error.args else None
+    return isinstance(cause, MaxRetryError) or isinstance(
+        error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema
+    )
+
+
+def _connection_error(url: str, error: Exception) -> ApiError:
+    """Return the error for a request that had no whole answer."""
+    cause: Any = error.args[0] if error.args else error
+    broken = not isinstance(getattr(cause, "reason", None), _NO_CONNECTION) and (
+        not isinstance(error, requests.exceptions.InvalidURL)
+    )
+    kind = BrokenAnswer if broken else Unreachable
+    return kind(f"{without_query(url)}: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    cause: Any = error.args[0] if error.args else error
+    cause = getattr(cause, "reason", None) or cause
+    return re.sub(r"<[^>]*>: |\w+\(host=[^)]*\): ", "", str(cause))

@@ -1,0 +1,105 @@
+"""A long span of time in windows, read side by side.
+
+Only for servers that filter by time. The first page tells how dense the rows are. The
+time before it is cut into some windows of about `PAGES` pages, and all that is older,
+of which again one page is read and the rest cut. A window that turns out fuller is left
+after twice as many pages, and its rest cut again. So no list is paged deeply, which
+grows slow on servers that count through all rows before a page, and no worker idles.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from analytics_pipeline.client.page import Page
+from analytics_pipeline.client.pagination import Slice, SliceOwner
+
+PAGES = 10
+SECOND = timedelta(seconds=1)
+
+
+class TimeWindow(Slice):
+    """The rows of a list from `start` up to `end`, newest first.
+
+    `start` and `end` are whole seconds, since servers filter by them. With `ahead`, the
+    density of the window is not known yet: so many windows are cut off behind its first
+    page. With one worker a window is read as it is.
+    """
+
+    def __init__(
+        self,
+        owner: SliceOwner,
+        start: datetime,
+        end: datetime,
+        *,
+        workers: int,
+        ahead: int = 1,
+    ) -> None:
+        super().__init__(owner)
+        self.start, self.end = floor(start), ceil(end)
+        self.workers = workers
+        self.ahead = ahead
+        self.covered = (self.end, self.end)
+        """The span that the page that came last completes."""
+        self.is_left = False
+        """Reading ended there: rows of the page that are older are for another window."""
+        self._newest = self.start
+
+    @property
+    def window(self) -> tuple[datetime, datetime]:
+        """The span of time to ask for."""
+        return self.start, self.end
+
+    def is_due(self) -> bool:
+        """Tell whether to ask for it now: another load can do that as well."""
+        return self.pages > 0 or self.owner.room() > 0
+
+    def after(self, page: Page) -> Sequence[Slice]:
+        """Return the window again, or what is left of it in windows of its density."""
+        high = self.covered[0]
+        if page.next_cursor is None:
+            self.covered = (self.start, high)
+            self.pages += 1
+            return ()
+        times = [time for time in page.times if time is not None]
+        # Rows of the last second may go on on the next page.
+        low = min([high, *(floor(time) + SECOND for time in times)])
+        self._newest = max([self._newest, *times])
+        self.covered = (low, high)
+        room = self.owner.room()
+        is_stopped = room <= 0
+        # Windows that would be left at once cost more requests than they save time.
+        is_worthwhile = room >= self.workers * PAGES * len(page.records)
+        limit = 1 if self.ahead else 2 * PAGES
+        is_full = self.workers > 1 and self.pages + 1 >= limit and is_worthwhile
+        # Rows of one second cannot be told apart by a window.
+        if low < self.end and (is_full or is_stopped):
+            self.pages += 1
+            self.is_left = True
+            return () if is_stopped else self._cut(low)
+        return super().after(page)
+
+    def _cut(self, low: datetime) -> Sequence[Slice]:
+        """Return what is older than the pages read, newest first, the long rest before."""
+        page_span = max(self._newest - low, SECOND) / self.pages
+        count = min(self.ahead or self.workers, self.workers)
+        windows: list[Slice] = []
+        end = low
+        while self.start < end and len(windows) < count:
+            start = max(self.start, floor(end - page_span * PAGES))
+            windows.append(self._part(start, end, ahead=0))
+            end = start
+        older = [self._part(self.start, end, ahead=2 * count)]
+        return (older if self.start < end else []) + windows
+
+    def _part(self, start: datetime, end: datetime, ahead: int) -> "TimeWindow":
+        return TimeWindow(self.owner, start, end, workers=self.workers, ahead=ahead)
+
+
+def floor(time: datetime) -> datetime:
+    """Return the whole second at or before a time."""
+    return time.replace(microsecond=0)
+
+
+def ceil(time: datetime) -> datetime:
+    """Return the whole second at or after a time."""
+    return floor(time) + SECOND if time.microsecond else time

@@ -1,0 +1,1 @@
+"""Around a load: locks, destinations, failures, summary, partitions."""

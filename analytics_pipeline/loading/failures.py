@@ -1,0 +1,98 @@
+"""What a failure of dlt comes down to, in one sentence for people."""
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+
+import dlt
+from dlt.common.exceptions import DltException
+from dlt.destinations.job_client_impl import SqlJobClientBase
+from dlt.pipeline.exceptions import PipelineStepFailed
+
+from analytics_pipeline.errors import AnalyticsError, MissingTable, shortened
+from analytics_pipeline.tables.schema import TABLES
+
+STEPS = {
+    "extract": "reading",
+    "normalize": "preparing what was read",
+    "load": "loading into the warehouse",
+    "sync": "asking the warehouse for the state of the last run",
+}
+AGAIN = "what is loaded stays; run it again when that has been put right"
+KEPT = "nothing is lost; run it again when that has been put right"
+
+
+def root_error(error: BaseException) -> BaseException:
+    """Return the error of this package inside dlt's, or dlt's own."""
+    return next((e for e in causes(error) if isinstance(e, AnalyticsError)), error)
+
+
+def is_interruption(error: BaseException) -> bool:
+    """Tell whether Ctrl-C is behind the step that dlt says has failed."""
+    return any(isinstance(cause, KeyboardInterrupt) for cause in causes(error))
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Give the error and, one after the other, what it came from."""
+    seen: set[int] = set()  # a chain may be a ring
+    while error is not None and id(error) not in seen:
+        yield error
+        seen.add(id(error))
+        hidden = error.__suppress_context__
+        error = error.__cause__ or (None if hidden else error.__context__)
+
+
+def sentence(error: BaseException) -> str:
+    """Return the innermost reason, and what it means for what is loaded."""
+    root = root_error(error)
+    if isinstance(root, AnalyticsError):
+        return str(root)
+    steps = [cause for cause in causes(error) if isinstance(cause, PipelineStepFailed)]
+    if not steps:
+        return words(error) + (f"; {KEPT}" if isinstance(error, OSError) else "")
+    step = steps[-1]
+    return f"{STEPS.get(step.step, step.step)} failed: {words(_reason(step))}; {AGAIN}"
+
+
+def missing_table(pipeline: dlt.Pipeline) -> MissingTable | None:
+    """Return the error for a table that dlt had made, and somebody has dropped since."""
+    with suppress(Exception):  # the failure itself is what will be told, then
+        with pipeline.destination_client() as client:
+            if not isinstance(client, SqlJobClientBase):
+                return None
+            stored = client.get_stored_schema(str(pipeline.default_schema_name))
+            tables = json.loads(stored.schema)["tables"] if stored else {}
+            names = [name for name in TABLES if name in tables]
+            found = {
+                name: bool(cols) for name, cols in client.get_storage_tables(names)
+            }
+        gone = [name for name in names if not found.get(name)]
+        if gone:
+            return MissingTable(
+                f"{', '.join(gone)}: the table is not in the dataset"
+                f" {pipeline.dataset_name!r} any more, but dlt still knows it; let it"
+                f" forget the table with `dlt pipeline {pipeline.pipeline_name} drop"
+                f" {' '.join(gone)}`, and the next run loads all of it anew"
+            )
+    return None
+
+
+def _reason(error: BaseException) -> BaseException:
+    """Return what dlt's errors were raised for."""
+    for cause in causes(error):
+        if not isinstance(cause, DltException):
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            return cause
+        error = cause
+    return error
+
+
+def words(error: BaseException) -> str:
+    """Return an error's own words, on one line; the first paragraph of many."""
+    text = " ".join(str(error).strip().partition("\n\n")[0].split())
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror + (f": {error.filename}" if error.filename else "")
+    elif not isinstance(error, DltException) and type(error).__module__ == "builtins":
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return shortened(text.rstrip(":.") or type(error).__name__, 400)

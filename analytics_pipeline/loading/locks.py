@@ -1,0 +1,121 @@
+"""Who may run a pipeline, and who may load into a dataset: one process at a time."""
+
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import dlt
+from dlt.extract import DltSource
+
+from analytics_pipeline.errors import ConfigurationError, PipelineLocked
+from analytics_pipeline.tables.schema import READ_AT, TABLES
+
+_FAR = 1 << 30
+"""Where Windows locks: a locked byte cannot be read, and the process id should be."""
+DATASET_TIMEOUT = 24 * 3600.0
+"""Seconds to wait for a turn."""
+
+
+@contextmanager
+def pipeline_lock(pipeline: dlt.Pipeline) -> Iterator[None]:
+    """Run this pipeline alone: two runs would take each other's working files away.
+
+    The lock is on an open file, beside the working folder, since dlt empties that. It
+    goes with its process, however that ends; the file stays.
+
+    Raises:
+        PipelineLocked: another run has it.
+    """
+    path = Path(pipeline.pipelines_dir, f"{pipeline.pipeline_name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            _lock(file.fileno())
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            owner = f"process {pid}" if (pid := file.read(20)) else "another process"
+            raise PipelineLocked(
+                f"{owner} is running the pipeline {pipeline.pipeline_name!r} of"
+                f" {pipeline.pipelines_dir} already; wait until it has ended, or give"
+                " this run a pipeline name of its own"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+@contextmanager
+def dataset_lock(pipeline: dlt.Pipeline) -> Iterator[None]:
+    """Wait until no other process is in here for the same dataset.
+
+    The lock belongs to a connection, or to an open file, and goes with its process,
+    however that ends. On PostgreSQL it is an advisory lock of a session: behind a
+    pooler, connect the loads in its session mode.
+    """
+    client = pipeline.sql_client()
+    if _kind(pipeline) == "postgres":
+        with client:
+            name = f"analytics_pipeline.{client.dataset_name}"
+            client.execute_sql("SELECT pg_advisory_lock(hashtextextended(%s, 0))", name)
+            yield
+        return
+    # DuckDB lets one process in and sends the others away. SQLite lets them wait, on
+    # every system.
+    path = f"{client.credentials.database}.lock"
+    with closing(sqlite3.connect(path, DATASET_TIMEOUT, isolation_level=None)) as lock:
+        lock.execute("BEGIN EXCLUSIVE")
+        yield
+
+
+def check_shareable(pipeline: dlt.Pipeline) -> None:
+    """Raise ConfigurationError where nothing keeps processes apart."""
+    if _kind(pipeline) not in ("postgres", "duckdb"):
+        raise ConfigurationError(
+            f"several processes cannot share a dataset in {_kind(pipeline)}: load into"
+            " PostgreSQL or DuckDB, or run one load after the other with runner.load()"
+        )
+
+
+def skip_stale_rows(pipeline: dlt.Pipeline, source: DltSource) -> None:
+    """Let no row replace one in the table that was read later."""
+    client = pipeline.sql_client()
+    for resource in source.selected_resources.values():
+        name = str(resource.table_name)
+        table, staging = client.get_qualified_table_names(name)
+        key = TABLES[resource.name].primary_key
+        columns = ", ".join([*key, READ_AT])
+        in_staging = ", ".join(f"s.{column}" for column in [*key, READ_AT])
+        same = " AND ".join(f"s.{column} = d.{column}" for column in key)
+        stale = (
+            f"SELECT {in_staging} FROM {table} d JOIN {staging} s ON {same}"
+            f" WHERE s.{READ_AT} < d.{READ_AT}"
+        )
+        resource.apply_hints(
+            write_disposition={
+                "disposition": "merge",
+                "strategy": "delete-insert",
+                "source_filter": f"({columns}) NOT IN ({stale})",
+            }
+        )
+
+
+def _kind(pipeline: dlt.Pipeline) -> str:
+    return pipeline.destination.destination_type.rpartition(".")[2]
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: int) -> None:
+        os.lseek(file, _FAR, os.SEEK_SET)
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        os.lseek(file, 0, os.SEEK_SET)
+else:
+    import fcntl
+
+    def _lock(file: int) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

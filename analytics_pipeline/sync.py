@@ -1,0 +1,498 @@
+"""What the resources of a source share, and how a list becomes batches and a bookmark."""
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, cast
+
+import dlt
+import pyarrow as pa
+from dlt.common.pipeline import current_pipeline
+from dlt.common.schema.utils import has_table_seen_data
+from dlt.common.storages.exceptions import CurrentLoadPackageStateNotAvailable
+
+from analytics_pipeline.bookmarks import Bookmark, latest
+from analytics_pipeline.client.endpoints import Endpoint
+from analytics_pipeline.client.page import Page, Record
+from analytics_pipeline.client.pagination import (
+    Client,
+    ListSlice,
+    Position,
+    Slice,
+)
+from analytics_pipeline.client.session import RequestStats
+from analytics_pipeline.client.time_windows import TimeWindow
+from analytics_pipeline.config import Config, parse_seconds, parse_time
+from analytics_pipeline.errors import (
+    ApiError,
+    ConfigurationError,
+    HttpError,
+    ListChanged,
+    Unreachable,
+)
+from analytics_pipeline.loading.destinations import is_replaced, merges_copies
+from analytics_pipeline.tables.arrow import ArrowRows, newest_copies
+from analytics_pipeline.tables.redaction import Redactor
+from analytics_pipeline.tables.schema import TABLES, column_name
+from analytics_pipeline.tables.values import infrequent_gc
+
+log = logging.getLogger(__name__)
+
+Incremental = dlt.sources.incremental[datetime]
+
+BATCH = 5_000
+"""Rows of one Arrow table: fewer cost time, more cost memory."""
+SECONDS_PER_LOAD = 300.0
+"""So long after its first page a load is ended, and another one goes on."""
+_NO_SUCH_PAGE = (400, 404, 410, 422, 500)
+"""How servers say that they do not take a page cursor any more."""
+READ = "read: "
+"""Begins the names of the counters that tell dlt's collector of pages."""
+
+
+class Run:
+    """The loads of one run: what they share, and when one of them has brought enough.
+
+    `runner.load` makes one; elsewhere each load is a run by itself. With `keeps_going`,
+    a list that fails does not end the run, but is in `failures`.
+    """
+
+    def __init__(
+        self, rows_per_load: int | None = None, keeps_going: bool = False
+    ) -> None:
+        self.rows_per_load = rows_per_load
+        self.keeps_going = keeps_going
+        self.begun: set[tuple[str, str]] = set()
+        """Table and list: readings that began in this run."""
+        self.checked: set[str] = set()
+        """Tables whose bookmarks were found to be true of them, or forgotten."""
+        self.finished: set[tuple[str, str]] = set()
+        """Table and list: what later loads of this run need not ask again."""
+        self.failures: dict[str, ApiError] = {}
+        """List → its error."""
+        self.bounded: dict[str, dict[str, Any]] = {}
+        """Table → bookmarks of readings with an `until`, which are not kept."""
+        self._lock = threading.Lock()
+        self.next_load()
+
+    def next_load(self) -> None:
+        """Begin another load."""
+        self.is_unfinished = False
+        """Some lists have more rows, for a further load."""
+        self._rows = 0
+        self._started = math.inf
+
+    def count(self, rows: int) -> None:
+        """Add the rows of a page."""
+        with self._lock:
+            self._rows += rows
+            self._started = min(self._started, time.monotonic())
+
+    def room(self, rows_per_load: int | None) -> float:
+        """Return how many rows the load still takes; none when it has taken long."""
+        most = rows_per_load or self.rows_per_load
+        if most is None:
+            return math.inf
+        is_late = time.monotonic() - self._started > SECONDS_PER_LOAD
+        return 0 if is_late else most - self._rows
+
+    @contextmanager
+    def active(self) -> Iterator["Run"]:
+        """Make it the run of all sources that are read inside."""
+        token = _active_run.set(self)
+        try:
+            yield self
+        finally:
+            _active_run.reset(token)
+
+
+_active_run: ContextVar[Run | None] = ContextVar("analytics_pipeline_run", default=None)
+
+
+class Sync:
+    """What the five resources of one source share."""
+
+    def __init__(self, config: Config, client: Client) -> None:
+        self.config = config
+        self.client = client
+        self.redactor = Redactor(config.redact)
+        self._lock = threading.Lock()
+        self._run = Run()
+        self._load_id = ""
+
+    @contextmanager
+    def lists(self, table: str, incremental: Incremental) -> Iterator["Lists"]:
+        """Give the lists of a resource, and note at the end how far they were read."""
+        lists = Lists(self, self.client.spec.endpoints[table], incremental)
+        try:
+            with infrequent_gc():
+                yield lists
+            lists.confirm()
+        finally:
+            lists.metrics["lists"] = [each.report() for each in lists.reading]
+
+    def run(self) -> Run:
+        """Return the run that is active, or one for this load alone."""
+        if run := _active_run.get():
+            return run
+        try:
+            load_id = dlt.current.load_package_state()["load_id"]
+        except CurrentLoadPackageStateNotAvailable:
+            return Run()
+        with self._lock:
+            if load_id != self._load_id:
+                self._load_id, self._run = load_id, Run(self.config.rows_per_load)
+            return self._run
+
+
+class Lists:
+    """The lists of one resource: what to read of them, and what became of that.
+
+    dlt's own filter is put aside, since one value cannot stand for many projects; from
+    and up to when to read is still taken from its `incremental`. What was read is noted
+    in dlt's state after it was handed over, so that a load that is cut short promises
+    no more than it holds.
+    """
+
+    def __init__(
+        self, sync: Sync, endpoint: Endpoint, incremental: Incremental
+    ) -> None:
+        resource = dlt.current.resource()
+        self.sync = sync
+        self.endpoint = endpoint
+        self.run = sync.run()
+        self.metrics = resource.custom_metrics
+        self.reading: list[ListSync] = []
+        self._incremental = self._checked(incremental)
+        self.since = parse_time("since", incremental.initial_value)
+        self.until = parse_time("until", incremental.end_value)
+        self.lookback = sync.config.lookback
+        if incremental.lag is not None:
+            self.lookback = parse_seconds("lag", incremental.lag)
+        self.is_replaced = is_replaced(resource)
+        """The table is emptied first, so all is read again, in one load."""
+        self.stored = self._stored(str(resource.table_name))
+        is_unique = not merges_copies(resource)
+        self._batches = Batches(TABLES[endpoint.table].primary_key if is_unique else ())
+
+    def _checked(self, incremental: Incremental) -> Incremental:
+        column = column_name(self.endpoint.replication_key)
+        if incremental.cursor_path != column:
+            raise ConfigurationError(
+                f"{self.endpoint.table}: an incremental on {incremental.cursor_path!r} is"
+                f" not possible, since the server dates rows by {column!r}; give that"
+                " column, or filter rows with add_map"
+            )
+        return incremental.advance(None)  # type: ignore[arg-type]
+
+    def confirm(self) -> None:
+        """Note what was handed over last: the resource has come to its end."""
+        self._batches.confirm_all()
+        self._set_last_value()
+        if any(each.is_open for each in self.reading):
+            self.run.is_unfinished = True
+        if self.run.is_unfinished and not self.run.keeps_going:
+            log.warning("%s: more rows are left; run again", self.endpoint.table)
+
+    def _stored(self, table: str) -> dict[str, Any]:
+        """Return the bookmarks, as far as they are true of the table."""
+        if self.until is not None:
+            return self.run.bounded.setdefault(self.endpoint.table, {})
+        state = dlt.current.resource_state()
+        tables = dlt.current.source_schema().tables
+        has_rows = table in tables and has_table_seen_data(tables[table])
+        is_checked = table in self.run.checked
+        self.run.checked.add(table)
+        if self.is_replaced or not (has_rows or is_checked):
+            state.pop("bookmarks", None)  # dropped, refreshed, or another dataset
+        bookmarks: dict[str, Any] = state.setdefault("bookmarks", {})
+        return bookmarks
+
+    def _set_last_value(self) -> None:
+        """Let dlt's incremental promise no more than the list that is least far."""
+        intervals = [Bookmark.parse(each).interval for each in self.stored.values()]
+        ends = [interval.synced_to if interval else None for interval in intervals]
+        if any(each.key not in self.stored for each in self.reading):
+            ends.append(None)
+        last = None if None in ends or not ends else min(end for end in ends if end)
+        self._incremental.get_state()["last_value"] = last or self.since
+
+    def slices(self) -> Iterator[Slice]:
+        """Give out what to read of each list, as long as the load is not full."""
+        projects = self.sync.config.projects if self.endpoint.by_project else ("",)
+        for project in projects:
+            each = ListSync(self, project)
+            if each.name in self.run.finished:
+                continue
+            if self.room() <= 0:
+                self.run.is_unfinished = True
+                return
+            self.reading.append(each)
+            yield from each.begin()
+
+    def room(self) -> float:
+        """Return how many rows the load still takes before another one goes on."""
+        if self.is_replaced or self.endpoint.full_scan:
+            return math.inf
+        return self.run.room(self.sync.config.rows_per_load)
+
+    def select(self, part: Slice, page: Page) -> list[Record]:
+        """Return the records of a page that are wanted, masked and with their keys."""
+        return _reader(part).select(part, page)
+
+    def add(self, part: Slice, rows: ArrowRows) -> pa.Table | None:
+        """Take the rows of a page; return those of several pages when they are enough."""
+        return self._batches.add(rows.table, _reader(part).note(part, rows))
+
+    def rest(self) -> pa.Table | None:
+        """Return the rows that were taken since."""
+        return self._batches.take()
+
+
+class Batches:
+    """Collects pages to batches, and confirms them when they have been handed over.
+
+    With `unique`, the columns of a key, all becomes one batch, of which each key has
+    only its newest row: for destinations that cannot merge copies.
+    """
+
+    def __init__(self, unique: Sequence[str] = ()) -> None:
+        self._unique = unique
+        self._is_first = True
+        self._tables: list[pa.Table] = []
+        self._confirm: list[Callable[[], None]] = []
+        """For what is in `_tables`."""
+        self._handed_over: list[Callable[[], None]] = []
+
+    def add(self, table: pa.Table, confirm: Callable[[], None]) -> pa.Table | None:
+        """Take a page; that this is called says that the batch before was handed over."""
+        self._confirm_batch()
+        self._tables.append(table)
+        self._confirm.append(confirm)
+        # The first page goes at once: `add_limit(1)` is one request.
+        if self._unique or (not self._is_first and self._size() < BATCH):
+            return None
+        return self.take()
+
+    def take(self) -> pa.Table | None:
+        """Return the batch."""
+        self._confirm_batch()
+        self._handed_over, self._confirm = self._confirm, []
+        tables, self._tables = self._tables, []
+        if not any(table.num_rows for table in tables):
+            return None
+        self._is_first = False
+        batch = pa.concat_tables(tables)
+        return newest_copies(batch, self._unique) if self._unique else batch
+
+    def confirm_all(self) -> None:
+        """Confirm what was handed over, and what had no rows."""
+        self.take()
+        self._confirm_batch()
+
+    def _size(self) -> int:
+        return sum(table.num_rows for table in self._tables)
+
+    def _confirm_batch(self) -> None:
+        confirm, self._handed_over = self._handed_over, []
+        for each in confirm:
+            each()
+
+
+class ListSync:
+    """One list in one load: where it begins, what came, and what is noted of it."""
+
+    def __init__(self, lists: Lists, project: str) -> None:
+        self.lists = lists
+        self.endpoint = lists.endpoint
+        self.project = project
+        self.stats = RequestStats()
+        config = lists.sync.config
+        self.key = f"{config.server} {config.organization}/{project}"
+        self.name = (self.endpoint.table, self.key)
+        self.description = lists.sync.client.describe(self)
+        self.pages = self.rows = self.reread = self.mismatches = 0
+        self.newest: datetime | None = None
+        self.refusal = ""
+        self.is_open = True
+        """There is more to read, now or in another load."""
+
+    def begin(self) -> Sequence[Slice]:
+        """Return what to read: from the bookmark on, or from where a reading was left."""
+        lists, config, endpoint = self.lists, self.lists.sync.config, self.endpoint
+        now = datetime.now(UTC)
+        self.bookmark = Bookmark.parse(lists.stored.get(self.key, {}))
+        self.before = self.bookmark.interval
+        anew = config.full_refresh and self.name not in lists.run.begun
+        changes = endpoint.refresh_window
+        if anew or self.bookmark.progress is None:
+            lists.run.begun.add(self.name)
+        self.progress = progress = self.bookmark.begin(
+            lists.since,
+            lists.lookback,
+            latest_start=now - changes if changes else None,
+            end=(lists.until or now) if endpoint.filters_time else None,
+            anew=anew,
+        )
+        if progress.left == []:  # `since` is in the future
+            self.is_open = False
+        if progress.left is not None:
+            workers = lists.sync.client.workers
+            spans = progress.left
+            return [TimeWindow(self, a, b, workers=workers) for a, b in spans]
+        part = ListSlice(self, None if endpoint.full_scan else progress.start)
+        if progress.page_cursor and progress.edge:
+            newest_first = bool(progress.newest_first)
+            part.resume(Position(progress.page_cursor, newest_first, progress.edge))
+        return [part]
+
+    def room(self) -> float:
+        """Return how many rows the load still takes; of a list that failed, none."""
+        return self.lists.room() if self.is_open else 0
+
+    def select(self, part: Slice, page: Page) -> list[Record]:
+        """Return the records that are wanted, masked and with their keys."""
+        self.pages += 1
+        self.progress.see(page.times, page.server_time)
+        table, redactor = self.endpoint.table, self.lists.sync.redactor
+        wanted = []
+        for record, row_time in zip(page.records, page.times, strict=True):
+            if not self._is_wanted(part, row_time):
+                continue
+            if row_time and self._was_loaded(part, row_time, page.server_time):
+                self.reread += 1
+            else:
+                self.rows += 1
+            if table == "events" and record.get("projectID") is None:
+                record["projectID"] = self.project
+            if record.get("id") is None:
+                record["id"] = record[self.endpoint.key]
+            wanted.append(redactor.clean(table, record))
+        self.lists.run.count(len(wanted))
+        past = [t for t in page.times if t and t <= page.server_time]
+        self.newest = latest(self.newest, *past)
+        _report_progress(self.description, len(wanted), page.times)
+        return wanted
+
+    def _was_loaded(self, part: Slice, row_time: datetime, now: datetime) -> bool:
+        """Tell whether an earlier load has brought the row, for all that is known.
+
+        Rows of the future come again each time.
+        """
+        if isinstance(part, ListSlice) and part.is_overlap(row_time):
+            return True
+        before = self.before
+        return before is not None and (before.holds(row_time) or row_time > now)
+
+    def _is_wanted(self, part: Slice, row_time: datetime | None) -> bool:
+        if self.endpoint.full_scan:
+            return True
+        until = self.lists.until
+        if row_time is None:  # the server has filtered, or nobody can
+            return self.endpoint.filters_time or until is None
+        start = self.progress.start
+        if isinstance(part, TimeWindow) and part.is_left:
+            start = part.covered[0]
+        return not ((start and row_time < start) or (until and row_time >= until))
+
+    def note(self, part: Slice, rows: ArrowRows) -> Callable[[], None]:
+        """Return what to do when the rows of this page have been handed over."""
+        self.mismatches += rows.mismatches
+        if isinstance(part, TimeWindow):
+            return partial(self._note_window, *part.covered)
+        assert isinstance(part, ListSlice)
+        return partial(self._note_page, part.position(), is_last=part.ended)
+
+    def _note_window(self, low: datetime, high: datetime) -> None:
+        self.progress.cover(low, high)
+        self._save(is_done=not self.progress.left)
+
+    def _note_page(self, position: Position | None, is_last: bool) -> None:
+        if position:
+            self.progress.page_cursor = position.page_cursor
+            self.progress.newest_first = position.newest_first
+            self.progress.edge = position.edge
+        if position or is_last:
+            self._save(is_done=is_last)
+
+    def _save(self, is_done: bool) -> None:
+        run = self.lists.run
+        if is_done:
+            self.bookmark.complete()
+            # A reading of an earlier run knows nothing of the rows since then.
+            self.is_open = self.name not in run.begun
+            if not self.is_open:
+                run.finished.add(self.name)
+        if state := self.bookmark.as_state():
+            self.lists.stored[self.key] = state
+        else:
+            self.lists.stored.pop(self.key, None)
+
+    def on_error(self, part: Slice, error: ApiError) -> Sequence[Slice]:
+        """Begin a list anew that cannot be gone on with; note a refusal; or raise."""
+        run = self.lists.run
+        status = error.status if isinstance(error, HttpError) else 0
+        is_resumed = isinstance(part, ListSlice) and part.resumed_at and not part.pages
+        if is_resumed and (isinstance(error, ListChanged) or status in _NO_SUCH_PAGE):
+            log.warning("%s; %s is read from its beginning", error, self.description)
+            self.progress.page_cursor = self.progress.edge = None
+            return [cast(ListSlice, part).restart()]
+        if status == 401 or isinstance(error, Unreachable) or self.lists.is_replaced:
+            raise error  # or the rows that a replaced table had would be lost
+        if self._is_refused(status):
+            self.refusal = str(error)
+            if not run.keeps_going:
+                log.warning("skipped: %s", error)
+        elif run.keeps_going:
+            run.failures.setdefault(self.description, error)
+        else:
+            raise error
+        self.is_open = False
+        run.finished.add(self.name)
+        return ()
+
+    def _is_refused(self, status: int) -> bool:
+        """Tell whether the list cannot be read at all; later on it would be a failure.
+
+        Of an organization, or of the only project, 404 says that its name is wrong.
+        """
+        if self.pages or status not in self.endpoint.tolerated_statuses:
+            return False
+        config = self.lists.sync.config
+        is_one_of_many = self.endpoint.by_project and not config.is_one_project
+        return status == 403 or is_one_of_many
+
+    def report(self) -> dict[str, Any]:
+        """Return what was done, for dlt's trace and the summary of a run."""
+        return {
+            "table": self.endpoint.table,
+            "project": self.project,
+            "rows": self.rows,
+            "reread": self.reread,
+            "requests": self.stats.requests,
+            "mismatches": self.mismatches,
+            "replaced": self.stats.replaced,
+            "newest": self.newest.isoformat() if self.newest else None,
+            "refusal": self.refusal,
+            "waited": self.lists.sync.client.session.limiter.waited,
+        }
+
+
+def _reader(part: Slice) -> ListSync:
+    return cast(ListSync, part.owner)
+
+
+def _report_progress(title: str, rows: int, times: Sequence[datetime | None]) -> None:
+    """Tell dlt's collector of a page; its own counters move only with whole batches."""
+    pipeline = current_pipeline()
+    if pipeline is None:
+        return
+    reached = min((time for time in times if time), default=None)
+    message = f"back to {reached:%Y-%m-%d %H:%M}" if reached else ""
+    pipeline.collector.update(READ + title, inc=rows, message=message)

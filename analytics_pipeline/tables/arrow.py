@@ -1,0 +1,170 @@
+"""A page of records as one Arrow table; what does not fit a column goes into `extra`."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from analytics_pipeline.errors import MissingField
+from analytics_pipeline.tables.schema import ARROW, Table
+from analytics_pipeline.tables.values import describe, dumps, parse_timestamp
+
+Record = dict[str, Any]
+
+
+class ArrowRows(NamedTuple):
+    """Rows of one table."""
+
+    table: pa.Table
+    mismatches: int
+    """Values that did not fit their column, and went into `extra`."""
+
+
+def to_arrow(table: Table, records: Sequence[Record], read_at: datetime) -> ArrowRows:
+    """Return records as one Arrow table of `table.schema`.
+
+    A value that does not fit its column, and a field that no column is declared for,
+    go into the JSON column `extra` under their API names.
+
+    Raises:
+        MissingField: a field of the key is missing, or does not fit its column.
+    """
+    fields = set().union(*records)
+    unknown = fields - table.types.keys()
+    extra: list[Record | None] = [
+        {name: value for name, value in record.items() if name in unknown} or None
+        for record in (records if unknown else [{}] * len(records))
+    ]
+    mismatches = 0
+    arrays = []
+    for field, kind in table.types.items():
+        if field not in fields and field not in table.key:
+            arrays.append(pa.nulls(len(records), ARROW[kind]))
+            continue
+        values = [record.get(field) for record in records]
+        array, misplaced = column(kind, values)
+        if field in table.key and array.null_count:
+            row = array.is_null().index(True).as_py()
+            raise MissingField(
+                f"{table.name}: row {row + 1} of {len(records)} has no usable"
+                f" {field!r} ({describe(values[row])}): {describe(records[row])}"
+            )
+        arrays.append(array)
+        mismatches += len(misplaced)
+        for row in misplaced:
+            extra[row] = {**(extra[row] or {}), field: values[row]}
+    arrays.append(column("json", extra)[0])
+    arrays.append(pa.repeat(pa.scalar(read_at, ARROW["timestamp"]), len(records)))
+    return ArrowRows(pa.Table.from_arrays(arrays, schema=table.schema), mismatches)
+
+
+def newest_copies(rows: pa.Table, key: Sequence[str]) -> pa.Table:
+    """Return the rows of which no later one has the same key, in their order."""
+    numbered = rows.select(key).append_column("row", pa.array(range(rows.num_rows)))
+    last = numbered.group_by(list(key)).aggregate([("row", "max")])["row_max"]
+    return rows if len(last) == rows.num_rows else rows.take(last.sort())
+
+
+def column(kind: str, values: list[Any]) -> tuple[pa.Array, list[int]]:
+    """Return the array and the indexes of values that do not fit (null in the array)."""
+    if (array := _fast[kind](values)) is not None:
+        return array, []
+    fitting = [_fit[kind](value) for value in values]
+    misplaced = [
+        index
+        for index, value in enumerate(values)
+        if fitting[index] is None and value is not None
+    ]
+    return pa.array(fitting, ARROW[kind]), misplaced
+
+
+# A column whose values are all of the expected type is built at once; None tells
+# that they are not, and that each value has to be looked at.
+
+
+def _of(kind: str, expected: type) -> Callable[[list[Any]], pa.Array | None]:
+    allowed = {type(None), expected}
+
+    def build(values: list[Any]) -> pa.Array | None:
+        # pa.array() alone would take 1.5 for 1 and True for 1.0.
+        if not allowed.issuperset(map(type, values)):
+            return None
+        try:
+            return pa.array(values, ARROW[kind])
+        except (pa.ArrowInvalid, OverflowError):
+            return None
+
+    return build
+
+
+_text = _of("text", str)
+
+
+def _timestamps(values: list[Any]) -> pa.Array | None:
+    if (texts := _text(values)) is None:
+        return None
+    try:
+        times = texts.cast(ARROW["timestamp"])
+        # Overflows where Arrow took a year that Python and databases do not have.
+        pc.min_max(times).as_py()
+    except (pa.ArrowInvalid, OverflowError):
+        return None
+    return times
+
+
+def _json(values: Iterable[Any]) -> pa.Array:
+    try:
+        texts = [None if value is None else orjson.dumps(value) for value in values]
+    except TypeError:
+        texts = [None if value is None else dumps(value) for value in values]
+    return pa.array(texts, ARROW["json"])
+
+
+_fast: Mapping[str, Callable[[list[Any]], pa.Array | None]] = {
+    "text": _text,
+    "timestamp": _timestamps,
+    "bigint": _of("bigint", int),
+    "double": _of("double", float),
+    "bool": _of("bool", bool),
+    "json": _json,
+}
+
+
+_INTEGER = re.compile("-?[0-9]{1,19}")
+
+
+def _as_text(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value
+    return str(value) if type(value) is int else None
+
+
+def _as_bigint(value: Any) -> int | None:
+    if (isinstance(value, str) and _INTEGER.fullmatch(value)) or (
+        isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    ):
+        value = int(value)
+    return value if type(value) is int and -(2**63) <= value < 2**63 else None
+
+
+def _as_double(value: Any) -> float | None:
+    if type(value) is int:
+        return float(value) if abs(value) <= 2**53 else None
+    return value if isinstance(value, float) else None
+
+
+def _as_bool(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+_fit: Mapping[str, Callable[[Any], Any]] = {
+    "text": _as_text,
+    "timestamp": parse_timestamp,
+    "bigint": _as_bigint,
+    "double": _as_double,
+    "bool": _as_bool,
+}

@@ -1,0 +1,52 @@
+"""That the warehouse holds the server's rows, once each, in their newest version."""
+
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import duckdb
+
+from analytics_pipeline import runner
+from analytics_pipeline.demo import DemoServer
+from analytics_pipeline.tables.arrow import to_arrow
+from analytics_pipeline.tables.redaction import Redactor
+from analytics_pipeline.tables.schema import READ_AT, TABLES
+from tests.conftest import Warehouse
+
+Row = dict[str, Any]
+
+
+def shown(server: DemoServer, table: str) -> list[Row]:
+    """The v1 server's rows as they should stand in the table."""
+    rows = [Redactor([]).clean(table, dict(row)) for row in server.rows(table)]
+    shown = to_arrow(TABLES[table], rows, datetime.now(UTC)).table
+    return cast(list[Row], shown.drop_columns([READ_AT]).to_pylist())
+
+
+def held(warehouse: Warehouse, table: str) -> list[Row]:
+    """The rows of the table, without dlt's columns; none where there is no table."""
+    columns = ", ".join(f'"{name}"' for name in TABLES[table].columns)
+    with duckdb.connect(str(warehouse.folder / f"{runner.NAME}.duckdb")) as connection:
+        found = connection.execute(
+            "from information_schema.tables where table_schema = ? and table_name = ?",
+            [runner.DATASET, table],
+        )
+        if not found.fetchall():
+            return []
+        query = f"select {columns} from {runner.DATASET}.{table}"
+        rows = connection.execute(query).to_arrow_table()
+        rows = rows.cast(TABLES[table].schema).drop_columns([READ_AT])
+        return cast(list[Row], rows.to_pylist())
+
+
+def assert_kept(warehouse: Warehouse, server: DemoServer, *tables: str) -> None:
+    """0 lost, 0 doubled, 0 old, in each of the tables; in all if none are named."""
+    for table in tables or TABLES:
+        expected = Counter(map(_fixed, shown(server, table)))
+        found = Counter(map(_fixed, held(warehouse, table)))
+        assert not expected - found, f"{table}: lost, or older"
+        assert not found - expected, f"{table}: doubled, or never shown"
+
+
+def _fixed(row: Row) -> str:
+    return repr(sorted(row.items()))

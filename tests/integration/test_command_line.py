@@ -1,0 +1,332 @@
+"""What a user sees who types a command."""
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import analytics_pipeline
+from analytics_pipeline.cli import output, progress
+from analytics_pipeline.cli.main import main
+from analytics_pipeline.demo import DemoServer
+from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, elsewhere: Path) -> Any:
+    """The command line with its settings; gives the exit code."""
+    monkeypatch.setenv("AUTH_TOKEN", TOKEN)
+
+    def run(server: DemoServer, *words: str, projects: str = "frontend backend") -> int:
+        named = [word for slug in projects.split() for word in ("--project", slug)]
+        return main(
+            [
+                *("--base-url", server.url, "--organization", ORGANIZATION),
+                *("--pipelines-dir", str(elsewhere / "pipelines"), "--progress", "off"),
+                *named,
+                *words,
+            ]
+        )
+
+    return run
+
+
+Output = pytest.CaptureFixture[str]
+
+
+def test_json_is_one_object_on_standard_output(run: Any, capsys: Output) -> None:
+    with small_server() as server:
+        assert run(server, "--json") == 0
+        first = json.loads(capsys.readouterr().out)
+        assert run(server, "run", "--json") == 0
+        second = json.loads(capsys.readouterr().out)
+        asked = len(server.requests)
+    assert first["tables"]["events"]["rows"] == 60
+    assert first["skipped"] == []
+    assert first["requests"] + second["requests"] == asked
+    assert second["requests"] == 8
+    assert all(table["rows"] == 0 for table in second["tables"].values())
+
+
+def test_a_summary_for_people_goes_to_standard_error(run: Any, capsys: Output) -> None:
+    with small_server() as server:
+        run(server)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.search(r"^events +60 +0 +\d+ +20\d\d-\d\d-\d\d \d\d:", err, re.MULTILINE)
+    assert re.search(r"^\d+ new rows with \d+ requests in ", err, re.MULTILINE)
+
+
+def test_rows_that_are_read_again_are_not_called_new(run: Any, capsys: Output) -> None:
+    with small_server() as server:
+        run(server)
+        server.grow(events=5)
+        capsys.readouterr()
+        run(server, "--resource", "events", "--resource", "projects")
+    err = capsys.readouterr().err
+    assert re.search(r"^events +5 +[1-9]\d* +2 ", err, re.MULTILINE)
+    assert re.search(r"^projects +0 +2 +1 ", err, re.MULTILINE)
+    assert "\n5 new rows with 3 requests in " in err
+
+
+def test_a_long_load_is_loaded_in_pieces(
+    run: Any, warehouse: Warehouse, capsys: Output
+) -> None:
+    with small_server(events=300) as server:
+        words = ["--rows-per-load", "20", "--resource", "events"]
+        assert run(server, *words) == 0
+        assert len(warehouse.ids("events")) == len(server.rows("events"))
+    said = re.search(r"requests and (\d+) loads in", capsys.readouterr().err)
+    assert said is not None
+    loads = warehouse.rows("select count(*) from analytics._dlt_loads")
+    assert loads == [(int(said[1]),)]
+    assert int(said[1]) >= 3
+
+
+def test_a_list_that_fails_is_named_and_all_others_are_loaded(
+    run: Any, warehouse: Warehouse, capsys: Output
+) -> None:
+    with small_server() as server:
+        server.fail(500, on="/backend/events/", times=4)
+        assert run(server, "--json") == 1
+        assert len(warehouse.ids("events")) == len(server.rows("events", "frontend"))
+        assert len(warehouse.ids("issues")) == len(server.rows("issues"))
+        out, err = capsys.readouterr()
+        assert json.loads(out)["tables"]["issues"]["rows"] == 30
+        assert "error: events of project 'backend': " in err
+        assert "500" in err
+        assert "All other lists are loaded" in err
+        assert run(server) == 0
+        assert len(warehouse.ids("events")) == len(server.rows("events"))
+
+
+def test_the_only_project_that_is_named_must_exist(
+    run: Any, warehouse: Warehouse, capsys: Output
+) -> None:
+    with small_server() as server:
+        words = ["--resource", "events", "--resource", "projects"]
+        assert run(server, *words, projects="nope") == 1
+        assert len(warehouse.ids("projects")) == 2
+    assert "check the names of organization 'acme' and project 'nope'" in (
+        capsys.readouterr().err
+    )
+
+
+def test_one_table_of_all_projects(
+    run: Any, warehouse: Warehouse, capsys: Output
+) -> None:
+    with small_server(projects=("a", "b", "c")) as server:
+        words = ["--all-projects", "--resource", "issues", "--json"]
+        assert run(server, *words, projects="") == 0
+        assert len(warehouse.ids("issues")) == len(server.rows("issues"))
+    assert list(json.loads(capsys.readouterr().out)["tables"]) == ["issues"]
+
+
+def test_a_project_that_is_not_there_is_skipped_and_named(
+    run: Any, warehouse: Warehouse, capsys: Output
+) -> None:
+    with small_server() as server:
+        assert run(server, "--json", projects="frontend nope") == 3
+        assert len(warehouse.ids("events")) == len(server.rows("events", "frontend"))
+    (skipped,) = json.loads(capsys.readouterr().out)["skipped"]
+    assert skipped["project"] == "nope"
+    assert "404" in skipped["reason"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "place", "variable"),
+    [
+        ("AUTH_TOKEN", "secrets.toml", "AUTH_TOKEN"),
+        ("ORGANIZATION", "config.toml", "ORGANIZATION"),
+        ("PROJECT", "config.toml", "PROJECT"),
+        ("BASE_URL", "config.toml", "BASE_URL"),
+    ],
+)
+def test_a_missing_setting_is_named_with_its_places(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Output,
+    missing: str,
+    place: str,
+    variable: str,
+) -> None:
+    settings = {
+        "AUTH_TOKEN": TOKEN,
+        "ORGANIZATION": "acme",
+        "PROJECT": "web",
+        "BASE_URL": "https://errors.example.com",
+    }
+    del settings[missing]
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    assert main(["--progress", "off"]) == 2
+    err = capsys.readouterr().err
+    assert f"{missing.lower()} is missing" in err
+    assert place in err
+    assert variable in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--since", "yesterday"], "since 'yesterday' is not a time"),
+        (["--since", "2026-02-02", "--until", "2026-01-01"], "before until"),
+        (["--base-url", "errors.example.com"], "is not an address"),
+        (["--base-url", "http://errors.example.com"], "unencrypted"),
+        (["--organization", ".."], "organization '..' is not a slug"),
+        (["--project", ""], "project"),
+        (["--rows-per-load", "0"], "rows_per_load 0 is too small"),
+    ],
+)
+def test_wrong_settings_end_with_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: Output, words: list[str], said: str
+) -> None:
+    monkeypatch.setenv("AUTH_TOKEN", TOKEN)
+    good = ["--base-url", "https://x.example", "--organization", "acme"]
+    good += ["--project", "web"] if "--project" not in words else []
+    assert main([*good, *words, "--progress", "off"]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_rejected_token_fails_and_is_not_shown(
+    run: Any, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.setenv("AUTH_TOKEN", "wrong-token-5aa1")
+    with small_server() as server:
+        assert run(server) == 1
+    out, err = capsys.readouterr()
+    assert "the server rejected the token" in err
+    assert "wrong-token-5aa1" not in out + err
+
+
+def test_check_tries_each_list_once(run: Any, capsys: Output) -> None:
+    with small_server() as server:
+        assert run(server, "check") == 0
+        assert len(server.requests) == 8
+        err = capsys.readouterr().err
+        assert err.count("✓") == 8
+        newest = max(row["dateCreated"] for row in server.rows("events", "backend"))
+        rows = len(server.rows("events", "backend"))
+        assert (
+            f"✓ events of project 'backend': {rows} rows on the first page, newest"
+            f" {newest[:19].replace('T', ' ')}\n"
+        ) in err
+        assert "--project frontend --project backend" in err.splitlines()[-1]
+        server.fail(403, on="/releases/")
+        assert run(server, "check") == 1
+    err = capsys.readouterr().err
+    assert "✗ releases of organization 'acme': " in err
+    assert "lacks the scope org:read" in err
+    assert "1 of 8 lists cannot be read" in err
+
+
+@pytest.mark.parametrize("api", ["v1", "sentry", "glitchtip"])
+def test_demo_shows_three_runs(api: str, elsewhere: Path, capsys: Output) -> None:
+    folder = ["--pipelines-dir", str(elsewhere / "pipelines")]
+    assert main(["demo", "--api", api, "--json", "--progress", "off", *folder]) == 0
+    runs = json.loads(capsys.readouterr().out)
+    rows = {
+        title: {name: table["rows"] for name, table in run["tables"].items()}
+        for title, run in runs.items()
+    }
+    assert rows["first run"]["events"] == 3000
+    assert rows["first run"]["issues"] == 300
+    assert rows["first run"]["releases"] == 40
+    assert sum(rows["nothing new"].values()) == 0
+    assert runs["nothing new"]["requests"] == 8
+    assert rows["after growth"]["events"] == 30
+
+
+def test_the_demo_as_a_process_prints_no_warning(elsewhere: Path) -> None:
+    root = str(Path(analytics_pipeline.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "analytics_pipeline", "demo"],
+        cwd=elsewhere,
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr.lower()
+    for command in re.findall(r"^  (?:SQL|Python): +(.*)$", done.stderr, re.MULTILINE):
+        command = command.replace("python -c", f"{sys.executable} -c", 1)
+        shown = subprocess.run(
+            command, shell=True, cwd=elsewhere, capture_output=True, check=False
+        )
+        assert shown.returncode == 0, shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "guess"),
+    [
+        (["--projct", "web"], "--project"),
+        (["chek"], "check"),
+        (["--api", "sentri"], "sentry"),
+        (["--resource=event"], "events"),
+    ],
+)
+def test_a_typing_mistake_gets_a_suggestion(
+    words: list[str], guess: str, capsys: Output
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    assert left.value.code == 2
+    assert f"did you mean {guess}?" in capsys.readouterr().err
+
+
+def test_an_option_of_earlier_versions_is_refused(capsys: Output) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--chunk", "7d"])
+    assert left.value.code == 2
+    assert "there is no option '--chunk'" in capsys.readouterr().err
+
+
+def test_check_guesses_a_mistyped_slug(run: Any, capsys: Output) -> None:
+    with small_server() as server:
+        assert run(server, "check", projects="frontend bakend") == 1
+    assert "did you mean 'backend'?" in capsys.readouterr().err
+
+
+def test_help_fits_a_screen(capsys: Output) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    help_text = capsys.readouterr().out
+    assert "examples:" in help_text
+    assert len(help_text.splitlines()) <= 48
+    assert max(map(len, help_text.splitlines())) <= 88
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_colours_are_for_terminals_and_not_for_everybody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    shown, piped, plain = Terminal(), io.StringIO(), Terminal()
+    output.say("failed", output.RED, shown)
+    output.say("failed", output.RED, piped)
+    monkeypatch.setenv("NO_COLOR", "1")
+    output.say("failed", output.RED, plain)
+    assert shown.getvalue() == "\033[31mfailed\033[0m\n"
+    assert piped.getvalue() == plain.getvalue() == "failed\n"
+
+
+def test_a_long_list_shows_its_progress(
+    monkeypatch: pytest.MonkeyPatch, run: Any, capsys: Output
+) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    with small_server() as server:
+        assert run(server, "--progress", "log") == 0
+    line = next(s for s in capsys.readouterr().err.splitlines() if "events of" in s)
+    shape = r"events of project 'frontend': \d+ rows, back to 20\d\d-\d\d-\d\d"
+    assert re.match(shape, line.replace("backend", "frontend"))

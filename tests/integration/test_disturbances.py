@@ -1,0 +1,227 @@
+"""A warehouse that fails costs one plain sentence; the next run completes the rows."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from analytics_pipeline import runner
+from tests.assertions import assert_kept, held
+from tests.children import arguments, environment, run, start
+from tests.conftest import Warehouse, small_server
+from tests.fake_server import FakeServer
+from tests.postgres import Postgres
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with small_server() as server:
+        yield server
+
+
+def assert_one_sentence(said: str, *words: str) -> None:
+    assert said.startswith("error: "), said
+    (line,) = said.splitlines()
+    for word in words:
+        assert word in line
+
+
+class Disk:
+    """A file system of 64 MB, which only processes see that are started in it."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        place.mkdir()
+        mount = 'mount -t tmpfs -o size=64m none "$0" && echo ready && exec cat'
+        self._holder = subprocess.Popen(
+            ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, str(place)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert self._holder.stdout
+        self.is_there = self._holder.stdout.readline() == b"ready\n"
+        # The same folder, as seen from outside.
+        self.seen = Path(f"/proc/{self._holder.pid}/root{place}")
+
+    def run(self, server: FakeServer, *words: str) -> tuple[int, str]:
+        """The command line, with working folder and state on this disk."""
+        done = subprocess.run(
+            [
+                *("nsenter", f"--target={self._holder.pid}", "--user", "--mount"),
+                *("--preserve-credentials", "sh", "-c", 'cd "$0" && exec "$@"'),
+                *(str(self.place), sys.executable, "-m", "analytics_pipeline"),
+                *arguments(server, self.place, *words),
+            ],
+            env=environment() | {"DLT_DATA_DIR": str(self.place / "dlt")},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        return done.returncode, done.stderr
+
+    def fill(self, rest: int) -> None:
+        """Up to so many bytes."""
+        free = shutil.disk_usage(self.seen).free
+        (self.seen / "filler").write_bytes(bytes(free - rest))
+
+    def clear(self) -> None:
+        (self.seen / "filler").unlink()
+
+    def end(self) -> None:
+        self._holder.communicate(b"")
+
+
+@pytest.fixture
+def disk(elsewhere: Path) -> Iterator[Disk]:
+    if not shutil.which("unshare") or not shutil.which("nsenter"):
+        pytest.skip("only Linux lets a test make a small disk of its own")
+    disk = Disk(elsewhere / "small")
+    if not disk.is_there:
+        pytest.skip("this machine does not let a user mount a small disk")
+    yield disk
+    disk.end()
+
+
+@pytest.mark.parametrize("rest", [0, 40_000, 200_000, 500_000, 900_000])
+def test_a_disk_that_fills(
+    rest: int, disk: Disk, server: FakeServer, warehouse: Warehouse
+) -> None:
+    """With so many bytes left it fills while rows are read, prepared or loaded."""
+
+    def inspected() -> Warehouse:
+        shutil.copy(disk.seen / f"{runner.NAME}.duckdb", warehouse.folder)
+        for wal in disk.seen.glob("*.wal"):
+            shutil.copy(wal, warehouse.folder)
+        return warehouse
+
+    code, said = disk.run(server)
+    assert code == 0, said
+    before = {table: held(inspected(), table) for table in ("events", "issues")}
+    server.grow(events=2000, issues=200)
+    disk.fill(rest)
+    code, said = disk.run(server)
+    assert code == 1
+    assert_one_sentence(said, "run it again")
+    for table, rows in before.items():
+        assert len(held(inspected(), table)) in (len(rows), len(server.rows(table)))
+    disk.clear()
+    code, said = disk.run(server)
+    assert code == 0, said
+    assert_kept(inspected(), server)
+
+
+# A database that goes away
+
+
+def in_postgres(postgres: Postgres) -> dict[str, list[Any]]:
+    columns = {
+        "events": "id, title",
+        "issues": "id, count::text || last_seen::text",
+        "releases": "id, version",
+        "projects": "id, name",
+        "project_detail": "id, name",
+    }
+    return {
+        table: sorted(postgres.query(f"select {names} from analytics.{table}"))
+        for table, names in columns.items()
+    }
+
+
+def assert_loaded(postgres: Postgres, server: FakeServer) -> None:
+    """The same as a load into a new dataset gives."""
+    found = in_postgres(postgres)
+    for table, rows in found.items():
+        ids = sorted(str(row["id"]) for row in server.rows(table))
+        assert [key for key, _ in rows] == ids
+    counts: dict[str, str] = dict(found["issues"])
+    for issue in server.rows("issues"):
+        assert counts[issue["id"]].startswith(str(issue["count"]))
+
+
+@pytest.fixture
+def to_postgres(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", postgres.uri)
+    return ["--destination", "postgres"]
+
+
+def test_a_database_that_goes_away_while_rows_are_read(
+    postgres: Postgres, to_postgres: list[str], server: FakeServer, elsewhere: Path
+) -> None:
+    assert run(server, elsewhere, *to_postgres)[0] == 0
+    before = in_postgres(postgres)
+    server.grow(events=30, issues=3)
+
+    def stop(handler: Any, good: Any) -> Any:
+        postgres.stop()
+        return good
+
+    server.fail(stop, on="/backend/issues/")
+    code, said = run(server, elsewhere, *to_postgres)
+    postgres.start()
+    assert code == 1
+    assert_one_sentence(said, "loading into the warehouse failed", "run it again")
+    assert in_postgres(postgres) == before
+    assert run(server, elsewhere, *to_postgres)[0] == 0
+    assert_loaded(postgres, server)
+
+
+def test_a_database_that_goes_away_in_the_middle_of_a_merge(
+    postgres: Postgres, to_postgres: list[str], server: FakeServer, elsewhere: Path
+) -> None:
+    import psycopg2
+
+    assert run(server, elsewhere, *to_postgres)[0] == 0
+    before = in_postgres(postgres)
+    server.grow(events=30, issues=3)
+    # The merge has to wait for this lock, and will never have it.
+    lock = psycopg2.connect(postgres.uri)
+    lock.cursor().execute("lock table analytics.events in access exclusive mode")
+    waiting = "select 1 from pg_locks where not granted"
+    with start(server, elsewhere, *to_postgres) as process:
+        while not postgres.query(waiting):
+            assert process.poll() is None
+            time.sleep(0.05)
+        postgres.stop()
+        _, said = process.communicate(timeout=120)
+    postgres.start()
+    assert process.returncode == 1
+    assert_one_sentence(said, "loading into the warehouse failed", "run it again")
+    assert in_postgres(postgres)["events"] == before["events"]
+    assert run(server, elsewhere, *to_postgres)[0] == 0
+    assert_loaded(postgres, server)
+
+
+def test_a_database_that_is_not_there_at_all(
+    server: FakeServer, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("psycopg2")
+    password = "pa55-w0rd"
+    nowhere = f"postgresql://me:{password}@127.0.0.1:1/db"
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", nowhere)
+    code, said = run(server, elsewhere, "--destination", "postgres")
+    assert code == 1
+    assert_one_sentence(said, "refused")
+    assert password not in said
+    assert not server.requests
+
+
+def test_a_duckdb_that_another_process_has_open(
+    server: FakeServer, warehouse: Warehouse
+) -> None:
+    warehouse.load(server)
+    server.grow(events=30, issues=3)
+    with duckdb.connect(str(warehouse.folder / f"{runner.NAME}.duckdb")):
+        code, said = run(server, warehouse.folder)
+    assert code == 1
+    assert_one_sentence(said, "lock", str(os.getpid()), "run it again")
+    assert run(server, warehouse.folder)[0] == 0
+    assert_kept(warehouse, server)

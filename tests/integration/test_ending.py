@@ -1,0 +1,106 @@
+"""A run that is told to end ends, whatever it waits for; and says what is kept."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from analytics_pipeline.cli.main import INTERRUPTED, KEPT
+from analytics_pipeline.demo import Response
+from tests.assertions import assert_kept
+from tests.children import environment, run, start
+from tests.conftest import TOKEN, Warehouse, small_server
+from tests.fake_server import FakeServer
+
+SOON = 60
+"""Seconds; what is waited for takes ten minutes."""
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with small_server() as server:
+        yield server
+
+
+def busy(handler: Any, good: Response) -> Response:
+    return Response(429, {"Retry-After": "600"}, b"{}")
+
+
+def test_ctrl_c_ends_a_run_that_waits_for_the_server(
+    server: FakeServer, warehouse: Warehouse
+) -> None:
+    server.fail(busy, on="/events/")
+    with start(server, warehouse.folder) as process:
+        while not any(status == 429 for _, status in server.statuses):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=SOON)
+    assert process.returncode == INTERRUPTED
+    assert said.splitlines()[-1] == KEPT
+    assert "Traceback" not in said
+    assert run(server, warehouse.folder)[0] == 0
+    assert_kept(warehouse, server)
+
+
+@pytest.mark.parametrize(
+    ("requests", "seconds"), [(1, 0), (5, 0), (9, 0), (9, 0.1), (9, 0.2), (9, 0.3)]
+)
+def test_ctrl_c_ends_a_run_at_any_moment(
+    requests: int, seconds: float, server: FakeServer, warehouse: Warehouse
+) -> None:
+    """While it reads, and so long after it has read all."""
+    with start(server, warehouse.folder) as process:
+        while len(server.requests) < requests:
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=SOON)
+    assert process.returncode in (INTERRUPTED, 0)
+    if process.returncode:
+        assert said.splitlines()[-1] == KEPT
+    assert "Traceback" not in said
+    assert run(server, warehouse.folder)[0] == 0
+    assert_kept(warehouse, server)
+
+
+SCRIPT = """
+import sys
+from analytics_pipeline import analytics_source, runner
+pipeline = runner.make_pipeline(pipelines_dir="pipelines")
+pipeline.run(analytics_source(*sys.argv[1:], "acme", ["frontend", "backend"]))
+"""
+
+
+def test_a_script_whose_run_has_failed_waits_for_no_other_list(
+    server: FakeServer, warehouse: Warehouse
+) -> None:
+    def busy_for_one(handler: Any, good: Response) -> Response:
+        """When the other list has been asked for: no further one is, then."""
+        while not any("/frontend/issues/" in r.path for r in server.requests):
+            time.sleep(0.01)
+        return busy(handler, good)
+
+    def refused(handler: Any, good: Response) -> Response:
+        """When another list waits already."""
+        while not any(status == 429 for _, status in server.statuses):
+            time.sleep(0.01)
+        return Response(401, {}, b"{}")
+
+    server.fail(busy_for_one, on="/frontend/events/")
+    server.fail(refused, on="/frontend/issues/")
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, server.url, TOKEN],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=SOON,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "the server rejected the token" in done.stderr

@@ -1,0 +1,336 @@
+"""Whatever happens on the way to the server, a later good run completes the rows."""
+
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from dlt.pipeline.exceptions import PipelineStepFailed
+
+from analytics_pipeline import analytics_source, runner
+from analytics_pipeline.client import session
+from analytics_pipeline.client.retry import LONGEST_WAIT
+from analytics_pipeline.demo import Response
+from analytics_pipeline.errors import (
+    ApiError,
+    BrokenAnswer,
+    HttpError,
+    IncompleteLoad,
+    PageCursorLoop,
+    UnexpectedAnswer,
+    Unreachable,
+)
+from tests.assertions import assert_kept, held
+from tests.conftest import ORGANIZATION, TOKEN, Clock, Warehouse, small_server
+from tests.fake_server import FakeServer, Fault
+
+EVENTS = "/frontend/events/"
+LIST = "events of project 'frontend'"
+PAGE = 20
+YEAR = 31_536_000
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    """2 of 3 pages of events are in frontend."""
+    with small_server() as server:
+        yield server
+
+
+@pytest.fixture
+def load(warehouse: Warehouse, server: FakeServer) -> Callable[[], Any]:
+    return lambda: warehouse.load(server, tables=["events"])
+
+
+def interval(warehouse: Warehouse, project: str) -> dict[str, Any]:
+    """Up to where the bookmark says that events are loaded; empty if there is none."""
+    bookmarks = warehouse.bookmarks().get("events", {})
+    found = [bookmarks[key] for key in bookmarks if key.endswith(f"/{project}")]
+    return {k: v for each in found for k, v in each.items() if k != "progress"}
+
+
+def assert_only_read_pages(
+    warehouse: Warehouse, server: FakeServer, before: Sequence[Any], pages: int
+) -> None:
+    """Events are what was there before, the first pages of frontend, all of backend."""
+    new = server.rows("events", "frontend")[: pages * PAGE]
+    new += server.rows("events", "backend")
+    expected = {row["id"] for row in [*before, *new]}
+    assert sorted(warehouse.ids("events")) == sorted(expected)
+
+
+def reset(handler: BaseHTTPRequestHandler, good: Response) -> None:
+    """In mid-body."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(good.body)))
+    handler.end_headers()
+    handler.wfile.write(good.body[:100])
+    handler.wfile.flush()
+    at_once = struct.pack("ii", 1, 0)
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+    os.close(handler.connection.detach())
+
+
+def cut_short(handler: BaseHTTPRequestHandler, good: Response) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(good.body)))
+    handler.end_headers()
+    handler.wfile.write(good.body[:-1])
+
+
+def silent(handler: BaseHTTPRequestHandler, good: Response) -> None:
+    """Longer than the client waits; not a byte."""
+    threading.Event().wait(0.3)
+
+
+def stuck(handler: BaseHTTPRequestHandler, good: Response) -> None:
+    """The same in mid-body."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(good.body)))
+    handler.end_headers()
+    handler.wfile.write(good.body[:100])
+    handler.wfile.flush()
+    silent(handler, good)
+
+
+PASSING = [429, 500, 502, 503, 504, reset, cut_short, silent, stuck]
+
+
+@pytest.mark.parametrize("fault", PASSING, ids=lambda f: getattr(f, "__name__", f))
+def test_three_retries_help_and_a_fourth_fault_fails_only_its_list(
+    fault: Fault,
+    server: FakeServer,
+    warehouse: Warehouse,
+    load: Callable[[], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "TIMEOUT", (1, 0.1))
+    server.fail(fault, on=f"{EVENTS}?")
+    server.fail(fault, on=f"{EVENTS}?cursor", times=3)
+    load()
+    assert_kept(warehouse, server, "events")
+    before = held(warehouse, "events")
+    frontend, backend = (interval(warehouse, name) for name in ("frontend", "backend"))
+    server.grow(events=40)
+    server.fail(fault, on=f"{EVENTS}?cursor", times=4)
+    with pytest.raises(IncompleteLoad) as caught:
+        load()
+    assert [*caught.value.failures] == [LIST]
+    kind = HttpError if isinstance(fault, int) else BrokenAnswer
+    assert type(caught.value.failures[LIST]) is kind
+    assert_only_read_pages(warehouse, server, before, pages=1)
+    assert interval(warehouse, "frontend") == frontend
+    assert interval(warehouse, "backend")["synced_to"] > backend["synced_to"]
+    load()
+    assert_kept(warehouse, server, "events")
+
+
+@pytest.mark.parametrize("fault", [503, cut_short], ids=["status", "cut_short"])
+def test_a_plain_dlt_run_that_fails_keeps_rows_and_state_as_they_were(
+    fault: Fault, server: FakeServer, warehouse: Warehouse, load: Callable[[], Any]
+) -> None:
+    load()
+    before, bookmarks = held(warehouse, "events"), warehouse.bookmarks()
+    server.grow(events=40)
+    server.fail(fault, on=f"{EVENTS}?cursor", times=4)
+    projects = ["frontend", "backend"]
+    source = analytics_source(server.url, TOKEN, ORGANIZATION, projects)
+    with pytest.raises(PipelineStepFailed) as caught:
+        warehouse.pipeline().run(source.with_resources("events"))
+    root = runner.root_error(caught.value)
+    assert isinstance(root, HttpError | BrokenAnswer)
+    assert (held(warehouse, "events"), warehouse.bookmarks()) == (before, bookmarks)
+    load()
+    assert_kept(warehouse, server, "events")
+
+
+def test_a_server_that_goes_away_between_two_pages(
+    server: FakeServer, warehouse: Warehouse, load: Callable[[], Any]
+) -> None:
+    def gone(handler: Any, good: Response) -> Response:
+        handler.server.socket.close()
+        good.headers["Connection"] = "close"
+        return good
+
+    with small_server(events=60) as other:
+        other.fail(gone, on=EVENTS)
+        with pytest.raises(Unreachable, match="refused"):
+            warehouse.load(other, "frontend", ["events"])
+    load()
+    assert_kept(warehouse, server, "events")
+
+
+def html(handler: Any, good: Response) -> Response:
+    return Response(200, {"Content-Type": "text/html"}, b"<title>Log in</title>")
+
+
+def json_cut_off(handler: Any, good: Response) -> Response:
+    return Response(200, good.headers, good.body[:-20])
+
+
+def no_envelope(handler: Any, good: Response) -> Response:
+    return Response(200, good.headers, good.body.replace(b'"data"', b'"rows"', 1))
+
+
+def no_rows(handler: Any, good: Response) -> Response:
+    return Response(200, good.headers, b'{"data": "none"}')
+
+
+def no_object(handler: Any, good: Response) -> Response:
+    return Response(200, good.headers, good.body[:-2] + b", 7]}")
+
+
+def same_cursor(handler: Any, good: Response) -> Response:
+    link = '<http://x/?cursor=a>; rel="next"; results="true"; cursor="a"'
+    return Response(200, {"Link": link}, b'{"data": []}')
+
+
+def elsewhere(handler: Any, good: Response) -> Response:
+    return Response(302, {"Location": "http://127.0.0.1:1/v1/"}, b"")
+
+
+def no_cursor(handler: Any, good: Response) -> Response:
+    return Response(200, {"Link": '<>; rel="next"; results="true"'}, good.body)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (html, UnexpectedAnswer),
+        (json_cut_off, UnexpectedAnswer),
+        (no_envelope, UnexpectedAnswer),
+        (no_rows, UnexpectedAnswer),
+        (no_object, UnexpectedAnswer),
+        (no_cursor, UnexpectedAnswer),
+        (same_cursor, PageCursorLoop),
+        (elsewhere, ApiError),
+        (403, HttpError),
+        (404, HttpError),
+        (418, HttpError),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_an_answer_that_cannot_be_read_fails_its_list_and_moves_no_bookmark_of_it(
+    fault: Fault,
+    error: type[ApiError],
+    server: FakeServer,
+    warehouse: Warehouse,
+    load: Callable[[], Any],
+) -> None:
+    server.fail(fault, on=EVENTS, after=1, times=2)
+    with pytest.raises(IncompleteLoad, match=f"^{LIST}: ") as caught:
+        load()
+    assert "\n" not in str(caught.value)
+    assert [*caught.value.failures] == [LIST]
+    assert type(caught.value.failures[LIST]) is error
+    assert_only_read_pages(warehouse, server, [], pages=1)
+    assert interval(warehouse, "frontend") == {}
+    assert interval(warehouse, "backend")
+    server.grow(events=10)
+    server.mend()
+    load()
+    assert_kept(warehouse, server, "events")
+
+
+def test_a_rejected_token_ends_the_run_at_once(
+    server: FakeServer, warehouse: Warehouse, load: Callable[[], Any]
+) -> None:
+    server.fail(401, on=EVENTS, after=1)
+    with pytest.raises(HttpError, match=f"^{LIST}: .*rejected the token") as caught:
+        load()
+    assert "\n" not in str(caught.value)
+    assert held(warehouse, "events") == []
+    assert interval(warehouse, "frontend") == {}
+    server.grow(events=10)
+    load()
+    assert_kept(warehouse, server, "events")
+
+
+def test_a_wait_of_a_year_is_cut_and_said(
+    server: FakeServer,
+    warehouse: Warehouse,
+    load: Callable[[], Any],
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def busy(handler: Any, good: Response) -> Response:
+        return Response(429, {"Retry-After": str(YEAR)}, b"{}")
+
+    server.fail(busy, on=EVENTS)
+    summary = load()
+    assert clock.sleeps == [LONGEST_WAIT]
+    assert summary.waited == LONGEST_WAIT
+    assert "the server asked for 31,536,000 s" in caplog.text
+    assert_kept(warehouse, server, "events")
+
+
+# Odd lists
+
+
+def test_an_empty_page_in_the_middle_and_a_short_one_are_no_end(
+    server: FakeServer, warehouse: Warehouse, load: Callable[[], Any]
+) -> None:
+    def emptied(handler: Any, good: Response) -> Response:
+        cursor = '<http://x/>; rel="next"; results="true"; cursor="0:0:0"'
+        return Response(200, {"Link": cursor}, b'{"data": []}')
+
+    server.fail(emptied, on=f"{EVENTS}?")
+    load()
+    assert_kept(warehouse, server, "events")
+
+
+def test_pages_that_repeat_rows_load_them_once_in_their_newest_version(
+    server: FakeServer, warehouse: Warehouse
+) -> None:
+    issues = server.rows("issues", "frontend")
+
+    def seen_again(handler: Any, good: Response) -> Response:
+        """The first page is read; then an issue of it changes and moves to the top."""
+        latest = issues[0]["lastSeen"]
+        issues[19] |= {"lastSeen": latest.replace("Z", "9Z"), "count": "4711"}
+        server.touch()
+        return good
+
+    server.fail(seen_again, on="/frontend/issues/")
+    warehouse.load(server, tables=["issues"])
+    warehouse.load(server, tables=["issues"])
+    assert_kept(warehouse, server, "issues")
+
+
+def test_a_list_that_names_another_host_as_its_next_page_is_read_here(
+    server: FakeServer, warehouse: Warehouse, load: Callable[[], Any]
+) -> None:
+    port = urlsplit(server.url).port
+
+    def foreign(handler: Any, good: Response) -> Response:
+        link = good.headers["Link"].replace(f"127.0.0.1:{port}", "127.0.0.2:1")
+        return Response(200, good.headers | {"Link": link}, good.body)
+
+    server.fail(foreign, on=EVENTS, times=99)
+    load()
+    assert_kept(warehouse, server, "events")
+
+
+def test_a_page_without_links_is_no_end_but_a_failure(
+    server: FakeServer, warehouse: Warehouse, load: Callable[[], Any]
+) -> None:
+    """It would hide the rows of all pages behind it."""
+
+    def unlinked(handler: Any, good: Response) -> Response:
+        del good.headers["Link"]
+        return good
+
+    server.fail(unlinked, on=f"{EVENTS}?cursor", times=99)
+    with pytest.raises(IncompleteLoad, match='no link with rel="next"') as caught:
+        load()
+    assert type(caught.value.failures[LIST]) is UnexpectedAnswer
+    assert_only_read_pages(warehouse, server, [], pages=1)
+    assert interval(warehouse, "frontend") == {}
+    server.mend()
+    load()
+    assert_kept(warehouse, server, "events")

@@ -1,0 +1,245 @@
+"""What real servers do that a client must live with."""
+
+import json
+import logging
+from collections import Counter
+
+import pytest
+
+from analytics_pipeline.demo import Request
+from analytics_pipeline.errors import IncompleteLoad
+from analytics_pipeline.tables.redaction import MASK
+from tests.conftest import Clock, Warehouse, small_server
+from tests.fake_server import FakeServer
+
+Log = pytest.LogCaptureFixture
+
+
+def paths(server: FakeServer, part: str) -> list[Request]:
+    return [request for request in server.requests if part in request.path]
+
+
+def test_sentry_is_asked_for_all_issues_and_releases_by_organization(
+    warehouse: Warehouse,
+) -> None:
+    with small_server("sentry") as server:
+        warehouse.load(server, api="sentry")
+        issues, releases = paths(server, "/issues/"), paths(server, "/releases/")
+    assert all(r.path == "/api/0/organizations/acme/issues/" for r in issues)
+    assert {r.query["query"] for r in issues} == {"project:frontend", "project:backend"}
+    assert all(r.query["collapse"] == "stats" for r in issues)
+    assert not any({"start", "end"} & r.query.keys() for r in issues)
+    assert all((r.query["project"], r.query["status"]) == ("-1", "") for r in releases)
+    statuses = warehouse.rows("select distinct status from analytics.issues order by 1")
+    assert statuses == [("ignored",), ("resolved",), ("unresolved",)]
+
+
+def test_sentry_events_are_read_in_pinned_spans(warehouse: Warehouse) -> None:
+    with small_server("sentry") as server:
+        warehouse.load(server, api="sentry", workers=1)
+        events = paths(server, "/frontend/events/")
+    assert len(events) == 2
+    assert len({(r.query["start"], r.query["end"]) for r in events}) == 1
+    assert all("full" not in r.query for r in events)
+
+
+def test_whole_events_without_date_created_are_loaded(warehouse: Warehouse) -> None:
+    with small_server("sentry", events=150) as server:
+        first = warehouse.load(server, api="sentry", full_events=True)
+        server.grow(events=150)
+        warehouse.load(server, api="sentry", full_events=True)
+        assert len(warehouse.ids("events")) == len(server.rows("events")) == 300
+    ((undated, whole),) = warehouse.rows(
+        "select count(*) filter (date_created is null), count(entries)"
+        " from analytics.events where date_received is not null"
+    )
+    assert undated > 0
+    assert whole == 300
+    assert first.tables["events"].rows == 150
+
+
+def test_a_young_release_is_read_again_because_it_changes(warehouse: Warehouse) -> None:
+    with small_server("sentry") as server:
+        warehouse.load(server, api="sentry")
+        release = server.rows("releases")[0]
+        release["newGroups"] = 99
+        summary = warehouse.load(server, api="sentry")
+    assert summary.tables["releases"].rows == 0
+    sql = f"select new_groups from analytics.releases where id = '{release['id']}'"
+    assert warehouse.rows(sql) == [(99,)]
+
+
+def test_a_withdrawn_address_is_told_with_its_replacement(warehouse: Warehouse) -> None:
+    with small_server("sentry") as server, pytest.raises(IncompleteLoad) as caught:
+        warehouse.load(server, api="glitchtip", tables=["projects"])
+    assert "410 Gone" in str(caught.value)
+    assert "/api/0/organizations/acme/projects/" in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_rate_limit_is_waited_for_and_nothing_is_refused_twice(
+    warehouse: Warehouse, clock: Clock, caplog: Log, workers: int
+) -> None:
+    caplog.set_level(logging.WARNING, "analytics_pipeline")
+    with small_server(
+        "sentry",
+        projects=("frontend",),
+        events=900,
+        page_size=3,
+        rate_limit=60,
+        clock=clock.time,
+    ) as server:
+        summary = warehouse.load(
+            server, "frontend", ["events"], api="sentry", workers=workers
+        )
+        refused = Counter(
+            json.dumps(request.query)
+            for request, status in server.statuses
+            if status == 429
+        )
+        assert len(server.requests) >= 300
+    assert summary.tables["events"].rows == 900
+    assert max(refused.values(), default=1) == 1
+    waits = [record for record in caplog.records if "rate limit" in record.message]
+    windows = len(server.requests) // 60
+    assert len(waits) <= windows
+    assert summary.waited > 200
+
+
+def test_no_more_requests_at_a_time_than_the_server_allows(
+    warehouse: Warehouse, clock: Clock
+) -> None:
+    with small_server(
+        "sentry",
+        events=400,
+        latency=0.002,
+        rate_limit=10_000,
+        concurrent_limit=2,
+        clock=clock.time,
+    ) as server:
+        warehouse.load(server, tables=["events"], api="sentry", workers=8)
+        statuses = [status for _, status in server.statuses]
+        assert len(warehouse.ids("events")) == 400
+    # Until the first answer nobody knows the limit; afterwards nobody exceeds it.
+    assert statuses[20:].count(429) == 0
+
+
+def test_fifty_projects_are_asked_once_per_list(api: str, warehouse: Warehouse) -> None:
+    slugs = [f"team-{number}" for number in range(50)]
+    with small_server(
+        api, projects=slugs, events=150, issues=50, page_size=100
+    ) as server:
+        warehouse.load(server, slugs, api=api, workers=8)
+        before = len(server.requests)
+        summary = warehouse.load(server, slugs, api=api, workers=8)
+        assert len(server.requests) - before == summary.requests == 3 * 50 + 2
+        assert len(warehouse.ids("events")) == 150
+    assert sum(table.rows for table in summary.tables.values()) == 0
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_refused_project_is_skipped_and_all_else_is_loaded(
+    server: FakeServer, api: str, warehouse: Warehouse, status: int
+) -> None:
+    server.fail(status, on="/acme/backend/", times=99)
+    server.fail(status, on="project:backend", times=99)
+    summary = warehouse.load(server, api=api)
+    assert list(summary.skipped) == ["backend"]
+    assert str(status) in summary.skipped["backend"]
+    assert len(warehouse.ids("events")) == len(server.rows("events", "frontend"))
+    assert len(warehouse.ids("projects")) == 2
+
+
+def test_a_project_that_does_not_exist_is_skipped(
+    server: FakeServer, api: str, warehouse: Warehouse
+) -> None:
+    summary = warehouse.load(server, ["frontend", "nope"], api=api)
+    assert list(summary.skipped) == ["nope"]
+    assert len(warehouse.ids("issues")) == len(server.rows("issues", "frontend"))
+
+
+def test_a_skipped_project_gets_its_history_when_it_opens(
+    server: FakeServer, api: str, warehouse: Warehouse
+) -> None:
+    server.fail(403, on="/acme/backend/events/")
+    warehouse.load(server, api=api)
+    warehouse.load(server, api=api)
+    assert len(warehouse.ids("events")) == len(server.rows("events"))
+
+
+def test_a_refusal_on_a_later_page_fails_the_run(
+    server: FakeServer, api: str, warehouse: Warehouse
+) -> None:
+    server.fail(403, on="/acme/frontend/events/", times=9, after=1)
+    with pytest.raises(IncompleteLoad, match="403"):
+        warehouse.load(server, api=api)
+
+
+def test_one_event_id_in_two_projects_is_two_rows(
+    server: FakeServer, api: str, warehouse: Warehouse
+) -> None:
+    twin = server.rows("events", "frontend")[0]
+    other = server.rows("events", "backend")[0]
+    other["id"] = twin["id"]
+    warehouse.load(server, api=api)
+    warehouse.load(server, api=api, full_refresh=True)
+    sql = f"select project_id from analytics.events where id = '{twin['id']}'"
+    assert len(set(warehouse.rows(sql))) == len(warehouse.rows(sql)) == 2
+
+
+@pytest.mark.parametrize("slug", ["../x", "a/b", "ü", "a b", "%2e%2e", "a?b=c", "a#b"])
+def test_a_strange_slug_reaches_no_other_endpoint(
+    server: FakeServer, api: str, warehouse: Warehouse, slug: str
+) -> None:
+    summary = warehouse.load(server, ["frontend", slug], api=api)
+    assert list(summary.skipped) == [slug]
+    known = {"frontend", ""}
+    prefix = "/v1" if api == "v1" else "/api/0"
+    for request in server.requests:
+        parts = request.path.removeprefix(prefix).strip("/").split("/")
+        if parts[0] == "projects" and len(parts) > 2:
+            assert parts[1] == "acme"
+            assert parts[2] in known or "%" in parts[2]
+            assert parts[3:] in ([], ["events"], ["issues"])
+
+
+@pytest.mark.parametrize("api", ["v1", "sentry"])
+def test_secrets_of_a_project_never_reach_the_warehouse(
+    api: str, warehouse: Warehouse
+) -> None:
+    with small_server(api) as server:
+        for row in server.rows("project_detail") + server.rows("projects"):
+            row["newThing"] = {
+                "deep": [{"db_password": "demo-hidden", "tokenCount": 3}]
+            }
+            row["dsn"] = {"public": "https://k@host/1", "publicKey": "demo-open"}
+        warehouse.load(server, api=api)
+    for found in warehouse.rows("from analytics.project_detail"):
+        text = str(found)
+        for secret in ("demo-security-token", "demo-sentry-token", "demo-secret-key"):
+            assert secret not in text
+        assert "demo-hidden" not in text
+        assert "demo-open" in text
+        assert '"tokenCount":3' in text
+    masked = "select security_token, options->>'sentry:token', extra->>'$.newThing.deep[0].db_password' from analytics.project_detail"
+    assert set(warehouse.rows(masked)) == {(MASK, MASK, MASK)}
+    held = b"".join(p.read_bytes() for p in warehouse.folder.rglob("*") if p.is_file())
+    assert b"demo-security-token" not in held
+
+
+def test_a_row_dated_in_the_future_does_not_hide_those_to_come(
+    server: FakeServer, api: str, warehouse: Warehouse
+) -> None:
+    if api == "sentry":
+        pytest.skip("Sentry's spans end now")
+    odd = server.rows("events", "frontend")[3]
+    odd |= {
+        "dateCreated": "2099-01-01T00:00:00Z",
+        "dateReceived": "2099-01-01T00:00:00Z",
+    }
+    server.touch()
+    warehouse.load(server, api=api)
+    server.grow(events=10)
+    summary = warehouse.load(server, api=api)
+    assert summary.tables["events"].rows == 10
+    assert len(warehouse.ids("events")) == len(server.rows("events"))

@@ -1,0 +1,136 @@
+"""A run that is killed, at whatever moment, costs nothing but its time."""
+
+import random
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from analytics_pipeline import analytics_source, runner
+from analytics_pipeline.demo import DemoServer
+from analytics_pipeline.errors import PipelineLocked
+from analytics_pipeline.loading.locks import pipeline_lock
+from tests.assertions import assert_kept
+from tests.children import PROJECTS, fork, run
+from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
+
+STEPS = {"extract": 1.0, "normalize": 0.02, "load": 0.3}
+"""How much of a run each takes, roughly; the first may be the whole run."""
+
+
+@pytest.mark.parametrize("kills", [5, pytest.param(60, marks=pytest.mark.slow)])
+def test_a_killed_run_loses_and_doubles_nothing(elsewhere: Path, kills: int) -> None:
+    """The first kills hit the very first run, the others a warehouse that grows."""
+    dice = random.Random(f"{kills} kills")
+    with small_server(latency=0.01) as server:
+        first = elsewhere / "calm"
+        seconds = whole_run(server, first)
+        hit: Counter[str] = Counter()
+        warehouse = Warehouse(elsewhere)
+        for number in range(10 * kills):
+            if number % 6 == 0:
+                folder = elsewhere / f"warehouse-{number}"
+                folder.mkdir()
+                warehouse = Warehouse(folder)
+            process = fork(server, warehouse.folder)
+            # The steps differ much in length, and each is to be hit.
+            aim = dice.choice([*STEPS])
+            while step(warehouse) != aim and process.exitcode is None:
+                time.sleep(0.001)
+            process.join(dice.uniform(0, seconds * STEPS[aim]))
+            if process.exitcode is None:
+                process.kill()
+                process.join()
+                hit[step(warehouse)] += 1
+            whole_run(server, warehouse.folder)
+            assert_kept(warehouse, server)
+            if hit.total() == kills:
+                print(dict(hit))
+                break
+            server.grow(events=30, issues=2, releases=1)
+    assert hit.total() == kills
+    assert kills < 50 or hit.keys() == STEPS.keys()
+
+
+def step(warehouse: Warehouse) -> str:
+    """What the run was about, by what it left."""
+    folder = warehouse.folder / "pipelines" / runner.NAME
+    if any(folder.glob("load/normalized/*")):
+        return "load"
+    return "normalize" if any(folder.glob("normalize/extracted/*")) else "extract"
+
+
+def whole_run(server: DemoServer, folder: Path) -> float:
+    """Seconds that it takes."""
+    folder.mkdir(exist_ok=True)
+    started = time.perf_counter()
+    process = fork(server, folder)
+    process.join(120)
+    assert process.exitcode == 0, (folder / "said").read_text()
+    return time.perf_counter() - started
+
+
+def test_the_next_run_reads_again_what_a_killed_one_had_not_loaded(
+    warehouse: Warehouse,
+) -> None:
+    with small_server() as server:
+        warehouse.load(server)
+        server.grow(events=30, issues=2, releases=1)
+        source = analytics_source(server.url, TOKEN, ORGANIZATION, PROJECTS)
+        warehouse.pipeline().extract(source)
+        assert warehouse.pipeline().has_pending_data
+        summary = warehouse.load(server)
+        assert_kept(warehouse, server)
+        assert summary.tables["events"].rows == 30
+        assert not warehouse.pipeline().has_pending_data
+
+
+def test_a_half_written_schema_does_not_stop_the_next_runs(
+    warehouse: Warehouse,
+) -> None:
+    """dlt writes it to a file of such a name, and moves that over the old one."""
+    with small_server() as server:
+        warehouse.load(server)
+        left = Path(warehouse.pipeline().working_dir, "schemas", "94d3fff6341d56bf")
+        left.write_text("{")
+        server.grow(events=30)
+        warehouse.load(server)
+        assert_kept(warehouse, server)
+        assert not left.exists()
+
+
+def test_a_second_run_of_the_same_pipeline_says_so_and_stops(
+    warehouse: Warehouse,
+) -> None:
+    with small_server(latency=1.0) as server:
+        process = fork(server, warehouse.folder)
+        while not server.requests:
+            time.sleep(0.01)
+        code, said = run(server, warehouse.folder)
+        assert code == 1
+        assert said == (
+            f"error: process {process.pid} is running the pipeline"
+            f" 'analytics_pipeline' of {warehouse.folder / 'pipelines'} already; wait"
+            " until it has ended, or give this run a pipeline name of its own\n"
+        )
+        process.kill()
+        process.join()
+        whole_run(server, warehouse.folder)
+        assert_kept(warehouse, server)
+
+
+def test_pipelines_of_other_names_run_side_by_side(elsewhere: Path) -> None:
+    pipelines = [
+        runner.make_pipeline(name=name, pipelines_dir=str(elsewhere))
+        for name in ("one", "two", "one")
+    ]
+    with (
+        pipeline_lock(pipelines[0]),
+        pipeline_lock(pipelines[1]),
+        pytest.raises(PipelineLocked, match="'one'"),
+        pipeline_lock(pipelines[2]),
+    ):
+        pass
+    with pipeline_lock(pipelines[2]):
+        pass

@@ -1,0 +1,243 @@
+"""What the README shows happens as it shows it."""
+
+import inspect
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from configparser import ConfigParser
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from analytics_pipeline import analytics_source
+from analytics_pipeline.cli.main import parser
+from analytics_pipeline.client.endpoints import APIS
+from analytics_pipeline.tables.schema import TABLES
+from tests.assertions import assert_kept
+from tests.benchmarks.cases import cases
+from tests.children import ROOT
+from tests.conftest import TOKEN, Warehouse, small_server
+from tests.fake_server import FakeServer
+from tests.postgres import Postgres
+
+REPOSITORY = Path(__file__).parents[2]
+README = (REPOSITORY / "README.md").read_text("utf-8")
+BLOCKS: list[tuple[str, str]] = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
+
+
+def block(kind: str, holding: str) -> str:
+    """The only one of its kind that holds this."""
+    (found,) = [text for name, text in BLOCKS if name == kind and holding in text]
+    return found
+
+
+def table(header: str) -> list[list[str]]:
+    """The cells of the table with this header, the header left out."""
+    rows = README.split(header, 1)[1].split("\n\n", 1)[0].splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def shell(commands: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """As a user types them, `python` being the one that runs the tests."""
+    folder = Path(sys.executable).parent
+    return subprocess.run(
+        ["bash", "-ec", commands],
+        env={
+            **os.environ,
+            "PATH": f"{folder}:{os.environ['PATH']}",
+            "PYTHONPATH": ROOT,
+            **variables,
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def script(
+    code: str, server: FakeServer, **variables: str
+) -> "subprocess.CompletedProcess[str]":
+    """Python as a user writes it, its settings in the environment."""
+    return shell(
+        f"python -W error -c {shlex.quote(code)}",
+        BASE_URL=server.url,
+        ORGANIZATION="acme",
+        AUTH_TOKEN=TOKEN,
+        **variables,
+    )
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with small_server() as server:
+        yield server
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_the_first_command_prints_what_is_shown() -> None:
+    install, demo = block("sh", "demo").strip().split(" && ")
+    assert install == "pip install ."
+    done = shell(demo)
+    assert done.returncode == 0, done.stderr
+    for line in block("", "rows (requests)").splitlines():
+        # How many issues the new events belong to is up to chance.
+        pattern = re.escape(line).replace("33", r"\d\d")
+        assert re.search(f"^{pattern}$", done.stderr, re.MULTILINE), line
+
+
+def test_the_commands_for_a_server_load_from_it(
+    server: FakeServer, warehouse: Warehouse
+) -> None:
+    commands = block("sh", "export AUTH_TOKEN")
+    commands = commands.replace("AUTH_TOKEN=…", f"AUTH_TOKEN={TOKEN}")
+    commands = commands.replace("https://errors.example.com", server.url)
+    done = shell(commands)
+    assert done.returncode == 0, done.stderr
+    assert "All is well" in done.stderr
+    assert_kept(warehouse, server)
+
+
+def test_the_python_code_loads_and_prints_issues(
+    server: FakeServer, warehouse: Warehouse
+) -> None:
+    done = script(block("python", "dlt.pipeline("), server)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("', ") >= len(server.rows("issues"))
+    assert_kept(warehouse, server, "issues", "projects")
+
+
+def test_a_filter_on_rows_keeps_only_some(
+    server: FakeServer, warehouse: Warehouse
+) -> None:
+    code = "import dlt\nfrom analytics_pipeline import analytics_source\n"
+    code += block("python", "dlt.pipeline(").split("pipeline.run")[0]
+    done = script(code + block("python", "add_map"), server)
+    assert done.returncode == 0, done.stderr
+    platforms = warehouse.rows("select distinct platform from analytics.events")
+    assert platforms == [("python",)]
+
+
+def test_the_query_for_plain_files_finds_the_newest_rows(server: FakeServer) -> None:
+    words = ["--base-url", server.url, "--organization", "acme"]
+    words += ["--project", "frontend", "--resource", "issues"]
+    words += ["--destination", "filesystem", "--progress", "off"]
+    for _ in range(2):
+        done = shell(
+            "python -m analytics_pipeline " + shlex.join(words),
+            AUTH_TOKEN=TOKEN,
+            DESTINATION__FILESYSTEM__BUCKET_URL="lake",
+        )
+        assert done.returncode == 0, done.stderr
+        server.grow(events=20)
+    found = duckdb.sql(block("sql", "parquet")).fetchall()
+    assert len(found) == len(server.rows("issues", "frontend"))
+
+
+def test_the_tables_are_those_of_the_source() -> None:
+    rows = table("| table | one row is | key | new by |")
+    assert {row[0].strip("`") for row in rows} == {*TABLES}
+    for name, _, key, new in rows:
+        held = TABLES[name.strip("`")]
+        assert re.findall("`(.*?)`", key) == held.primary_key
+        endpoint = APIS["v1"].endpoints[held.name]
+        new_by = held.names[endpoint.replication_key]
+        expected = [] if endpoint.full_scan else [new_by]
+        assert re.findall("`(.*?)`", new)[:1] == expected
+
+
+def test_the_settings_are_those_of_the_source() -> None:
+    named = {
+        name
+        for names, _ in table("| name | |")
+        for name in re.findall("`(.*?)`", names)
+    }
+    signature = inspect.signature(analytics_source).parameters
+    assert named == {*signature}
+    assert signature["lookback"].default == 3600
+    assert "; 3600 |" in README
+    assert signature["workers"].default == 4
+    assert "at a time; 4 |" in README
+
+
+def test_every_option_and_extra_that_is_named_exists() -> None:
+    known = parser()._option_string_actions
+    text = README.split("## Development")[0]
+    assert {*re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)} <= {*known}
+    config = ConfigParser(interpolation=None)
+    config.read(REPOSITORY / "setup.cfg")
+    extras = {
+        word for e in re.findall(r"'\.\[(.*?)\]'", README) for word in e.split(",")
+    }
+    assert extras <= {*config["options.extras_require"]}
+
+
+def test_the_test_command_is_what_is_run_for_every_change() -> None:
+    install, tests = block("sh", "pytest").strip().split(" && ")
+    assert install == "pip install '.[test]'"
+    assert tests in (REPOSITORY / ".ci/run").read_text().splitlines()
+
+
+def test_every_file_that_is_linked_is_there() -> None:
+    links = [link for link in re.findall(r"\]\((.*?)\)", README) if ":" not in link]
+    assert links
+    for link in links:
+        assert (REPOSITORY / link.partition("#")[0]).exists(), link
+
+
+def test_the_figures_are_those_that_the_benchmarks_measure() -> None:
+    rows = table("| what | ours | other | ratio | to reach | ok |")
+    assert [row[0] for row in rows] == [
+        figure.what for case in cases(1) for figure in case.figures
+    ]
+
+
+def test_duckdb_is_given_less_memory(elsewhere: Path, server: FakeServer) -> None:
+    (elsewhere / ".dlt").mkdir()
+    (elsewhere / ".dlt/secrets.toml").write_text(block("toml", "memory_limit"))
+    code = (
+        block("python", "dlt.pipeline(")
+        + """
+with pipeline.sql_client() as client:
+    print(client.execute_sql("select current_setting('memory_limit')"))
+"""
+    )
+    done = script(code, server)
+    assert done.returncode == 0, done.stderr
+    assert "286.1 MiB" in done.stdout
+
+
+UNITS = {"s": 1, "min": 60, "h": 3600, "days": 86_400, "years": 365 * 86_400}
+ONE_TOKEN, SELF_HOSTED, ONE_PROCESS = 100, 4 / 0.05 * 100, 30_000
+"""Events a second."""
+
+
+@pytest.mark.parametrize("row", table("| events | sentry.io, one token |"))
+def test_the_arithmetic_of_scale(row: list[str]) -> None:
+    events = 10 ** "⁰¹²³⁴⁵⁶⁷⁸⁹".index(row[0].removeprefix("10"))
+    rates = [ONE_TOKEN, ONE_TOKEN / 10, 20 * ONE_TOKEN, SELF_HOSTED, ONE_PROCESS]
+    for text, rate in zip(row[1:], rates, strict=True):
+        number, unit = text.split()
+        assert float(number) * UNITS[unit] == pytest.approx(events / rate, rel=0.05)
+
+
+def test_the_partitions_are_loaded(postgres: Postgres) -> None:
+    since = datetime.now(UTC).date() - timedelta(days=3)
+    with small_server("sentry", events=300) as server:
+        code = block("python", "partitions").replace("2026-01-01", f"{since}")
+        uri = {"DESTINATION__POSTGRES__CREDENTIALS": postgres.uri}
+        done = script(code, server, **uri)
+        assert done.returncode == 0, done.stderr
+        midnight = f"{datetime.now(UTC):%Y-%m-%d}"
+        days = {
+            row["id"]
+            for row in server.rows("events")
+            if f"{since}" <= row["dateCreated"] < midnight
+        }
+    assert days
+    assert {key for (key,) in postgres.query("select id from analytics.events")} == days

@@ -1,0 +1,287 @@
+"""The report: a page that says what the warehouse holds, and runs nothing."""
+
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from html import escape, unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import dlt
+import pytest
+
+from analytics_pipeline import analytics_source, runner
+from analytics_pipeline.cli.main import main
+from analytics_pipeline.demo import DemoServer
+from analytics_pipeline.report import page
+from analytics_pipeline.report.facts import gather
+from tests import pictures
+from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
+from tests.postgres import Postgres
+
+Output = pytest.CaptureFixture[str]
+
+WORST = "The 10 issues with the most events"
+SCRIPT = "<script>alert(1); document.documentElement.lang = 'ran'</script>"
+IMAGE = "<img src=x onerror=\"document.documentElement.lang = 'ran'\">"
+
+
+def table(html: str, title: str) -> list[list[str]]:
+    """The text of the table below this heading, the header first."""
+    section = html.split(f"<h2>{title}</h2>")[1].split("</section>")[0]
+    return [
+        [
+            " ".join(unescape(re.sub("<[^>]*>", " ", cell)).split())
+            for cell in re.findall("<t[dh][^>]*>(.*?)</t[dh]>", row)
+        ]
+        for row in re.findall("<tr>(.*?)</tr>", section)
+    ]
+
+
+class Elements(HTMLParser):
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_the_page_counts_what_was_loaded(
+    server: DemoServer, api: str, warehouse: Warehouse
+) -> None:
+    warehouse.load(server, api=api)
+    html = page(warehouse.pipeline())
+    rows = {name: row for name, *row in table(html, "Tables")[1:]}
+    for name in ("events", "issues", "projects", "releases", "project_detail"):
+        assert rows[name][0] == str(len(server.rows(name)))
+    header, *numbers = table(html, "Events by level, and releases")
+    levels = warehouse.rows(
+        "select coalesce(i.level, 'other'), count(*) from analytics.events e"
+        " left join analytics.issues i on i.id = e.group_id group by 1"
+    )
+    shown = {
+        level: sum(int(row[place]) for row in numbers)
+        for place, level in enumerate(header)
+        if place
+    }
+    assert shown == dict(levels)
+    worst = warehouse.rows(
+        "select title || ' ' || short_id, level, status, count::varchar"
+        " from analytics.issues order by count desc, id limit 10"
+    )
+    assert [tuple(row[:4]) for row in table(html, WORST)[1:]] == worst
+    newest = max(server.rows("releases"), key=lambda row: row["dateReleased"] or "")
+    assert newest["version"] in [row[0] for row in table(html, "Newest releases")]
+
+
+def test_issues_are_counted_by_status_and_age(warehouse: Warehouse) -> None:
+    with small_server(issues=30) as server:
+        warehouse.load(server)
+    facts = gather(warehouse.pipeline().dataset(), datetime.now(UTC))
+    assert {status: sum(ages) for status, ages in facts.ages.items()} == {
+        "unresolved": 16,
+        "resolved": 7,
+        "ignored": 7,
+    }
+    # One every two days; the newest is of two days and two hours ago.
+    ages = [sum(counts) for counts in zip(*facts.ages.values(), strict=True)]
+    assert ages == [0, 3, 11, 16, 0]
+
+
+def test_few_days_are_shown_by_the_hour(warehouse: Warehouse) -> None:
+    since = datetime.now(UTC) - timedelta(days=2)
+    with small_server(events=600) as server:
+        warehouse.load(server, since=since)
+    html = page(warehouse.pipeline())
+    _, *numbers = table(html, "Events by level, and releases")
+    assert 24 < len(numbers) <= 48
+    assert all(row[0].endswith(":00") for row in numbers)
+    total = sum(int(count) for row in numbers for count in row[1:])
+    assert total == len(warehouse.ids("events"))
+
+
+def test_rows_of_the_future_do_not_stretch_the_chart(warehouse: Warehouse) -> None:
+    with small_server() as server:
+        event, release = server.rows("events")[0], server.rows("releases")[0]
+        event["dateCreated"] = release["dateReleased"] = "2999-01-01T00:00:00Z"
+        server.touch()
+        warehouse.load(server)
+    facts = gather(warehouse.pipeline().dataset(), datetime.now(UTC))
+    assert len(facts.starts) <= 31
+    assert sum(map(sum, facts.events.values())) == 59
+    assert release["version"] not in [row[0] for row in facts.releases]
+
+
+@pytest.mark.parametrize("tables", [["events"], ["issues"], ["releases"]])
+def test_a_table_that_is_not_loaded_is_named(
+    tables: list[str], warehouse: Warehouse
+) -> None:
+    with small_server() as server:
+        warehouse.load(server, tables=tables)
+    html = page(warehouse.pipeline())
+    absent = [row[0] for row in table(html, "Tables") if row[-1] == "not loaded"]
+    assert len(absent) == 4
+    assert not {*absent} & {*tables}
+    assert ("No issues are loaded" in html) == (tables != ["issues"])
+    assert ("No events are loaded" in html) == (tables != ["events"])
+
+
+def report(*words: str) -> int:
+    return main(["report", "--pipelines-dir", "pipelines", *words])
+
+
+def test_an_empty_warehouse_gives_a_page_that_says_so(
+    elsewhere: Path, capsys: Output
+) -> None:
+    assert report() == 0
+    assert "wrote analytics_report.html" in capsys.readouterr().err
+    html = (elsewhere / "analytics_report.html").read_text("utf-8")
+    assert "Nothing is loaded yet" in html
+    assert "python -m analytics_pipeline run" in html
+
+
+def test_tables_without_rows_give_a_page_that_says_so(
+    warehouse: Warehouse, elsewhere: Path
+) -> None:
+    with small_server() as server:
+        warehouse.load(server, tables=["events"])
+    warehouse.rows("delete from analytics.events")
+    assert report("--output", "page.html") == 0
+    assert "Nothing is loaded yet" in (elsewhere / "page.html").read_text("utf-8")
+
+
+def test_tables_that_are_gone_give_a_page_that_says_so(warehouse: Warehouse) -> None:
+    with small_server() as server:
+        warehouse.load(server)
+    warehouse.rows("drop schema analytics cascade")
+    assert "Nothing is loaded yet" in page(warehouse.pipeline())
+
+
+def test_a_missing_extra_is_told_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, elsewhere: Path, capsys: Output
+) -> None:
+    for name in [name for name in sys.modules if "analytics_pipeline.report" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert report() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "pip install matplotlib" in line
+    assert not (elsewhere / "analytics_report.html").exists()
+
+
+def test_a_file_that_cannot_be_written_ends_with_exit_code_2(capsys: Output) -> None:
+    assert report("--output", "nowhere/page.html") == 2
+    assert "nowhere/page.html" in capsys.readouterr().err
+
+
+def test_postgres_gives_the_same_facts(
+    warehouse: Warehouse, postgres: Postgres
+) -> None:
+    now = datetime.now(UTC)
+    with small_server() as server:
+        warehouse.load(server)
+        other = runner.make_pipeline(
+            dlt.destinations.postgres(postgres.uri),
+            name="other",
+            pipelines_dir="others",
+        )
+        projects = ["frontend", "backend"]
+        runner.load(other, analytics_source(server.url, TOKEN, ORGANIZATION, projects))
+        there = gather(other.dataset(), now)
+    here = gather(warehouse.pipeline().dataset(), now)
+    here.loaded = there.loaded = None
+    assert here == there
+
+
+@pytest.fixture
+def hostile(warehouse: Warehouse) -> str:
+    """The page of a server that sends markup wherever it can."""
+    with small_server() as server:
+        server.rows("issues")[0] |= {
+            "title": SCRIPT,
+            "shortId": IMAGE,
+            "level": IMAGE,
+            "status": IMAGE,
+            "count": "9999",
+            "permalink": "javascript:alert(2)",
+        }
+        server.rows("issues")[1] |= {
+            "count": "9998",
+            "permalink": "HTTPS://x.test/\"><script>alert(3)</script>?a=1&b='",
+        }
+        names = [IMAGE, "$\\frac{1}{0}$", "🐘 \u202e漢\ufffd"]
+        for release, name in zip(server.rows("releases")[:3], names, strict=True):
+            release |= {"version": name, "shortVersion": name}
+        server.rows("releases")[3] |= {"version": None, "shortVersion": None}
+        warehouse.load(server)
+    return page(warehouse.pipeline())
+
+
+def test_text_from_the_server_is_escaped(hostile: str) -> None:
+    assert escape(SCRIPT) in hostile
+    assert SCRIPT not in hostile
+    assert IMAGE not in hostile
+    elements = Elements(hostile).found
+    assert not {"script", "img", "iframe", "object"} & {tag for tag, _ in elements}
+    assert not [name for _, attrs in elements for name in attrs if name[:2] == "on"]
+    links = [attrs["href"] for tag, attrs in elements if tag == "a"]
+    assert links[0] == "HTTPS://x.test/\"><script>alert(3)</script>?a=1&b='"
+    assert len(links) == 9
+    assert "javascript:" not in hostile
+
+
+def test_the_page_loads_nothing(warehouse: Warehouse) -> None:
+    with small_server() as server:
+        warehouse.load(server)
+    html = page(warehouse.pipeline())
+    links = {row[0] for row in warehouse.rows("select permalink from analytics.issues")}
+    for tag, attrs in Elements(html).found:
+        assert "src" not in attrs
+        for name in ("href", "xlink:href"):
+            if target := attrs.get(name):
+                inside = target.startswith(("#", "data:,"))
+                assert inside or (tag == "a" and target in links)
+    assert set(re.findall(r"url\((.)", html)) <= {"#"}
+    assert "@import" not in html
+    ids = re.findall(' id="(.*?)"', html)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:href="#|url\(#)(.*?)[")]', html)) <= set(ids)
+    assert len(html) < 200_000
+
+
+def browse(html: str, folder: Path) -> tuple[str, str]:
+    """What a browser makes of the page: its elements, and what it complains about."""
+    path = folder / "browsed.html"
+    path.write_text(html, "utf-8")
+    done = pictures.chromium(path, "--enable-logging=stderr", "--dump-dom")
+    return done.stdout, "\n".join(re.findall(".*CONSOLE.*", done.stderr))
+
+
+in_chromium = pytest.mark.skipif(
+    pictures.CHROMIUM is None, reason="no Chromium is installed"
+)
+
+
+@in_chromium
+def test_a_browser_shows_markup_as_text_and_runs_nothing(
+    hostile: str, elsewhere: Path
+) -> None:
+    # It would show, if the page ran scripts or said something on the console.
+    elements, complaints = browse(f"<script>console.log(1)</script>{IMAGE}", elsewhere)
+    assert '<html lang="ran">' in elements
+    assert complaints
+    elements, complaints = browse(hostile, elsewhere)
+    assert '<html lang="en">' in elements
+    assert escape(SCRIPT, quote=False) in elements
+    assert "<script" not in elements
+    assert complaints == ""
+
+
+@in_chromium
+def test_the_picture_of_the_readme_can_be_made_anew(elsewhere: Path) -> None:
+    target = elsewhere / "report.png"
+    pictures.picture(pictures.report(elsewhere), target)
+    assert pictures.size(target) == pictures.size(pictures.REPORT)
+    assert target.stat().st_size > 30_000

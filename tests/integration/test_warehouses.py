@@ -1,0 +1,418 @@
+"""Every warehouse holds, after two loads, the rows and types that DuckDB holds."""
+
+import json
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dlt
+import pyarrow.compute as pc
+import pytest
+
+from analytics_pipeline import analytics_source, runner
+from analytics_pipeline.cli.main import main
+from analytics_pipeline.demo import Response
+from analytics_pipeline.errors import ConfigurationError
+from analytics_pipeline.runner import Summary
+from analytics_pipeline.tables import values
+from analytics_pipeline.tables.schema import READ_AT, TABLES
+from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
+from tests.fake_server import FakeServer
+from tests.postgres import Postgres
+
+PROJECTS = ["frontend", "backend"]
+Rows = dict[str, list[dict[str, Any]]]
+Types = dict[str, dict[str, str]]
+
+
+class Other:
+    """A warehouse beside DuckDB, loaded from the same server by its own pipeline."""
+
+    def __init__(
+        self, folder: Path, destination: Any, table_format: str | None = None
+    ) -> None:
+        self.table_format = table_format
+        self.pipeline = runner.make_pipeline(
+            destination, name="other", pipelines_dir=str(folder / "others")
+        )
+
+    def load(self, server: FakeServer, api: str = "v1", **settings: Any) -> Summary:
+        source = analytics_source(
+            server.url, TOKEN, ORGANIZATION, PROJECTS, api, **settings
+        )
+        return runner.load(self.pipeline, source, table_format=self.table_format)
+
+
+def load_twice(
+    server: FakeServer, other: Other, warehouse: Warehouse, api: str = "v1"
+) -> Summary:
+    """Growth, a changed issue and a renamed project in between; gives the second."""
+    warehouse.load(server, api=api)
+    other.load(server, api)
+    server.grow(events=25, issues=3, releases=1)
+    later = datetime.now(UTC) - timedelta(minutes=5)
+    server.rows("issues", "frontend")[-1] |= {
+        "status": "resolved",
+        "lastSeen": later.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+    }
+    server.rows("projects")[0]["name"] = "Renamed"
+    server.touch()
+    warehouse.load(server, api=api)
+    return other.load(server, api)
+
+
+def comparable(rows: Rows) -> Rows:
+    """In the order of their keys, JSON parsed."""
+    found: Rows = {}
+    for name, table in TABLES.items():
+        nested = [table.names[f] for f, kind in table.types.items() if kind == "json"]
+        for row in rows[name]:
+            for column in [*nested, "extra"]:
+                if row[column] is not None:
+                    row[column] = values.loads(row[column].encode())[0]
+        found[name] = sorted(
+            rows[name], key=lambda row: [row[key] for key in table.primary_key]
+        )
+    return found
+
+
+def queried(fetch: Callable[[str], list[tuple[Any, ...]]]) -> tuple[Rows, Types]:
+    """All rows, and what the information schema says of the columns."""
+    rows: Rows = {}
+    types: Types = {}
+    for name in TABLES:
+        columns = fetch(
+            "select column_name, data_type, is_nullable"
+            " from information_schema.columns"
+            f" where table_schema = 'analytics' and table_name = '{name}'"
+        )
+        types[name] = {column: f"{kind} {null}" for column, kind, null in columns}
+        names = ", ".join(
+            f'"{column}"' + "::text" * kind.startswith("json")
+            for column, kind in ((c[0], c[1].lower()) for c in columns)
+        )
+        rows[name] = [
+            dict(zip(types[name], row, strict=True))
+            for row in fetch(f"select {names} from analytics.{name}")
+        ]
+    return comparable(rows), types
+
+
+def assert_same(found: tuple[Rows, Types], expected: tuple[Rows, Types]) -> None:
+    """Column by column, so that a difference can be read."""
+    assert found[1] == expected[1]
+    for name, rows in expected[0].items():
+        assert len(found[0][name]) == len(rows), name
+        for column in rows[0].keys() - {READ_AT}:  # two loads, at two times
+            ours, theirs = (
+                [row[column] for row in t[name]] for t in (expected[0], found[0])
+            )
+            with values.deep_recursion():
+                different = [i for i, v in enumerate(ours) if v != theirs[i]]
+            assert not different, (
+                name,
+                column,
+                [str((ours[i], theirs[i]))[:200] for i in different],
+            )
+
+
+def in_words(types: Types, words: dict[str, str]) -> Types:
+    """DuckDB's types in the words of another warehouse."""
+    return {
+        name: {
+            column: words[kind.rpartition(" ")[0]] + " " + kind.rpartition(" ")[2]
+            for column, kind in columns.items()
+        }
+        for name, columns in types.items()
+    }
+
+
+POSTGRES_WORDS = {
+    "VARCHAR": "character varying",
+    "BIGINT": "bigint",
+    "DOUBLE": "double precision",
+    "BOOLEAN": "boolean",
+    "TIMESTAMP WITH TIME ZONE": "timestamp with time zone",
+    "JSON": "jsonb",
+}
+
+
+@pytest.fixture
+def other(postgres: Postgres, elsewhere: Path) -> Other:
+    return Other(elsewhere, dlt.destinations.postgres(postgres.uri))
+
+
+def in_postgres(other: Other) -> tuple[Rows, Types]:
+    with other.pipeline.sql_client() as client:
+        return queried(
+            lambda sql: [tuple(row) for row in client.execute_sql(sql) or ()]
+        )
+
+
+@pytest.mark.parametrize("api", ["v1", "sentry"])
+def test_postgres(
+    server: FakeServer, api: str, warehouse: Warehouse, other: Other
+) -> None:
+    load_twice(server, other, warehouse, api)
+    rows, types = queried(warehouse.rows)
+    assert_same(in_postgres(other), (rows, in_words(types, POSTGRES_WORDS)))
+    assert "resolved" in {row["status"] for row in rows["issues"]}
+
+
+def test_postgres_takes_what_servers_send(warehouse: Warehouse, other: Other) -> None:
+    deep: Any = "bottom"
+    for _ in range(1000):
+        deep = [deep]
+    odd = "'; -- \\' \\n %s {} $$ \t\r\n),\n('\"\x00\x7f\u2028\ud800🐘"
+    changes: list[dict[str, Any]] = [
+        {"title": odd, "context": {"deep": deep, odd: odd}, "message": ""},
+        {"dateReceived": "9999-12-31T23:59:59Z", "context": [2**64, -(10**40), 0.1]},
+        {"dateReceived": "1969-07-20T20:17:40.123456Z", "size": 2**63 - 1},
+        {"dateReceived": "0001-01-01T00:00:00Z", "culprit": "x" * 100_000},
+    ]
+
+    def spoil(handler: Any, response: Response) -> Response:
+        body = json.loads(response.body)
+        for row, change in zip(body["data"], changes, strict=False):
+            row |= change
+        with values.deep_recursion():
+            return Response(200, response.headers, json.dumps(body).encode())
+
+    with small_server() as server:
+        server.fail(spoil, on="/frontend/events/", times=1)
+        warehouse.load(server)
+        server.fail(spoil, on="/frontend/events/", times=1)
+        other.load(server)
+    rows, types = queried(warehouse.rows)
+    assert_same(in_postgres(other), (rows, in_words(types, POSTGRES_WORDS)))
+    assert [2**64, -(10**40), 0.1] in [row["context"] for row in rows["events"]]
+    clean = re.sub("[\0\ud800]", "\N{REPLACEMENT CHARACTER}", odd)
+    assert clean in {row["title"] for row in rows["events"]}
+
+
+def test_rows_that_a_map_gives_come_to_postgres_as_without_it(
+    postgres: Postgres, elsewhere: Path
+) -> None:
+    """In SQL as well: as CSV files, empty text would become NULL."""
+    whole = Other(elsewhere, dlt.destinations.postgres(postgres.uri))
+    with small_server() as server:
+        server.rows("events")[0] |= {"message": "", "platform": "python"}
+        source = analytics_source(server.url, TOKEN, ORGANIZATION, PROJECTS)
+        source.events.add_map(
+            lambda table: table.filter(pc.field("platform") == "python")
+        )
+        runner.load(whole.pipeline, source, ["events"])
+        wanted = [r["id"] for r in server.rows("events") if r["platform"] == "python"]
+    found = postgres.query("select id, message = '' from analytics.events")
+    assert sorted(id for id, _ in found) == sorted(wanted)
+    assert [is_empty for _, is_empty in found].count(True) == 1
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "postgres"])
+def test_the_strategy_upsert_takes_a_row_that_comes_twice_in_a_load(
+    kind: str, elsewhere: Path, request: pytest.FixtureRequest
+) -> None:
+    destination: Any = dlt.destinations.duckdb(str(elsewhere / "other.duckdb"))
+    if kind == "postgres":
+        postgres: Postgres = request.getfixturevalue("postgres")
+        destination = dlt.destinations.postgres(postgres.uri)
+    other = Other(elsewhere, destination)
+    with small_server() as server:
+
+        def move(handler: Any, response: Any) -> Any:
+            server.grow(events=3)
+            return response
+
+        for _ in range(2):
+            server.fail(move, on="/events/", times=2)
+            source = analytics_source(server.url, TOKEN, ORGANIZATION, PROJECTS)
+            source.events.apply_hints(
+                write_disposition={"disposition": "merge", "strategy": "upsert"}
+            )
+            runner.load(other.pipeline, source, ["events"])
+        other.load(server)
+        expected = sorted(row["id"] for row in server.rows("events"))
+    with other.pipeline.sql_client() as client:
+        found = client.execute_sql("select id from events")
+    assert sorted(row[0] for row in found or ()) == expected
+
+
+def in_files(warehouse: Warehouse, sql: str) -> tuple[Rows, Types]:
+    """What a query finds in the files of each table."""
+    import duckdb
+
+    rows: Rows = {}
+    types: Types = {}
+    for name, table in TABLES.items():
+        key = ", ".join(table.primary_key)
+        found = duckdb.sql(sql.format(table=name, key=key))
+        types[name] = dict(zip(found.columns, map(str, found.types), strict=True))
+        rows[name] = [
+            dict(zip(found.columns, row, strict=True)) for row in found.fetchall()
+        ]
+    return comparable(rows), types
+
+
+def without_nullability(types: Types) -> Types:
+    return {
+        name: {
+            # Files know no JSON; it is the same text.
+            column: kind.rpartition(" ")[0].replace("JSON", "VARCHAR")
+            for column, kind in columns.items()
+        }
+        for name, columns in types.items()
+    }
+
+
+NEWEST = """
+    select *
+    from 'lake/analytics/{table}/*.parquet'
+    qualify row_number() over (partition by {key} order by read_at desc) = 1
+"""
+
+
+def test_parquet_files_hold_every_version_and_a_query_finds_the_newest(
+    warehouse: Warehouse, elsewhere: Path
+) -> None:
+    lake = Other(elsewhere, dlt.destinations.filesystem("lake"))
+    with small_server() as server:
+        first = {name: len(server.rows(name)) for name in TABLES}
+        second = load_twice(server, lake, warehouse)
+    assert second.appended == {*TABLES}
+    rows, types = queried(warehouse.rows)
+    assert_same(in_files(warehouse, NEWEST), (rows, without_nullability(types)))
+    every = in_files(warehouse, "from 'lake/analytics/{table}/*.parquet'")[0]
+    for name, table in second.tables.items():
+        read = first[name] + table.rows + table.reread
+        assert len(every[name]) == read >= len(rows[name])
+    assert len(every["issues"]) > len(rows["issues"])
+
+
+def test_files_that_keep_old_versions_are_told_of_once(
+    elsewhere: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("AUTH_TOKEN", TOKEN)
+    monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", "lake")
+    with small_server() as server:
+        options = ["--base-url", server.url, "--organization", ORGANIZATION]
+        options += ["--project", "frontend", "--destination", "filesystem"]
+        assert main([*options, "--progress", "off", "--resource", "issues"]) == 0
+    assert capfd.readouterr().err.count("replace") == 2  # in one sentence
+    assert list(elsewhere.glob("lake/analytics/issues/*.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("destination", "words"),
+    [("duckdb", "is not for duckdb"), ("filesystem", r"pip install '\.\[deltalake\]'")],
+)
+def test_a_table_format_that_cannot_be_is_refused_before_anything_is_asked(
+    destination: str, words: str, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "deltalake", None)
+    monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", "lake")
+    other = Other(elsewhere, destination, "delta")
+    with (
+        small_server("sentry") as server,
+        pytest.raises(ConfigurationError, match=words),
+    ):
+        other.load(server, "sentry")
+    assert not server.requests
+
+
+@pytest.fixture(params=["delta", "iceberg"])
+def lake(request: pytest.FixtureRequest, elsewhere: Path) -> Other:
+    name: str = request.param
+    module, extra = {
+        "delta": ("deltalake", "deltalake"),
+        "iceberg": ("pyiceberg", "iceberg"),
+    }[name]
+    pytest.importorskip(module, reason=f"140 MB more: pip install '.[{extra}]'")
+    return Other(elsewhere, dlt.destinations.filesystem("lake"), name)
+
+
+def in_lake(other: Other) -> tuple[Rows, Types]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pyiceberg about itself
+        if other.table_format == "delta":
+            from dlt.common.libs.deltalake import get_delta_tables
+
+            tables = get_delta_tables(other.pipeline)
+            arrow = {name: tables[name].to_pyarrow_table() for name in TABLES}
+        else:
+            from dlt.common.libs.pyiceberg import get_iceberg_tables
+
+            found = get_iceberg_tables(other.pipeline)
+            arrow = {name: found[name].scan().to_arrow() for name in TABLES}
+    types = {
+        name: {field.name: LAKE_WORDS[str(field.type)] for field in table.schema}
+        for name, table in arrow.items()
+    }
+    return comparable({name: t.to_pylist() for name, t in arrow.items()}), types
+
+
+LAKE_WORDS = {
+    "string": "VARCHAR",
+    "large_string": "VARCHAR",
+    "int64": "BIGINT",
+    "double": "DOUBLE",
+    "bool": "BOOLEAN",
+    "timestamp[us, tz=UTC]": "TIMESTAMP WITH TIME ZONE",
+}
+
+
+def test_lakes(lake: Other, warehouse: Warehouse) -> None:
+    with small_server() as server:
+        second = load_twice(server, lake, warehouse)
+    assert not second.appended
+    rows, types = queried(warehouse.rows)
+    assert_same(in_lake(lake), (rows, without_nullability(types)))
+
+
+def test_a_row_that_moves_between_pages_comes_to_a_lake_once(lake: Other) -> None:
+    with small_server() as server:
+
+        def move(handler: Any, response: Any) -> Any:
+            server.grow(events=3, issues=3)
+            return response
+
+        for _ in range(2):
+            server.fail(move, on="/frontend/", times=4)
+            lake.load(server, full_refresh=True)
+        lake.load(server)
+        rows, _ = in_lake(lake)
+        for name in ("events", "issues"):
+            ids = [row["id"] for row in rows[name]]
+            assert sorted(ids) == sorted(row["id"] for row in server.rows(name))
+
+
+UNTRIED = ["bigquery", "clickhouse", "databricks", "motherduck", "snowflake"]
+
+
+@pytest.mark.parametrize("name", UNTRIED)
+def test_what_cannot_be_tried_gets_files_that_dlt_has_types_for(
+    name: str, elsewhere: Path
+) -> None:
+    """Up to the load itself, which asks for an account."""
+    pipeline = Other(elsewhere, name).pipeline
+    with small_server() as server:
+        source = analytics_source(server.url, TOKEN, ORGANIZATION, PROJECTS)
+        pipeline.extract(source)
+        pipeline.normalize()
+    (package,) = pipeline.list_normalized_load_packages()
+    jobs = pipeline.get_load_package_info(package).jobs["new_jobs"]
+    formats = {job.job_file_info.table_name: job for job in jobs}
+    capabilities = pipeline.destination.capabilities()
+    mapper = capabilities.get_type_mapper()
+    for table in TABLES:
+        schema = pipeline.default_schema.tables[table]
+        prepared: Any = {**schema, "x-insert-api": "copy_into"}
+        file_format: Any = formats[table].job_file_info.file_format
+        assert file_format == "parquet"
+        for column in schema["columns"].values():
+            mapper.ensure_supported_type(column, prepared, file_format)

@@ -1,0 +1,107 @@
+"""An API whose lists are just what a test says, in the order that it gives.
+
+Unlike the demo server it sorts nothing, and knows nothing of how the package reads.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler
+from typing import Any, Self
+
+from analytics_pipeline.demo.http import HttpServer, Request, Response
+
+Row = dict[str, Any]
+LINK = '<http://x/>; rel="next"; results="{more}"; cursor="{cursor}"'
+NOW = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
+
+
+def ago(minutes: float) -> str:
+    """Return ISO text of a time so long before `NOW`."""
+    return (NOW - timedelta(minutes=minutes)).isoformat()
+
+
+def event(number: int, minutes: float, **fields: Any) -> Row:
+    """Return an event of so many minutes ago."""
+    return {
+        "id": f"e{number}",
+        "projectID": "1",
+        "dateCreated": ago(minutes),
+        "title": f"event {number}",
+    } | fields
+
+
+def newest_first(count: int, every: float = 90, start: int = 0) -> list[Row]:
+    """Return events, one in so many minutes, the newest first."""
+    return [event(start + n, n * every) for n in range(count)]
+
+
+class ListServer:
+    """Serves v1 lists below `/v1`, or below a further path prefix.
+
+    `lists` maps (organization, project, table) to rows, with "" as the project of lists
+    of an organization, and ("", "", "projects") for all projects. What is not there is
+    an empty list.
+    """
+
+    def __init__(self, page_size: int = 20, prefix: str = "", link: str = LINK) -> None:
+        self.lists: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+        self.requests: list[Request] = []
+        self.page_size = page_size
+        self.link = link
+        """Of the header; empty: there is none."""
+        self.date: datetime | None = None
+        """What the `Date` header says; None: the time that it is."""
+        self.before: Callable[[Request], object] = lambda request: None
+        """Called with each request before it is answered."""
+        self.refused: dict[str, int] = {}
+        """Part of a path → status of its refusal."""
+        self._prefix = prefix
+
+    def __enter__(self) -> Self:
+        self._http = HttpServer(self._respond, self.requests)
+        self.url = f"http://127.0.0.1:{self._http.server_port}{self._prefix}"
+        self._http.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._http.stop()
+
+    def asked(self, part: str) -> int:
+        """Return how many requests there were for paths that hold this."""
+        return sum(part in request.path for request in self.requests)
+
+    def _respond(self, request: Request, handler: BaseHTTPRequestHandler) -> Response:
+        self.before(request)
+        headers = {"Content-Type": "application/json"}
+        if self.date:
+            headers["Date"] = self.date.strftime("%a, %d %b %Y %H:%M:%S GMT")
+        for part, status in self.refused.items():
+            if part in request.path:
+                return Response(status, headers, b'{"detail": "no"}')
+        words = request.path.removeprefix(f"{self._prefix}/v1/").strip("/").split("/")
+        match words:
+            case ["projects"]:
+                rows = self.lists["", "", "projects"]
+            case ["projects", organization, project, table]:
+                rows = self.lists[organization, project, table]
+            case ["projects", organization, project]:
+                rows = self.lists[organization, project, "project_detail"]
+                body = {"data": rows[0] if rows else detail(project)}
+                return Response(200, headers, json.dumps(body).encode())
+            case ["organizations", organization, "releases"]:
+                rows = self.lists[organization, "", "releases"]
+            case _:
+                return Response(404, headers, b'{"detail": "Not Found"}')
+        start = int(request.query.get("cursor", "0"))
+        end = start + self.page_size
+        more = "true" if end < len(rows) else "false"
+        if self.link:
+            headers["Link"] = self.link.format(more=more, cursor=end)
+        return Response(200, headers, json.dumps({"data": rows[start:end]}).encode())
+
+
+def detail(slug: str) -> Row:
+    """Return a project."""
+    return {"id": slug, "slug": slug, "name": slug, "dateCreated": ago(100_000)}

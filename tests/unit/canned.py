@@ -1,0 +1,127 @@
+"""A server that gives canned answers, and a client that reads one list of it."""
+
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+from analytics_pipeline.client.endpoints import ApiSpec, Endpoint
+from analytics_pipeline.client.page import Page, Record
+from analytics_pipeline.client.pagination import Client, Slice
+from analytics_pipeline.client.session import ApiSession, RequestStats
+from analytics_pipeline.demo.http import Response
+from analytics_pipeline.errors import ApiError
+from tests.fake_server import FakeServer
+
+TOKEN = "s3cr3t-t0ken"
+PATH = "/v1/things/"
+THINGS = Endpoint("things", path="/things/", scope="thing:read")
+
+Answer = Response | Callable[[BaseHTTPRequestHandler, Response], Response | None]
+
+
+class CannedServer(FakeServer):
+    """Gives these answers, whatever it is asked: one after the other; the last stays."""
+
+    def __init__(self, *answers: Answer) -> None:
+        super().__init__(projects=[], events=0, issues=0, releases=0)
+        self._given = list(answers)
+        self.fail(self._next, times=sys.maxsize)
+
+    def _next(self, handler: BaseHTTPRequestHandler, good: Response) -> Response | None:
+        more = len(self._given) > 1
+        answer = self._given.pop(0) if more else self._given[0]
+        return answer(handler, good) if callable(answer) else answer
+
+
+Serve = Callable[..., CannedServer]
+
+
+def link(cursor: str | None, host: str = "http://host") -> dict[str, str]:
+    """The Link header of a page; without a cursor it is the last one."""
+    more = "false" if cursor is None else "true"
+    url = f"{host}/?cursor={cursor or 'end'}"
+    return {
+        "Link": f'<{url}>; rel="next"; results="{more}"; cursor="{cursor or "end"}"'
+    }
+
+
+def json_answer(
+    status: int, value: Any, headers: dict[str, str] | None = None
+) -> Response:
+    kind = {"Content-Type": "application/json"}
+    return Response(status, kind | (headers or {}), json.dumps(value).encode())
+
+
+def page(*ids: Any, cursor: str | None = None, host: str = "http://host") -> Response:
+    """A good answer; with a cursor there is more."""
+    return json_answer(200, {"data": [{"id": id} for id in ids]}, link(cursor, host))
+
+
+def refusal(status: int, detail: str = "no", **headers: str) -> Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return json_answer(status, {"detail": detail}, named)
+
+
+def redirect(target: str, status: int = 302) -> Response:
+    return Response(status, {"Location": target}, b"")
+
+
+def cut_short(handler: BaseHTTPRequestHandler, good: Response) -> None:
+    """An answer whose body ends too early."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b'{"data": [')
+
+
+@dataclass
+class Reader:
+    """Wants all of a list; an error ends the reading."""
+
+    endpoint: Endpoint = THINGS
+    project: str = ""
+    stats: RequestStats = field(default_factory=RequestStats)
+    is_full: bool = False
+
+    def room(self) -> float:
+        return 0 if self.is_full else math.inf
+
+    def on_error(self, part: Slice, error: ApiError) -> Sequence[Slice]:
+        raise error
+
+
+def make_client(
+    url: str,
+    *,
+    envelope: str | None = "data",
+    workers: int = 1,
+    organization: str = "acme",
+) -> Client:
+    """A client of the list of things."""
+    spec = ApiSpec(prefix="/v1", envelope=envelope, endpoints={"things": THINGS})
+    session = ApiSession(url, TOKEN, workers)
+    return Client(session, spec, organization, workers=workers)
+
+
+def read(server: CannedServer | str, reader: Reader | None = None) -> list[Record]:
+    """All things of a server."""
+    client = make_client(server if isinstance(server, str) else server.url)
+    pages = client.pages([Slice(reader or Reader())])
+    return [record for _, page in pages for record in page.records]
+
+
+class ListClient(Client):
+    """A client whose pages come from a function."""
+
+    def __init__(self, fetch: Callable[[Slice], Page], workers: int) -> None:
+        spec = ApiSpec(prefix="", envelope=None, endpoints={"things": THINGS})
+        session = ApiSession("http://host.invalid", TOKEN, workers)
+        super().__init__(session, spec, "acme", workers=workers)
+        self._fetch = fetch
+
+    def fetch(self, part: Slice) -> Page:
+        return self._fetch(part)

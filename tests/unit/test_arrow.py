@@ -1,0 +1,287 @@
+"""Records as Arrow tables: what does not fit its column is told, and goes into `extra`."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analytics_pipeline.errors import MissingField
+from analytics_pipeline.tables.arrow import column, newest_copies, to_arrow
+from analytics_pipeline.tables.schema import ARROW, EXTRA, READ_AT, TABLES
+from tests.unit.profiles import SHORT
+from tests.unit.test_values import NOON, NOT_A_TIME, TIMES
+
+READ = datetime(2026, 12, 1, 8, 30, 0, 123456, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(("text", "time"), TIMES)
+def test_iso_text_is_a_timestamp(text: str, time: datetime) -> None:
+    assert column("timestamp", [text])[0].to_pylist() == [time]
+
+
+@pytest.mark.parametrize("value", NOT_A_TIME)
+def test_what_says_no_time_does_not_fit(value: Any) -> None:
+    array, misplaced = column("timestamp", [value, "2026-11-30T12:00:00Z"])
+    assert (array.to_pylist(), misplaced) == ([None, NOON], [0])
+
+
+def test_times_are_read_in_the_same_way_whatever_stands_beside_them() -> None:
+    good = ["2026-11-30T12:00:00Z", "2026-11-30T12:00:00.5+02:00", None]
+    slow = column("timestamp", [*good, "2026-11-30"])[0].to_pylist()
+    assert column("timestamp", good)[0].to_pylist() == slow[:-1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "stored"),
+    [
+        ("text", "é", "é"),
+        ("text", "", ""),
+        ("text", 12, "12"),
+        ("text", 10**30, str(10**30)),
+        ("bigint", 12, 12),
+        ("bigint", "12", 12),
+        ("bigint", "-12", -12),
+        ("bigint", 12.0, 12),
+        ("bigint", 2**63 - 1, 2**63 - 1),
+        ("bigint", str(2**63 - 1), 2**63 - 1),
+        ("bigint", str(-(2**63)), -(2**63)),
+        ("double", 1.5, 1.5),
+        ("double", 2**53, 2.0**53),
+        ("bool", False, False),
+        ("json", {"b": [1], "a": None}, '{"b":[1],"a":null}'),
+        ("json", "text", '"text"'),
+        ("json", 2**70, str(2**70)),
+        ("json", False, "false"),
+    ],
+)
+def test_a_value_that_fits_is_stored(kind: str, value: Any, stored: Any) -> None:
+    assert column(kind, [value])[0].to_pylist() == [stored]
+    assert column(kind, [value])[1] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("text", True),
+        ("text", 1.5),
+        ("text", {}),
+        ("bigint", True),
+        ("bigint", 1.5),
+        ("bigint", 1e300),
+        ("bigint", 2**63),
+        ("bigint", str(2**63)),
+        ("bigint", "0" * 21 + "9" * 30),
+        ("bigint", "0" * 5000),
+        ("bigint", "-" + "9" * 5000),
+        ("bigint", "many"),
+        ("bigint", "-"),
+        ("bigint", "--5"),
+        ("bigint", "1_000"),
+        ("bigint", " 1"),
+        ("bigint", "١٢"),
+        ("bigint", "²"),
+        ("double", "NaN"),
+        ("double", 2**53 + 1),
+        ("double", True),
+        ("bool", 1),
+        ("bool", "true"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_null_and_its_index_told(
+    kind: str, value: Any
+) -> None:
+    array, misplaced = column(kind, [None, value, None])
+    assert (array.to_pylist(), misplaced) == ([None] * 3, [1])
+
+
+@pytest.mark.parametrize("kind", ARROW)
+def test_no_values_and_nulls_are_columns_of_the_type_too(kind: str) -> None:
+    for values in ([], [None, None]):
+        array, misplaced = column(kind, values)
+        assert (array.type, array.to_pylist()) == (ARROW[kind], values)
+        assert misplaced == []
+
+
+def test_one_value_that_does_not_fit_leaves_the_others_as_they_are() -> None:
+    array, misplaced = column("bigint", [1, "2", {}, None, 5])
+    assert (array.to_pylist(), misplaced) == ([1, 2, None, None, 5], [2])
+
+
+# Tables
+
+
+def row(table: str, record: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """The row of one record, without nulls, and how many values did not fit."""
+    arrow, mismatches = to_arrow(TABLES[table], [record], READ)
+    assert arrow.schema == TABLES[table].schema
+    cells = arrow.to_pylist()[0]
+    assert cells.pop(READ_AT) == READ
+    return {k: v for k, v in cells.items() if v is not None}, mismatches
+
+
+def test_a_record_becomes_a_row() -> None:
+    record = {
+        "id": "7",
+        "count": "12",
+        "userCount": 3,
+        "hasSeen": False,
+        "lastSeen": "2026-11-30T12:00:00Z",
+        "seerFixabilityScore": 0.5,
+        "project": {"slug": "frontend"},
+        "logger": None,
+    }
+    assert row("issues", record) == (
+        {
+            "id": "7",
+            "count": 12,
+            "user_count": 3,
+            "has_seen": False,
+            "last_seen": datetime(2026, 11, 30, 12, tzinfo=UTC),
+            "seer_fixability_score": 0.5,
+            "project": '{"slug":"frontend"}',
+        },
+        0,
+    )
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        {"brandNew": [1, {"a": None}]},
+        {"brandNew": None},
+        {"extra": "their own"},
+        {"short_id": "as the column, not as the field"},
+        {"": 1, "a.b": 2, "é": 2**70},
+    ],
+)
+def test_an_unknown_field_goes_to_extra_with_its_value(unknown: dict[str, Any]) -> None:
+    stored, mismatches = row("issues", {"id": "7", **unknown})
+    assert (json.loads(stored["extra"]), mismatches) == (unknown, 0)
+    assert stored.keys() == {"id", "extra"}
+
+
+@pytest.mark.parametrize(
+    "mismatch",
+    [
+        {"title": {"text": "no"}},
+        {"count": "many"},
+        {"hasSeen": "yes"},
+        {"lastSeen": "yesterday"},
+        {"seerFixabilityScore": "NaN"},
+        {"userCount": 2**63},
+    ],
+)
+def test_a_value_that_does_not_fit_is_null_and_goes_to_extra_and_is_counted(
+    mismatch: dict[str, Any],
+) -> None:
+    stored, mismatches = row("issues", {"id": "7", **mismatch})
+    assert (json.loads(stored["extra"]), mismatches) == (mismatch, 1)
+    assert stored.keys() == {"id", "extra"}
+
+
+def test_unknown_fields_and_values_that_do_not_fit_share_extra() -> None:
+    stored, mismatches = row("issues", {"id": "7", "count": [], "new": 1, "title": 1.5})
+    assert json.loads(stored["extra"]) == {"count": [], "new": 1, "title": 1.5}
+    assert mismatches == 2
+
+
+def test_every_row_has_an_extra_of_its_own() -> None:
+    records: list[Any] = [{"id": "1"}, {"id": "2", "new": 1}, {"id": "3", "count": {}}]
+    table, mismatches = to_arrow(TABLES["issues"], records, READ)
+    assert table[EXTRA].to_pylist() == [None, '{"new":1}', '{"count":{}}']
+    assert mismatches == 1
+
+
+def test_records_stay_as_they_were() -> None:
+    record = {"id": 7, "count": {}, "new": [1]}
+    to_arrow(TABLES["issues"], [record], READ)
+    assert record == {"id": 7, "count": {}, "new": [1]}
+
+
+def test_an_id_that_is_a_number_is_stored_as_text() -> None:
+    assert row("releases", {"id": 12, "version": "1.0"})[0]["id"] == "12"
+    assert row("events", {"id": "1", "projectID": 3})[0]["project_id"] == "3"
+
+
+def test_no_records_are_a_table_without_rows() -> None:
+    table, mismatches = to_arrow(TABLES["projects"], [], READ)
+    assert (table.num_rows, table.schema, mismatches) == (
+        0,
+        TABLES["projects"].schema,
+        0,
+    )
+
+
+@pytest.mark.parametrize("bad", [None, {}, 1.5, True])
+def test_a_row_without_a_usable_key_is_named(bad: Any) -> None:
+    records = [{"id": "1", "projectID": "3"}, {"id": "2", "projectID": bad}]
+    with pytest.raises(MissingField, match="events: row 2 of 2 .*'projectID'"):
+        to_arrow(TABLES["events"], records, READ)
+
+
+def test_every_row_tells_when_it_was_read() -> None:
+    records = [{"id": "1"}, {"id": "2", "readAt": "no", "read_at": "neither"}]
+    table, mismatches = to_arrow(TABLES["issues"], records, READ)
+    assert table.schema.names[-1] == READ_AT
+    assert table[READ_AT].to_pylist() == [READ, READ]
+    assert json.loads(table[EXTRA][1].as_py()) == {"readAt": "no", "read_at": "neither"}
+    assert mismatches == 0
+
+
+# Copies
+
+
+def copies(*rows: Sequence[str]) -> pa.Table:
+    """Rows of a key of two columns, and a value."""
+    columns = [pa.array([row[n] for row in rows], pa.string()) for n in range(3)]
+    return pa.Table.from_arrays(columns, names=["a", "b", "value"])
+
+
+KEY = ["a", "b"]
+
+
+def test_of_copies_the_last_one_stays_in_its_place() -> None:
+    rows = copies("1xA", "2xB", "1xC", "1yD", "2xE", "3xF")
+    assert newest_copies(rows, KEY)["value"].to_pylist() == ["C", "D", "E", "F"]
+
+
+def test_rows_without_copies_stay_as_they_are() -> None:
+    rows = copies("2xA", "1xB", "1yC")
+    assert newest_copies(rows, KEY).equals(rows)
+    assert newest_copies(copies(), KEY).equals(copies())
+
+
+def test_a_table_of_several_chunks_is_one_table() -> None:
+    rows = pa.concat_tables([copies("1xA", "2xB"), copies("1xC"), copies("2xD")])
+    assert newest_copies(rows, KEY)["value"].to_pylist() == ["C", "D"]
+
+
+def test_of_rows_of_one_key_the_one_that_was_read_last_stays() -> None:
+    pages = [
+        to_arrow(TABLES["events"], [record], READ + timedelta(seconds=second)).table
+        for second, record in enumerate(
+            [
+                {"id": "1", "projectID": "7", "title": "old"},
+                {"id": "1", "projectID": "8", "title": "of another project"},
+                {"id": "1", "projectID": "7", "title": "new"},
+            ]
+        )
+    ]
+    table = newest_copies(pa.concat_tables(pages), TABLES["events"].primary_key)
+    assert table.schema == TABLES["events"].schema
+    assert table["title"].to_pylist() == ["of another project", "new"]
+
+
+@SHORT
+@given(st.lists(st.tuples(st.sampled_from("123"), st.sampled_from("xy")), max_size=20))
+def test_each_key_stays_once_with_its_last_value(keys: list[tuple[str, str]]) -> None:
+    rows = copies(*((a, b, str(number)) for number, (a, b) in enumerate(keys)))
+    kept = newest_copies(rows, KEY).to_pylist()
+    last = {key: number for number, key in enumerate(keys)}
+    assert [int(row["value"]) for row in kept] == sorted(last.values())
+    assert {(row["a"], row["b"]) for row in kept} == set(keys)

@@ -1,0 +1,288 @@
+"""Settings are checked, in words, before anything is asked."""
+
+from datetime import UTC, date, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from analytics_pipeline.client.endpoints import APIS
+from analytics_pipeline.config import (
+    Config,
+    check_token,
+    normalize_base_url,
+    parse_config,
+    parse_time,
+    project_list,
+)
+from analytics_pipeline.errors import ConfigurationError, InsecureUrl
+
+NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
+GIVEN: dict[str, Any] = {
+    "base_url": "https://errors.example.com",
+    "auth_token": "s3cret",
+    "organization": "acme",
+    "project": "frontend",
+    "api": "v1",
+    "since": None,
+    "until": None,
+}
+
+
+def parse(**changes: Any) -> Config:
+    return parse_config(**GIVEN | changes)
+
+
+def test_settings_are_taken_over() -> None:
+    config = parse(since="2026-11-30", until=NOON, redact=["user.email"])
+    assert config.base_url == "https://errors.example.com"
+    assert config.auth_token == "s3cret"
+    assert config.organization == "acme"
+    assert config.projects == ("frontend",)
+    assert config.spec is APIS["v1"]
+    assert (config.since, config.until) == (NOON.replace(hour=0), NOON)
+    assert config.redact == ("user.email",)
+
+
+def test_what_is_not_given_has_a_default() -> None:
+    config = parse()
+    assert (config.since, config.until, config.redact) == (None, None, ())
+    assert (config.full_events, config.full_refresh) == (False, False)
+    assert (config.lookback, config.rows_per_load) == (timedelta(hours=1), None)
+    assert config.workers == 4
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("lookback", -1), ("workers", 0), ("rows_per_load", 0), ("rows_per_load", -5)],
+)
+def test_a_number_that_is_too_small_is_refused(setting: str, value: int) -> None:
+    with pytest.raises(ConfigurationError, match=f"{setting} {value} is too small"):
+        parse(**{setting: value})
+
+
+@pytest.mark.parametrize("lookback", [float("inf"), float("nan"), 1e300])
+def test_a_lookback_without_end_is_refused(lookback: float) -> None:
+    with pytest.raises(ConfigurationError, match="lookback"):
+        parse(lookback=lookback)
+
+
+def test_no_lookback_is_allowed() -> None:
+    assert parse(lookback=0).lookback == timedelta()
+
+
+def test_bookmarks_are_kept_apart_by_the_address_of_the_api() -> None:
+    assert parse().server == "https://errors.example.com/v1"
+    config = parse(base_url="https://Errors.Example.com:443/prefix/", api="glitchtip")
+    assert config.server == "https://errors.example.com/prefix/api/0"
+
+
+@pytest.mark.parametrize("name", ["base_url", "auth_token", "organization", "project"])
+@pytest.mark.parametrize("value", [None, ""])
+def test_what_is_missing_is_named_with_where_to_put_it(
+    name: str, value: str | None
+) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        parse(**{name: value})
+    file = "secrets.toml" if name == "auth_token" else "config.toml"
+    for words in (f"{name} is missing", f".dlt/{file}", name.upper()):
+        assert words in str(error.value)
+
+
+def test_sentry_has_a_base_url_of_its_own() -> None:
+    assert parse(api="sentry", base_url=None).base_url == "https://sentry.io"
+    assert parse(api="sentry").base_url == "https://errors.example.com"
+
+
+@pytest.mark.parametrize(
+    ("api", "hint"),
+    [("Sentry", "did you mean 'sentry'?"), ("glitch-tip", "'glitchtip'?"), ("x", "v1")],
+)
+def test_an_unknown_api_is_answered_with_the_known_ones(api: str, hint: str) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        parse(api=api)
+    assert "v1, sentry, glitchtip" in str(error.value)
+    assert hint in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("project", "slugs", "is_one"),
+    [
+        ("frontend", ("frontend",), True),
+        (["frontend"], ("frontend",), False),
+        (("b", "a", "b"), ("b", "a"), False),
+        ('["frontend", "backend"]', ("frontend", "backend"), False),
+        (' ["frontend"]', ("frontend",), False),
+        ("a/b?c#d", ("a/b?c#d",), True),
+    ],
+)
+def test_a_project_is_a_slug_or_a_list_of_slugs(
+    project: Any, slugs: tuple[str, ...], is_one: bool
+) -> None:
+    config = parse(project=project)
+    assert (config.projects, config.is_one_project) == (slugs, is_one)
+
+
+def test_projects_may_be_made_one_by_one() -> None:
+    assert project_list(slug for slug in ("a", "b")) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "project", [[], (), [1], ["a", None], "[", "[1]", "[]", 5, 1.5, b"frontend"]
+)
+def test_anything_else_is_no_project(project: Any) -> None:
+    with pytest.raises(ConfigurationError, match="^project "):
+        project_list(project)
+
+
+@pytest.mark.parametrize("slug", [".", "..", " ", " .. "])
+def test_a_slug_that_would_change_the_address_is_refused(slug: str) -> None:
+    for setting in (
+        {"organization": slug},
+        {"project": slug},
+        {"project": ["a", slug]},
+    ):
+        with pytest.raises(ConfigurationError, match="is not a slug"):
+            parse(**setting)
+
+
+@pytest.mark.parametrize(
+    ("value", "time"),
+    [
+        (None, None),
+        ("", None),
+        ("2026-11-30", NOON.replace(hour=0)),
+        (" 2026-11-30T12:00:00Z ", NOON),
+        ("2026-11-30T14:00:00+02:00", NOON),
+        (date(2026, 11, 30), NOON.replace(hour=0)),
+        (NOON, NOON),
+        (NOON.replace(tzinfo=None), NOON),
+        (NOON.astimezone(timezone(timedelta(hours=2))), NOON),
+    ],
+)
+def test_times_are_iso_text_dates_or_datetimes(
+    value: Any, time: datetime | None
+) -> None:
+    result = parse_time("since", value)
+    assert result == time
+    assert result is None or result.tzinfo is UTC
+
+
+@pytest.mark.parametrize(
+    "value", ["yesterday", "30.11.2026", 5, True, [], "0001-01-01T00:00:00+23:00"]
+)
+def test_another_text_is_no_time(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match="since .* is not a time"):
+        parse(since=value)
+
+
+@pytest.mark.parametrize("until", ["2026-11-29", "2026-11-30T12:00:00"])
+def test_a_span_must_not_end_before_it_begins(until: str) -> None:
+    with pytest.raises(ConfigurationError, match="must be before until"):
+        parse(since=NOON, until=until)
+
+
+def test_an_end_without_a_beginning_means_from_the_first_row() -> None:
+    assert parse(until=NOON).since == datetime.min.replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "normalized"),
+    [
+        ("https://errors.example.com", "https://errors.example.com"),
+        ("https://errors.example.com/", "https://errors.example.com"),
+        ("https://Errors.Example.COM/", "https://errors.example.com"),
+        ("https://errors.example.com:443", "https://errors.example.com"),
+        (
+            "https://errors.example.com:8443/Prefix/",
+            "https://errors.example.com:8443/Prefix",
+        ),
+        ("HTTPS://errors.example.com", "https://errors.example.com"),
+        ("https://errors.example.com:80", "https://errors.example.com:80"),
+        ("http://localhost:8000", "http://localhost:8000"),
+        ("http://localhost:80/", "http://localhost"),
+        ("http://a.localhost", "http://a.localhost"),
+        ("http://127.0.0.1:9000", "http://127.0.0.1:9000"),
+        ("http://127.8.8.8", "http://127.8.8.8"),
+        ("http://[::1]:9000", "http://[::1]:9000"),
+    ],
+)
+def test_https_and_this_machine_are_safe_and_addresses_have_one_form(
+    base_url: str, normalized: str
+) -> None:
+    assert normalize_base_url(base_url, allow_http=False) == normalized
+    assert normalize_base_url(normalized, allow_http=False) == normalized
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "http://errors.example.com",
+        "http://10.0.0.1",
+        "http://0.0.0.0",
+        "http://localhost.example.com",
+        "http://127.0.0.1.example.com",
+        "http://2130706433",
+        "HTTP://errors.example.com",
+    ],
+)
+def test_http_to_another_machine_has_to_be_allowed(base_url: str) -> None:
+    with pytest.raises(InsecureUrl, match="use https://"):
+        parse(base_url=base_url)
+    config = parse(base_url=base_url, allow_http=True)
+    assert config.base_url == base_url.replace("HTTP", "http")
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "errors.example.com",
+        "localhost:8000",
+        "/api",
+        "ftp://errors.example.com",
+        "https://",
+        "https://:443",
+        "https://[::1",
+        "https://user:word@errors.example.com",
+        "https://:word@errors.example.com",
+        "https://errors.example.com?a=b",
+        "https://errors.example.com#a",
+    ],
+)
+def test_what_is_no_plain_address_is_refused(base_url: str) -> None:
+    with pytest.raises(InsecureUrl, match="base_url"):
+        parse(base_url=base_url, allow_http=True)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "hint"),
+    [
+        ("errors.example.com", "did you mean https://errors.example.com?"),
+        ("https:/errors.example.com/a", "did you mean https://errors.example.com/a?"),
+        ("errors", "give https://"),
+    ],
+)
+def test_an_incomplete_address_is_answered_with_a_whole_one(
+    base_url: str, hint: str
+) -> None:
+    with pytest.raises(InsecureUrl) as error:
+        parse(base_url=base_url)
+    assert hint in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "token", [" ", "s3 cr3t", "s3cr3t\n", " s3cr3t", "s3cr3t\r\nX: y", "s3cr3€t"]
+)
+def test_a_token_that_cannot_be_one_is_refused_without_being_shown(token: str) -> None:
+    with pytest.raises(ConfigurationError, match="auth_token") as error:
+        parse(auth_token=token)
+    assert "s3" not in str(error.value)
+
+
+def test_an_empty_token_is_none() -> None:
+    with pytest.raises(ConfigurationError, match="auth_token"):
+        check_token("")
+
+
+def test_the_token_is_in_no_text_of_the_settings() -> None:
+    config = parse()
+    assert "s3cret" not in f"{config} {config!r} {[config]}"

@@ -1,0 +1,340 @@
+"""What holds for any page and any Link header that a server could send."""
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analytics_pipeline.client.page import next_cursor
+from analytics_pipeline.errors import MissingField, UnexpectedAnswer
+from analytics_pipeline.tables.arrow import to_arrow
+from analytics_pipeline.tables.schema import EXTRA, READ_AT, TABLES, Table
+from analytics_pipeline.tables.values import loads
+from tests.unit.profiles import LONG, SHORT
+
+READ = datetime(2026, 12, 1, 8, 30, 0, 123456, tzinfo=UTC)
+
+
+# Pages: values as a server may write them
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number as it is written, which Python's own dumps may never do."""
+
+    text: str
+
+
+def written(value: Any) -> str:
+    """JSON text of a value."""
+    if isinstance(value, Number):
+        return value.text
+    if isinstance(value, list):
+        return f"[{','.join(map(written, value))}]"
+    if isinstance(value, dict):
+        pairs = (f"{written(name)}:{written(item)}" for name, item in value.items())
+        return f"{{{','.join(pairs)}}}"
+    return json.dumps(value)
+
+
+def understood(value: Any) -> Any:
+    """The value as it is promised to arrive."""
+    if isinstance(value, str):
+        paired = value.encode("utf-16", "surrogatepass")
+        text = paired.decode("utf-16", "surrogatepass")
+        return re.sub("[\0\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
+    if isinstance(value, Number):
+        number = json.loads(value.text, parse_constant=str)
+        return str(number) if number in (float("inf"), float("-inf")) else number
+    if isinstance(value, list):
+        return [understood(item) for item in value]
+    if isinstance(value, dict):
+        result: dict[str, Any] = {}
+        for name, item in value.items():
+            name = understood(name)
+            while name in result:
+                name += "\N{REPLACEMENT CHARACTER}"
+            result[name] = understood(item)
+        return result
+    return value
+
+
+texts = st.text(
+    st.one_of(
+        st.characters(exclude_categories=()), st.sampled_from('\0\ud800\udfff�"\\[{')
+    ),
+    max_size=12,
+)
+# The last ones become the same name.
+names = st.one_of(texts, st.sampled_from(["\0", "\udfff", "\N{REPLACEMENT CHARACTER}"]))
+digits = st.text("0123456789", min_size=1, max_size=30)
+numbers = st.builds(
+    Number,
+    st.one_of(
+        st.integers().map(str),
+        st.integers(-(2**70), 2**70).map(str),
+        st.integers(-(10**400), 10**400).map(str),
+        st.floats(allow_nan=False, allow_infinity=False).map(repr),
+        st.floats(allow_nan=False, allow_infinity=False).map("{:e}".format),
+        st.sampled_from(["NaN", "Infinity", "-Infinity", "1e400", "-1E+999", "-0"]),
+        st.builds("{}{}.{}".format, st.sampled_from(["", "-"]), st.just("0"), digits),
+    ),
+)
+times = st.builds(
+    "{:04}-{:02}-{:02}{}{:02}:{:02}:{:02}{}{}".format,
+    st.one_of(st.integers(1970, 2100), st.sampled_from([0, 1, 9999])),
+    st.one_of(st.integers(1, 28), st.sampled_from([1, 12, 13])),
+    st.integers(0, 31),
+    st.sampled_from("T "),
+    st.integers(0, 24),
+    st.integers(0, 59),
+    st.integers(0, 60),
+    st.one_of(st.just(""), digits.map(".{}".format), digits.map(",{}".format)),
+    st.sampled_from(["Z", "+00:00", "-23:59", "+14:00", "+0530", "+01", "", "z"]),
+)
+numerals = st.builds(
+    "{}{}{}".format,
+    st.sampled_from(["", "-", "+"]),
+    st.sampled_from(["", "0", "0" * 20, "0" * 5000]),
+    digits,
+)
+values = st.recursive(
+    st.one_of(st.none(), st.booleans(), numbers, texts, times, numerals),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(names, inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+well_behaved = {
+    "text": texts,
+    "timestamp": times,
+    "bigint": st.one_of(numbers, numerals),
+    "double": numbers,
+    "bool": st.booleans(),
+    "json": values,
+}
+
+
+def records(table: Table) -> st.SearchStrategy[dict[str, Any]]:
+    """Keys that are mostly good, fields of the table and others, with any values."""
+    keys = st.fixed_dictionaries(
+        {field: st.one_of(texts, texts, st.integers(), values) for field in table.key}
+    )
+    fields = st.sampled_from([*table.types]).flatmap(
+        lambda field: st.tuples(
+            st.just(field), st.one_of(well_behaved[table.types[field]], values)
+        )
+    )
+    columns = st.sampled_from([*table.schema.names, EXTRA])
+    others = st.dictionaries(st.one_of(names, columns), values, max_size=3)
+    return st.tuples(st.lists(fields, max_size=5).map(dict), others, keys).map(
+        lambda parts: {**parts[0], **parts[1], **parts[2]}
+    )
+
+
+pages = st.sampled_from(list(TABLES.values())).flatmap(
+    lambda table: st.tuples(st.just(table), st.lists(records(table), max_size=4))
+)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Of the same type, too, at any depth: 1 is neither 1.0 nor true."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+def is_said_by(cell: Any, kind: str, value: Any) -> bool:
+    """Whether a column of the kind holds the value."""
+    match kind:
+        case "json":
+            return same(json.loads(cell), value)
+        case "timestamp":
+            time = datetime.fromisoformat(value)
+            return bool(cell == (time if time.tzinfo else time.replace(tzinfo=UTC)))
+        case "text":
+            return not isinstance(value, bool | float) and bool(cell == str(value))
+        case "bigint":
+            number = int(value) if isinstance(value, str) else value
+            return number is not True and number is not False and bool(cell == number)
+        case "double":
+            return isinstance(value, int | float) and bool(cell == value)
+    return cell is value
+
+
+def check_page(table: Table, page: list[dict[str, Any]]) -> None:
+    """Every value is in its column or, under its name, in `extra`."""
+    loaded, _ = loads(written(page).encode())
+    expected = understood(page)
+    assert same(loaded, expected)
+    try:
+        arrow, mismatches = to_arrow(table, loaded, READ)
+    except MissingField:
+        keys = [row[field] for row in expected for field in table.key]
+        assert not all(isinstance(key, str) or type(key) is int for key in keys)
+        return
+    found = 0
+    for record, row in zip(expected, arrow.to_pylist(), strict=True):
+        extra = json.loads(row[EXTRA] or "{}")
+        for field, value in record.items():
+            if field not in table.types:
+                assert same(extra.pop(field), value)
+                continue
+            cell = row[table.names[field]]
+            if field in extra:
+                assert cell is None
+                assert same(extra.pop(field), value)
+                found += 1
+            elif value is None:
+                assert cell is None
+            else:
+                assert is_said_by(cell, table.types[field], value)
+        assert extra == {}
+        assert row[READ_AT] == READ
+        absent = table.types.keys() - record.keys()
+        assert {row[table.names[field]] for field in absent} <= {None}
+    assert mismatches == found
+
+
+@SHORT
+@given(pages)
+def test_nothing_of_a_page_is_lost(page: tuple[Table, list[dict[str, Any]]]) -> None:
+    check_page(*page)
+
+
+@pytest.mark.slow
+@LONG
+@given(pages)
+def test_nothing_of_many_pages_is_lost(
+    page: tuple[Table, list[dict[str, Any]]],
+) -> None:
+    check_page(*page)
+
+
+# Deep pages
+
+
+leaves = st.sampled_from(
+    [
+        ("1", "1"),
+        (f"{2**64}", f"{2**64}"),
+        ("NaN", '"NaN"'),
+        (r'"\u0000\udc00"', '"\ufffd\ufffd"'),
+        ("{}", "{}"),
+    ]
+)
+brackets = st.lists(
+    st.sampled_from([("[", "]"), ('{"a":', "}"), ("[[],", "]")]), min_size=1, max_size=4
+)
+depths = st.one_of(st.integers(1, 600), st.integers(1, 4000), st.just(30_000))
+
+
+def check_depth(
+    field: str, depth: int, around: list[tuple[str, str]], leaf: tuple[str, str]
+) -> None:
+    """A deep value is stored as it is, or refused as a whole."""
+    levels = [around[n % len(around)] for n in range(depth)]
+    before = "".join(opening for opening, _ in levels)
+    after = "".join(closing for _, closing in reversed(levels))
+    page = f'[{{"id": "1", "projectID": 2, "{field}": {before}{leaf[0]}{after}}}]'
+    try:
+        loaded, _ = loads(page.encode())
+    except ValueError as error:
+        assert str(error) == "nested too deeply"
+        assert depth > 2000
+        return
+    arrow, mismatches = to_arrow(TABLES["events"], loaded, READ)
+    row = arrow.to_pylist()[0]
+    stored = before + leaf[1] + after
+    in_column = row.get(field) == stored
+    assert in_column or row[EXTRA] == f'{{"{field}":{stored}}}'
+    assert (row["id"], mismatches) == ("1", 0 if in_column or field == "new" else 1)
+
+
+fields = st.sampled_from(["contexts", "new", "size"])
+
+
+@SHORT
+@given(fields, depths, brackets, leaves)
+def test_a_deep_value_is_stored_or_refused(
+    field: str, depth: int, around: list[tuple[str, str]], leaf: tuple[str, str]
+) -> None:
+    check_depth(field, depth, around, leaf)
+
+
+@pytest.mark.slow
+@LONG
+@given(fields, depths, brackets, leaves)
+def test_many_deep_values_are_stored_or_refused(
+    field: str, depth: int, around: list[tuple[str, str]], leaf: tuple[str, str]
+) -> None:
+    check_depth(field, depth, around, leaf)
+
+
+# Link headers
+
+
+pieces = st.sampled_from(
+    [
+        *"<>;,=\"' ?&%\n\t\\{}",
+        "<http://host/?cursor=",
+        "<http://[",
+        ">; ",
+        'rel="next"',
+        'results="true"',
+        'results="false"',
+        'cursor="',
+        "cursor=%3D%",
+    ]
+)
+headers = st.one_of(st.none(), st.text(), st.lists(pieces | st.text()).map("".join))
+
+
+def check_any_header(header: str | None) -> None:
+    """A cursor, or none, or an error that says why."""
+    try:
+        cursor = next_cursor(header)
+    except UnexpectedAnswer as error:
+        assert repr(header) in str(error)
+    else:
+        assert cursor is None or cursor
+
+
+@SHORT
+@given(headers)
+def test_any_header_is_understood_or_refused(header: str | None) -> None:
+    check_any_header(header)
+
+
+@pytest.mark.slow
+@LONG
+@given(headers)
+def test_many_headers_are_understood_or_refused(header: str | None) -> None:
+    check_any_header(header)
+
+
+cursors = st.text(st.characters(exclude_characters='"'), min_size=1)
+good = '<http://host/?a=b,c>; rel="next"; results="true"; cursor="{}"'
+before = '<http://host/>; rel="previous"; results="false"; cursor="x", '
+forms = st.sampled_from([good, before + good, "{{'" + before + good + "'}}"])
+
+
+def check_good_header(form: str, cursor: str) -> None:
+    """A cursor is taken as it is: it is the server's own affair."""
+    assert next_cursor(form.format(cursor)) == cursor
+
+
+@SHORT
+@given(forms, cursors)
+def test_any_cursor_is_taken_as_it_is(form: str, cursor: str) -> None:
+    check_good_header(form, cursor)
+
+
+@pytest.mark.slow
+@LONG
+@given(forms, cursors)
+def test_many_cursors_are_taken_as_they_are(form: str, cursor: str) -> None:
+    check_good_header(form, cursor)

@@ -1,0 +1,139 @@
+"""The columns of the five tables, as Arrow and as dlt are told of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analytics_pipeline.client.endpoints import APIS
+from analytics_pipeline.tables.schema import ARROW, EXTRA, READ_AT, TABLES, column_name
+
+LISTS: dict[str, Any] = json.loads(
+    (Path(__file__).parent.parent / "sentry-fields.json").read_text()
+)
+"""Every field of Sentry's answers with its type in the vendor's schema."""
+TABLE_OF = {
+    "events": "events",
+    "issues_project": "issues",
+    "issues_organization": "issues",
+    "projects_organization": "projects",
+    "releases": "releases",
+    "project_detail": "project_detail",
+}
+KIND_OF = {
+    "string": "text",
+    "string(date-time)": "timestamp",
+    "boolean": "bool",
+    "integer": "bigint",
+    "number(double)": "double",
+    "any": "json",
+    "object": "json",
+}
+SAID_DIFFERENTLY = {
+    # Sentry's schema says text, and the text is a number or a time.
+    ("issues", "count"): "bigint",
+    ("issues", "firstSeen"): "timestamp",
+    ("issues", "lastSeen"): "timestamp",
+    # An integer in releases, text everywhere else.
+    ("releases", "id"): "text",
+}
+FIELDS = [
+    (TABLE_OF[name], field, about["type"])
+    for name, endpoint in LISTS.items()
+    for field, about in endpoint["fields"].items()
+]
+
+
+def test_every_list_of_the_vendor_has_a_table() -> None:
+    assert LISTS.keys() == TABLE_OF.keys()
+    assert set(TABLE_OF.values()) == TABLES.keys()
+
+
+@pytest.mark.parametrize(("table", "field", "said"), FIELDS)
+def test_a_field_of_the_vendor_has_a_column_of_its_type(
+    table: str, field: str, said: str
+) -> None:
+    plain = said.removesuffix("?")
+    kind = "json" if plain.startswith("array") else KIND_OF[plain]
+    assert TABLES[table].types[field] == SAID_DIFFERENTLY.get((table, field), kind)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_no_two_fields_share_a_column(name: str) -> None:
+    columns = [*TABLES[name].names.values(), EXTRA, READ_AT]
+    assert len(set(columns)) == len(columns)
+
+
+@pytest.mark.parametrize(
+    ("table", "field", "column"),
+    [
+        ("events", "groupID", "group_id"),
+        ("events", "eventID", "event_id"),
+        ("events", "projectID", "project_id"),
+        ("events", "event.type", "event_type"),
+        ("events", "dateCreated", "date_created"),
+        ("issues", "lastSeen", "last_seen"),
+        ("issues", "shortId", "short_id"),
+        ("project_detail", "verifySSL", "verify_ssl"),
+        ("project_detail", "scrubIPAddresses", "scrub_ip_addresses"),
+        ("projects", "hasInsightsMCP", "has_insights_mcp"),
+    ],
+)
+def test_columns_are_named_as_dlt_names_them(
+    table: str, field: str, column: str
+) -> None:
+    assert TABLES[table].names[field] == column
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_arrow_and_dlt_are_told_the_same_columns(name: str) -> None:
+    table = TABLES[name]
+    assert table.schema.names == list(table.columns)
+    for field in table.schema:
+        column = table.columns[field.name]
+        assert field.type == ARROW[column["data_type"] or ""]
+        assert field.nullable == column["nullable"]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_only_the_key_may_not_be_null(name: str) -> None:
+    table = TABLES[name]
+    required = [field.name for field in table.schema if not field.nullable]
+    assert required == table.primary_key
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_last_column_tells_when_a_row_was_read_and_decides_between_copies(
+    name: str,
+) -> None:
+    columns = TABLES[name].columns
+    assert [*columns][-2:] == [EXTRA, READ_AT]
+    assert columns[READ_AT]["data_type"] == "timestamp"
+    sorted_by = {
+        key: c["dedup_sort"] for key, c in columns.items() if "dedup_sort" in c
+    }
+    assert sorted_by == {READ_AT: "desc"}
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("name", TABLES)
+def test_the_fields_that_an_api_is_read_by_are_columns(api: str, name: str) -> None:
+    endpoint = APIS[api].endpoints[name]
+    assert endpoint.table == name
+    assert TABLES[name].types[endpoint.replication_key] == "timestamp"
+    assert TABLES[name].types[endpoint.key] == "text"
+
+
+@pytest.mark.parametrize(
+    ("api", "table", "column"),
+    [
+        ("v1", "events", "date_created"),
+        ("v1", "issues", "last_seen"),
+        ("glitchtip", "events", "date_received"),
+    ],
+)
+def test_the_replication_key_has_the_name_of_a_column(
+    api: str, table: str, column: str
+) -> None:
+    assert column_name(APIS[api].endpoints[table].replication_key) == column

@@ -1,0 +1,244 @@
+"""A span read in windows holds each row of the list, for about as many requests."""
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analytics_pipeline.bookmarks import Progress, Span
+from analytics_pipeline.client.page import Page, Record
+from analytics_pipeline.client.pagination import Slice
+from analytics_pipeline.client.time_windows import (
+    PAGES,
+    SECOND,
+    TimeWindow,
+    ceil,
+    floor,
+)
+from tests.unit.canned import ListClient, Reader
+from tests.unit.profiles import SHORT
+
+END = datetime(2026, 11, 1, tzinfo=UTC)
+START = END - timedelta(days=9000)
+SIZE = 3
+"""Rows of a page."""
+
+
+@dataclass
+class Reading:
+    """A page that was read: of which slice, what it completes, and what is kept of it."""
+
+    part: TimeWindow
+    records: list[Record]
+    covered: Span
+    kept: list[Record]
+    """Without the rows that are left for another window."""
+
+
+class TimedList:
+    """Rows of a server that filters by time, so many seconds before `END`."""
+
+    def __init__(self, ages: list[float]) -> None:
+        self.rows: list[Record] = [
+            {"id": number, "time": END - timedelta(seconds=age)}
+            for number, age in enumerate(sorted(ages))
+        ]
+        self.asked: list[Span] = []
+        """The window of each request."""
+
+    def fetch(self, part: Slice) -> Page:
+        assert part.window is not None
+        start, end = part.window
+        self.asked.append(part.window)
+        rows = [row for row in self.rows if start <= row["time"] < end]
+        place = int(part.page_cursor or 0)
+        cursor = str(place + SIZE) if place + SIZE < len(rows) else None
+        rows = rows[place : place + SIZE]
+        return Page(rows, [row["time"] for row in rows], cursor, END, END)
+
+    def read(
+        self,
+        workers: int = 4,
+        *,
+        spans: list[Span] | None = None,
+        pages: int | None = None,
+    ) -> list[Reading]:
+        """Read spans to their end; after so many pages, leave what is not begun."""
+        owner = Reader()
+        waiting: list[Slice] = [
+            TimeWindow(owner, start, end, workers=workers)
+            for start, end in spans or [(START, END)]
+        ]
+        readings: list[Reading] = []
+        while waiting:
+            part = waiting.pop(0)
+            assert isinstance(part, TimeWindow)
+            page = self.fetch(part)
+            owner.is_full = pages is not None and len(readings) + 1 >= pages
+            waiting[:0] = part.after(page)
+            low = part.covered[0] if part.is_left else part.start
+            kept = [record for record in page.records if record["time"] >= low]
+            readings.append(Reading(part, page.records, part.covered, kept))
+            if owner.is_full:
+                break
+        return readings
+
+
+def ids(readings: list[Reading]) -> list[int]:
+    """Of all rows that are kept, in order."""
+    return sorted(record["id"] for reading in readings for record in reading.kept)
+
+
+def left_of(readings: list[Reading], spans: list[Span]) -> list[Span]:
+    """What of the spans no reading covers."""
+    progress = Progress(since=None, start=None, left=spans)
+    for reading in readings:
+        progress.cover(*reading.covered)
+    assert progress.left is not None
+    return progress.left
+
+
+ages = st.one_of(
+    st.floats(1, 10), st.floats(1, 1e4), st.floats(1, 7e8), st.just(3600.0)
+)
+lists = st.lists(ages, max_size=400).map(TimedList)
+
+
+@SHORT
+@given(lists, st.integers(1, 9))
+def test_each_row_is_kept_once_and_the_whole_span_is_covered(
+    rows: TimedList, workers: int
+) -> None:
+    readings = rows.read(workers)
+    assert ids(readings) == [*range(len(rows.rows))]
+    assert left_of(readings, [(START, END)]) == []
+
+
+@SHORT
+@given(lists, st.integers(1, 9))
+def test_what_a_page_covers_has_been_kept_by_then(
+    rows: TimedList, workers: int
+) -> None:
+    kept: set[int] = set()
+    for reading in rows.read(workers):
+        kept |= {record["id"] for record in reading.kept}
+        low, high = reading.covered
+        assert START <= low <= high <= END
+        assert {row["id"] for row in rows.rows if low <= row["time"] < high} <= kept
+
+
+@SHORT
+@given(lists, st.integers(1, 9), st.integers(1, 60))
+def test_a_reading_that_was_left_goes_on_with_what_is_not_covered(
+    rows: TimedList, workers: int, pages: int
+) -> None:
+    first = rows.read(workers, pages=pages)
+    left = left_of(first, [(START, END)])
+    second = rows.read(workers, spans=left) if left else []
+    assert {*ids(first + second)} == {*range(len(rows.rows))}
+    assert left_of(first + second, [(START, END)]) == []
+
+
+@SHORT
+@given(lists, st.integers(1, 9))
+def test_only_rows_of_a_second_at_the_edge_of_a_window_are_read_twice(
+    rows: TimedList, workers: int
+) -> None:
+    readings = rows.read(workers)
+    edges = {reading.part.end for reading in readings}
+    times = {row["id"]: row["time"] for row in rows.rows}
+    counts = Counter(row["id"] for reading in readings for row in reading.records)
+    twice = {times[id] for id, count in counts.items() if count > 1}
+    assert {floor(time) + SECOND for time in twice} <= edges
+
+
+def test_a_window_that_is_not_begun_waits_for_another_load_when_one_is_full() -> None:
+    owner = Reader()
+    window = TimeWindow(owner, START, END, workers=1)
+    assert window.is_due()
+    owner.is_full = True
+    assert not window.is_due()
+    owner.is_full = False
+    window.after(Page([{"id": 1}], [END - SECOND], "next", END, END))
+    owner.is_full = True
+    assert window.is_due()
+
+
+def test_a_client_asks_for_no_window_that_is_not_due() -> None:
+    rows = TimedList([60.0])
+    windows = [
+        TimeWindow(Reader(is_full=True), START, END, workers=2) for _ in range(3)
+    ]
+    assert list(ListClient(rows.fetch, workers=2).pages(windows)) == []
+    assert rows.asked == []
+
+
+@pytest.mark.parametrize(
+    ("name", "ages", "most"),
+    [
+        ("empty", [], 1),
+        ("one page", [1, 2, 3], 1),
+        ("two pages", [1, 2, 3, 4], 3),
+        ("even", [60 * n for n in range(1, 3000)], 1120),
+        ("a burst long ago", [1e8 + n / 100 for n in range(3000)], 1150),
+        ("a burst just now", [n / 100 + 1 for n in range(3000)] + [1e8] * 3, 1150),
+        ("one second", [5] * 3000, 1003),
+        ("sparse", [86_400 * n for n in range(1, 300)], 130),
+    ],
+)
+def test_windows_cost_few_requests_more_than_one_list(
+    name: str, ages: list[float], most: int
+) -> None:
+    assert len(TimedList(ages).read()) <= most
+
+
+def test_one_worker_reads_one_list() -> None:
+    rows = TimedList([60 * n for n in range(1, 3000)])
+    rows.read(workers=1)
+    assert set(rows.asked) == {(START, END)}
+    assert len(rows.asked) == 1000
+
+
+def test_no_window_is_paged_deeply() -> None:
+    readings = TimedList([30 * n for n in range(1, 3000)]).read()
+    depths = Counter(id(reading.part) for reading in readings)
+    assert max(depths.values()) <= 2 * PAGES
+    assert len(depths) > 3000 / SIZE / (2 * PAGES)
+
+
+def test_windows_begin_and_end_on_whole_seconds() -> None:
+    rows = TimedList([n / 7 for n in range(1, 900)])
+    half = timedelta(seconds=0.5)
+    rows.read(spans=[(START + half, END - half)])
+    edges = {edge for window in rows.asked for edge in window}
+    assert len(edges) > 2
+    assert not any(edge.microsecond for edge in edges)
+    assert (min(edges), max(edges)) == (START, END)
+
+
+def test_a_span_is_widened_to_whole_seconds() -> None:
+    tick = timedelta(microseconds=1)
+    assert (floor(END), ceil(END)) == (END, END)
+    assert (floor(END + tick), ceil(END + tick)) == (END, END + SECOND)
+    assert (floor(END - tick), ceil(END - tick)) == (END - SECOND, END)
+
+
+def test_rows_without_a_time_do_not_end_a_window() -> None:
+    window = TimeWindow(Reader(), START, END, workers=4)
+    page = Page([{"id": 1}], [None], "next", END, END)
+    assert window.after(page) == (window,)
+    assert window.covered == (END, END)
+
+
+def test_windows_read_side_by_side_bring_the_same_rows() -> None:
+    rows = TimedList([30 * n for n in range(1, 1000)])
+    window = TimeWindow(Reader(), START, END, workers=4)
+    client = ListClient(rows.fetch, workers=4)
+    read = [
+        record["id"] for _, page in client.pages([window]) for record in page.records
+    ]
+    alone = [row["id"] for reading in rows.read() for row in reading.records]
+    assert Counter(read) == Counter(alone)

@@ -1,0 +1,233 @@
+"""JSON text and times: fast where possible, without loss everywhere."""
+
+import gc
+import json
+import sys
+import threading
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from analytics_pipeline.tables.values import (
+    deep_recursion,
+    describe,
+    dumps,
+    infrequent_gc,
+    loads,
+    parse_timestamp,
+    utc,
+)
+
+DEEP = 2_000
+NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
+TIMES = [
+    ("2026-11-30T12:00:00Z", NOON),
+    ("2026-11-30T12:00:00", NOON),
+    ("2026-11-30 12:00:00+00:00", NOON),
+    ("2026-11-30T13:30:00+01:30", NOON),
+    ("2026-11-30T12:00:00.123456Z", NOON.replace(microsecond=123456)),
+    ("2026-11-30T12:00:00.1234569Z", NOON.replace(microsecond=123456)),
+    ("2026-11-30", NOON.replace(hour=0)),
+    ("20261130T120000Z", NOON),
+    (
+        "1969-12-31T23:59:59.9999999Z",
+        datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+    ),
+]
+NOT_A_TIME: list[Any] = [
+    "",
+    "soon",
+    "2026-02-30T00:00:00Z",
+    "0000-01-01T00:00:00Z",
+    "0001-01-01T00:00:00+01:00",
+    "9999-12-31T23:59:59-01:00",
+    "10000-01-01T00:00:00Z",
+    "２０２６-11-30",
+    1_800_000_000,
+    True,
+    {},
+    [],
+]
+
+
+def nested(levels: int, opening: str, closing: str) -> bytes:
+    return (opening * levels + "1" + closing * levels).encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a": [1, 1.5, true, null, "é"]}', {"a": [1, 1.5, True, None, "é"]}),
+        ("9223372036854775807", 2**63 - 1),
+        ("-9223372036854775808", -(2**63)),
+        ("18446744073709551615", 2**64 - 1),
+        ("18446744073709551616", 2**64),
+        ("-9223372036854775809", -(2**63) - 1),
+        (f"[1{'0' * 4000}]", [10**4000]),
+        ("1e300", 1e300),
+        ('"2026-11-30 12345678901234567890"', "2026-11-30 12345678901234567890"),
+        (r'"\\u0000"', r"\u0000"),
+        (r'"😀"', "\N{GRINNING FACE}"),
+    ],
+)
+def test_values_keep_what_they_say(text: str, value: Any) -> None:
+    loaded, replaced = loads(text.encode())
+    assert (loaded, type(loaded), replaced) == (value, type(value), 0)
+    assert loads(dumps(loaded)) == (value, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("NaN", "NaN"),
+        ("[Infinity, -Infinity]", ["Infinity", "-Infinity"]),
+        ("[1e400, -1e400]", ["inf", "-inf"]),
+    ],
+)
+def test_numbers_that_json_cannot_say_become_text(text: str, value: Any) -> None:
+    assert loads(text.encode()) == (value, 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "value", "replaced"),
+    [
+        (rb'"a\u0000b"', "a\ufffdb", 1),
+        (rb'["\ud800", "\udfff\u0000"]', ["\ufffd", "\ufffd\ufffd"], 3),
+        (rb'{"\u0000": {"k\udc00": null}}', {"\ufffd": {"k\ufffd": None}}, 2),
+        (b'"\xed\xa0\x80"', "\ufffd", 1),
+    ],
+)
+def test_nul_and_lone_surrogates_are_replaced_and_counted(
+    body: bytes, value: Any, replaced: int
+) -> None:
+    assert loads(body) == (value, replaced)
+
+
+def test_names_that_become_equal_by_replacement_keep_their_values() -> None:
+    value, replaced = loads(rb'{"\u0000": 1, "\ud800": 2, "\ufffd": 3}')
+    assert (sorted(value.values()), replaced) == ([1, 2, 3], 2)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_any_unicode_encoding_is_read(encoding: str) -> None:
+    assert loads('{"a": "é"}'.encode(encoding)) == ({"a": "é"}, 0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"<!doctype html>",
+        b"{} {}",
+        b'"\xff"',
+        b'"a\x00b"',
+        b"9" * 5000,
+        b"[" * 100_000,
+    ],
+)
+def test_what_is_not_json_is_a_value_error(body: bytes) -> None:
+    with pytest.raises(ValueError):
+        loads(body)
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+def test_deep_nesting_survives_the_way_in_and_out(opening: str, closing: str) -> None:
+    body = nested(DEEP, opening, closing)
+    value, _ = loads(body)
+    assert dumps(value) == body
+
+
+def test_too_deep_nesting_is_a_value_error_in_words() -> None:
+    with pytest.raises(ValueError, match="nested too deeply"):
+        loads(nested(50_000, "[", "]"))
+
+
+def test_the_recursion_limit_is_as_before() -> None:
+    before = sys.getrecursionlimit()
+    dumps(loads(nested(DEEP, "[", "]"))[0])
+    with pytest.raises(ValueError):
+        loads(nested(50_000, "[", "]"))
+    assert sys.getrecursionlimit() == before
+
+
+def test_threads_may_read_deep_values_at_the_same_time() -> None:
+    body = nested(DEEP, "[", "]")
+    texts: list[bytes] = []
+
+    def read() -> None:
+        for _ in range(10):
+            texts.append(dumps(loads(body)[0]))
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert texts == [body] * 40
+
+
+@pytest.mark.parametrize(
+    "value", [{"a": [1, "é"]}, {"a": 2**70, "b": "é"}, [2**64, None, True, 1.5]]
+)
+def test_text_is_compact_utf8(value: Any) -> None:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    assert dumps(value) == text.encode()
+
+
+def test_the_garbage_collector_is_as_it_was_when_the_last_reader_is_out() -> None:
+    usual = gc.get_threshold()
+    with infrequent_gc():
+        with pytest.raises(ValueError), infrequent_gc():
+            seldom = gc.get_threshold()
+            raise ValueError
+        assert gc.get_threshold() == seldom
+        assert seldom[0] > 100 * usual[0]
+    assert gc.get_threshold() == usual
+
+
+def test_deep_recursion_ends_with_the_limit_that_was_there() -> None:
+    before = sys.getrecursionlimit()
+    with deep_recursion(), deep_recursion():
+        assert sys.getrecursionlimit() > before
+    assert sys.getrecursionlimit() == before
+    with pytest.raises(ValueError), deep_recursion():
+        raise ValueError
+    assert sys.getrecursionlimit() == before
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"a": [1, None]}, '{"a":[1,null]}'),
+        ("é", '"é"'),
+        (2**70, str(2**70)),
+        ("x" * 100, '"' + "x" * 56 + "..."),
+    ],
+)
+def test_a_value_is_described_as_json_of_at_most_60_characters(
+    value: Any, text: str
+) -> None:
+    assert describe(value) == text
+    assert len(text) <= 60
+
+
+@pytest.mark.parametrize(("text", "time"), TIMES)
+def test_iso_text_is_a_time_in_utc(text: str, time: datetime) -> None:
+    parsed = parse_timestamp(text)
+    assert parsed == time
+    assert parsed.tzinfo is UTC
+
+
+@pytest.mark.parametrize("value", [None, *NOT_A_TIME])
+def test_what_says_no_time_is_none(value: Any) -> None:
+    assert parse_timestamp(value) is None
+
+
+def test_a_time_without_zone_is_utc_and_others_are_converted() -> None:
+    east = timezone(timedelta(hours=2))
+    assert utc(NOON.replace(tzinfo=None)) == NOON
+    assert utc(NOON.astimezone(east)).tzinfo is UTC
+    assert utc(NOON.astimezone(east)) == NOON
+    assert utc(None) is None

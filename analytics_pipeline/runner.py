@@ -129,6 +129,7 @@ def load(
             pipeline.refresh = refresh
     total.appended = appended
     total.seconds = time.perf_counter() - started
+    total.failed = {name: str(error) for name, error in run.failures.items()}
     if run.failures:
         raise IncompleteLoad(run.failures, total)
     return total
@@ -165,7 +166,8 @@ def load_shared(
     pipeline.config.restore_from_destination = False
     source = _selected(source, tables)
     skip_stale_rows(pipeline, source)
-    with pipeline_lock(pipeline), _plain_errors(pipeline):
+    run = Run(is_whole=True)
+    with pipeline_lock(pipeline), _plain_errors(pipeline), run.active():
         pipeline.extract(source)
         summary = summarise(pipeline)
         pipeline.normalize()

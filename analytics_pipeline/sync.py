@@ -50,6 +50,8 @@ BATCH = 5_000
 """Rows of one Arrow table: fewer cost time, more cost memory."""
 SECONDS_PER_LOAD = 300.0
 """So long after its first page a load is ended, and another one goes on."""
+FAILURES = 5
+"""After so many lists, of which none gave a page, a run ends."""
 _NO_SUCH_PAGE = (400, 404, 410, 422, 500)
 """How servers say that they do not take a page cursor any more."""
 READ = "read: "
@@ -59,14 +61,23 @@ READ = "read: "
 class Run:
     """The loads of one run: what they share, and when one of them has brought enough.
 
-    `runner.load` makes one; elsewhere each load is a run by itself. With `keeps_going`,
-    a list that fails does not end the run, but is in `failures`.
+    `runner.load` makes one; elsewhere each load is a run by itself.
+
+    Args:
+        rows_per_load: where the source has no such setting; None: all in one load.
+        is_whole: there is only one load, whatever the setting says.
+        keeps_going: a list that fails does not end the run, but is in `failures`.
     """
 
     def __init__(
-        self, rows_per_load: int | None = None, keeps_going: bool = False
+        self,
+        rows_per_load: int | None = None,
+        *,
+        is_whole: bool = False,
+        keeps_going: bool = False,
     ) -> None:
         self.rows_per_load = rows_per_load
+        self.is_whole = is_whole
         self.keeps_going = keeps_going
         self.begun: set[tuple[str, str]] = set()
         """Table and list: readings that began in this run."""
@@ -78,6 +89,8 @@ class Run:
         """List → its error."""
         self.bounded: dict[str, dict[str, Any]] = {}
         """Table → bookmarks of readings with an `until`, which are not kept."""
+        self.has_pages = False
+        """A page has come, so the server is not out of order as a whole."""
         self._lock = threading.Lock()
         self.next_load()
 
@@ -90,6 +103,7 @@ class Run:
 
     def count(self, rows: int) -> None:
         """Add the rows of a page."""
+        self.has_pages = True
         with self._lock:
             self._rows += rows
             self._started = min(self._started, time.monotonic())
@@ -97,7 +111,7 @@ class Run:
     def room(self, rows_per_load: int | None) -> float:
         """Return how many rows the load still takes; none when it has taken long."""
         most = rows_per_load or self.rows_per_load
-        if most is None:
+        if most is None or self.is_whole:
             return math.inf
         is_late = time.monotonic() - self._started > SECONDS_PER_LOAD
         return 0 if is_late else most - self._rows
@@ -238,7 +252,9 @@ class Lists:
 
     def room(self) -> float:
         """Return how many rows the load still takes before another one goes on."""
-        if self.is_replaced or self.endpoint.full_scan:
+        # Elsewhere than in `runner.load` no other load can go on with a bounded reading.
+        is_one_load = self.until is not None and not self.run.keeps_going
+        if self.is_replaced or self.endpoint.full_scan or is_one_load:
             return math.inf
         return self.run.room(self.sync.config.rows_per_load)
 
@@ -360,46 +376,56 @@ class ListSync:
         """Return the records that are wanted, masked and with their keys."""
         self.pages += 1
         self.progress.see(page.times, page.server_time)
-        table, redactor = self.endpoint.table, self.lists.sync.redactor
-        wanted = []
-        for record, row_time in zip(page.records, page.times, strict=True):
-            if not self._is_wanted(part, row_time):
-                continue
-            if row_time and self._was_loaded(part, row_time, page.server_time):
-                self.reread += 1
-            else:
-                self.rows += 1
-            if table == "events" and record.get("projectID") is None:
+        records, times = self._wanted(part, page)
+        self.lists.run.count(len(records))
+        reread = self._count_reread(part, times, page.server_time)
+        self.reread += reread
+        self.rows += len(records) - reread
+        past = [time for time in times if time and time <= page.server_time]
+        self.newest = latest(self.newest, *past)
+        for record in records:
+            if self.endpoint.table == "events" and record.get("projectID") is None:
                 record["projectID"] = self.project
             if record.get("id") is None:
                 record["id"] = record[self.endpoint.key]
-            wanted.append(redactor.clean(table, record))
-        self.lists.run.count(len(wanted))
-        past = [t for t in page.times if t and t <= page.server_time]
-        self.newest = latest(self.newest, *past)
-        _report_progress(self.description, len(wanted), page.times)
-        return wanted
+        _report_progress(self.description, len(records), page.times)
+        return self.lists.sync.redactor.clean_all(self.endpoint.table, records)
 
-    def _was_loaded(self, part: Slice, row_time: datetime, now: datetime) -> bool:
-        """Tell whether an earlier load has brought the row, for all that is known.
+    def _wanted(
+        self, part: Slice, page: Page
+    ) -> tuple[list[Record], list[datetime | None]]:
+        """Return the records within the bounds of the reading, and their times."""
+        start, until = self.progress.start, self.lists.until
+        if isinstance(part, TimeWindow) and part.is_left:
+            start = part.covered[0]
+        if self.endpoint.full_scan or not (start or until):
+            return page.records, page.times
+        # Where there is no time, the server has filtered, or nobody can.
+        undated = self.endpoint.filters_time or until is None
+        wanted = [
+            (record, time)
+            for record, time in zip(page.records, page.times, strict=True)
+            if (undated if time is None else not _is_outside(time, start, until))
+        ]
+        return [record for record, _ in wanted], [time for _, time in wanted]
+
+    def _count_reread(
+        self, part: Slice, times: Sequence[datetime | None], now: datetime
+    ) -> int:
+        """Return how many rows earlier loads have brought, for all that is known.
 
         Rows of the future come again each time.
         """
-        if isinstance(part, ListSlice) and part.is_overlap(row_time):
-            return True
         before = self.before
-        return before is not None and (before.holds(row_time) or row_time > now)
-
-    def _is_wanted(self, part: Slice, row_time: datetime | None) -> bool:
-        if self.endpoint.full_scan:
-            return True
-        until = self.lists.until
-        if row_time is None:  # the server has filtered, or nobody can
-            return self.endpoint.filters_time or until is None
-        start = self.progress.start
-        if isinstance(part, TimeWindow) and part.is_left:
-            start = part.covered[0]
-        return not ((start and row_time < start) or (until and row_time >= until))
+        asked_again = part if isinstance(part, ListSlice) and part.resumed_at else None
+        if before is None and asked_again is None:
+            return 0
+        return sum(
+            (asked_again is not None and asked_again.is_overlap(time))
+            or (before is not None and (before.holds(time) or time > now))
+            for time in times
+            if time is not None
+        )
 
     def note(self, part: Slice, rows: ArrowRows) -> Callable[[], None]:
         """Return what to do when the rows of this page have been handed over."""
@@ -449,7 +475,7 @@ class ListSync:
             self.refusal = str(error)
             if not run.keeps_going:
                 log.warning("skipped: %s", error)
-        elif run.keeps_going:
+        elif run.keeps_going and (run.has_pages or len(run.failures) < FAILURES):
             run.failures.setdefault(self.description, error)
         else:
             raise error
@@ -482,6 +508,10 @@ class ListSync:
             "refusal": self.refusal,
             "waited": self.lists.sync.client.session.limiter.waited,
         }
+
+
+def _is_outside(time: datetime, start: datetime | None, until: datetime | None) -> bool:
+    return (start is not None and time < start) or (until is not None and time >= until)
 
 
 def _reader(part: Slice) -> ListSync:

@@ -42,6 +42,8 @@ class Summary:
     tables: dict[str, TableSummary] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     """Project, or table of the organization → why the server refused it."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """List → why it could not be read."""
     seconds: float = 0.0
     loads: int = 0
     """How many pieces it was loaded in."""
@@ -60,6 +62,7 @@ class Summary:
         for name, table in other.tables.items():
             self.tables.setdefault(name, TableSummary()).add(table)
         self.skipped |= other.skipped
+        self.failed |= other.failed
         self.appended |= other.appended
         self.seconds += other.seconds
         self.loads += other.loads
@@ -77,6 +80,9 @@ class Summary:
             "skipped": [
                 {"table" if name in TABLES else "project": name, "reason": reason}
                 for name, reason in self.skipped.items()
+            ],
+            "failed": [
+                {"list": name, "reason": reason} for name, reason in self.failed.items()
             ],
             "seconds": round(self.seconds, 3),
             "waited": round(self.waited, 3),

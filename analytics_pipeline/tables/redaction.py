@@ -8,6 +8,8 @@ from analytics_pipeline.errors import UnexpectedAnswer
 from analytics_pipeline.tables.values import deep_recursion, dumps, loads
 
 MASK = "***"
+WITH_CREDENTIALS = ("projects", "project_detail")
+"""Tables whose rows hold credentials."""
 
 # By the end of the key: `securityToken`, `sentry:token`, `db_password`, `secret_key`,
 # `appconnectPrivateKey`; but not `publicKey`, `tokenCount` or `securityTokenHeader`.
@@ -83,6 +85,14 @@ class Redactor:
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = [path.split(".") for path in paths]
 
+    def clean_all(
+        self, table: str, records: list[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Return the records, masked; see `clean`."""
+        if not self._paths and table not in WITH_CREDENTIALS:
+            return records
+        return [self.clean(table, record) for record in records]
+
     def clean(self, table: str, record: dict[str, Any]) -> dict[str, Any]:
         """Return the record, masked.
 
@@ -100,7 +110,7 @@ class Redactor:
             raise UnexpectedAnswer(f"{table}: a row is nested too deeply") from None
 
     def _clean(self, table: str, record: dict[str, Any]) -> dict[str, Any]:
-        if table in ("projects", "project_detail"):
+        if table in WITH_CREDENTIALS:
             record = mask_credentials(record)
         for path in self._paths:
             record = redact(record, path)

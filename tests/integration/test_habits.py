@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from analytics_pipeline.demo import Request
-from analytics_pipeline.errors import IncompleteLoad
+from analytics_pipeline.errors import HttpError, IncompleteLoad
 from analytics_pipeline.tables.redaction import MASK
 from tests.conftest import Clock, Warehouse, small_server
 from tests.fake_server import FakeServer
@@ -185,6 +185,17 @@ def test_one_event_id_in_two_projects_is_two_rows(
     warehouse.load(server, api=api, full_refresh=True)
     sql = f"select project_id from analytics.events where id = '{twin['id']}'"
     assert len(set(warehouse.rows(sql))) == len(warehouse.rows(sql)) == 2
+
+
+def test_a_server_that_is_out_of_order_is_not_asked_for_every_list(
+    api: str, warehouse: Warehouse
+) -> None:
+    slugs = [f"team-{number}" for number in range(50)]
+    with small_server(api, projects=slugs) as server:
+        server.fail(503, times=9999)
+        with pytest.raises(HttpError, match="503"):
+            warehouse.load(server, slugs, api=api)
+        assert len(server.requests) < 100
 
 
 @pytest.mark.parametrize("slug", ["../x", "a/b", "ü", "a b", "%2e%2e", "a?b=c", "a#b"])

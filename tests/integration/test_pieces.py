@@ -3,10 +3,12 @@
 import json
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import dlt
+import duckdb
 import pytest
 
 from analytics_pipeline import analytics_source, runner, sync
@@ -18,6 +20,7 @@ from tests.fake_server import FakeServer
 from tests.integration.test_bookmarks import ids, load, served
 from tests.list_server import ListServer, ago, event, newest_first
 
+LATER = datetime(2099, 1, 1, tzinfo=UTC)
 PAGES = 120
 SIZE = 5
 
@@ -328,3 +331,30 @@ def test_a_refresh_of_a_load_in_pieces_empties_the_tables_only_once(
         summary = runner.load(pipeline, source, ["events"])
         assert summary.loads > 1
         assert ids(warehouse) == served(rows)
+
+
+@pytest.mark.parametrize("api", ["v1", "sentry"])
+def test_a_reading_with_an_end_is_one_load_where_nothing_goes_on_with_it(
+    server: FakeServer, api: str, warehouse: Warehouse, elsewhere: Path
+) -> None:
+    """In plain dlt, and in a partition, a setting of small pieces loses no row."""
+    small = {"rows_per_load": 2 * SIZE, "until": "2099-01-01", "api": api}
+    source = analytics_source(server.url, TOKEN, ORGANIZATION, "frontend", **small)
+    warehouse.pipeline().run(source.with_resources("events"))
+    assert sorted(warehouse.ids("events")) == held(server)
+    partition = runner.Partition("frontend", datetime(2020, 1, 1, tzinfo=UTC), LATER)
+    pipeline = runner.make_pipeline(
+        dataset="other", name="part", pipelines_dir=str(elsewhere / "part")
+    )
+    settings = {"base_url": server.url, "auth_token": TOKEN, "api": api}
+    runner.run_partition(
+        pipeline,
+        partition,
+        ["events"],
+        organization=ORGANIZATION,
+        rows_per_load=2 * SIZE,
+        **settings,
+    )
+    with duckdb.connect("part.duckdb") as connection:
+        found = connection.execute("select id from other.events").fetchall()
+    assert sorted(row[0] for row in found) == held(server)

@@ -131,13 +131,21 @@ class Bookmark:
         recent = _before(self.interval.synced_to, lookback)
         return latest(min(recent, latest_start or recent), self.interval.since)
 
-    def complete(self) -> None:
-        """Extend the interval by the reading, which has come to the end of its list."""
+    def complete(self) -> bool:
+        """Extend the interval by the reading, which has come to the end of its list.
+
+        Return False where the interval turned out to be wrong: it ends later than it is
+        now, since the server's clock was. Then all of it has to be read again.
+        """
         done, self.progress = self.progress, None
         if done is None or (done.since and done.began and done.since > done.began):
-            return  # a `since` of the future: nothing is loaded
+            return True  # a `since` of the future: nothing is loaded
         before = self.interval.synced_to if self.interval else None
+        if before and done.began and before > done.began:
+            self.interval = Interval(done.since, None)
+            return False
         self.interval = Interval(done.since, latest(before, done.newest, done.since))
+        return True
 
     @classmethod
     def parse(cls, stored: Mapping[str, Any]) -> "Bookmark":

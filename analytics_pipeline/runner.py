@@ -18,8 +18,8 @@ from analytics_pipeline.loading.destinations import (
     is_replaced,
 )
 from analytics_pipeline.loading.failures import (
+    check_tables,
     is_interruption,
-    missing_table,
     root_error,
 )
 from analytics_pipeline.loading.locks import (
@@ -87,7 +87,8 @@ def load(
     It goes on from what the warehouse holds: newer state in the pipeline's working
     folder, and packages that were read but not loaded, are dropped, and what they held
     is read again. So a restored backup, a deleted working folder, and datasets that
-    take turns all come right.
+    take turns all come right. Let only one run at a time load into a dataset; for
+    several at once there is `load_shared`.
 
     Args:
         pipeline: as `make_pipeline` or `dlt.pipeline` makes it.
@@ -101,7 +102,7 @@ def load(
             is rejected. What was loaded until then stays.
         ConfigurationError: the destination cannot have this table format.
         PipelineLocked: another process runs this pipeline.
-        MissingTable: a table was dropped without dlt's knowledge.
+        MissingTable: a table was dropped without dlt's knowledge; nothing was asked.
         PipelineStepFailed: dlt or the destination failed.
     """
     started = time.perf_counter()
@@ -112,11 +113,12 @@ def load(
     with (
         pipeline_lock(pipeline),
         appended_tables() as appended,
-        _plain_errors(pipeline),
+        _plain_errors(),
         run.active(),
     ):
         refresh: Any = pipeline.refresh
         _follow_warehouse(pipeline)
+        check_tables(pipeline, source.schema.name)
         pipeline.refresh = None  # of the first load only: the others add to it
         try:
             pipeline.run(source, table_format=table_format, refresh=refresh)
@@ -138,10 +140,12 @@ def load(
 def _follow_warehouse(pipeline: dlt.Pipeline) -> None:
     """Let the state that the warehouse holds be the pipeline's, also where it is older.
 
-    Where a destination holds none, and with `dev_mode`, dlt's own way is kept.
+    Where a destination holds none, where dlt's setting `restore_from_destination` is
+    off, and with `dev_mode`, dlt's own way is kept.
     """
     has_state = issubclass(pipeline.destination.client_class, WithStateSync)
-    if has_state and not pipeline.dev_mode:
+    is_restored = has_state and pipeline.config.restore_from_destination
+    if is_restored and not pipeline.dev_mode:
         pipeline.drop()
         return
     while pipeline.has_pending_data:
@@ -163,16 +167,20 @@ def load_shared(
     """
     started = time.perf_counter()
     check_shareable(pipeline)
-    pipeline.config.restore_from_destination = False
     source = _selected(source, tables)
     skip_stale_rows(pipeline, source)
     run = Run(is_whole=True)
-    with pipeline_lock(pipeline), _plain_errors(pipeline), run.active():
-        pipeline.extract(source)
-        summary = summarise(pipeline)
-        pipeline.normalize()
-        with dataset_lock(pipeline):
-            pipeline.load()
+    with pipeline_lock(pipeline), _plain_errors(), run.active():
+        restores = pipeline.config.restore_from_destination
+        pipeline.config.restore_from_destination = False
+        try:
+            pipeline.extract(source)
+            summary = summarise(pipeline)
+            pipeline.normalize()
+            with dataset_lock(pipeline):
+                pipeline.load()
+        finally:
+            pipeline.config.restore_from_destination = restores
     summary.seconds = time.perf_counter() - started
     return summary
 
@@ -209,7 +217,7 @@ def all_projects(source: DltSource) -> list[str]:
 
 
 @contextmanager
-def _plain_errors(pipeline: dlt.Pipeline) -> Iterator[None]:
+def _plain_errors() -> Iterator[None]:
     """Raise the error of this package, or the Ctrl-C, that dlt wrapped."""
     try:
         yield
@@ -217,12 +225,6 @@ def _plain_errors(pipeline: dlt.Pipeline) -> Iterator[None]:
         if is_interruption(failure):
             raise KeyboardInterrupt from failure
         root = root_error(failure)
-        if root is failure and failure.step == "load":
-            if missing := missing_table(pipeline):
-                # The command that the error advises would not run with what is pending.
-                pipeline.drop()
-                pipeline.sync_destination()
-            root = missing or failure
         if root is failure:
             raise  # from itself it would lose its own cause
         raise root from failure

@@ -216,8 +216,6 @@ class Lists:
 
     def _stored(self, table: str) -> dict[str, Any]:
         """Return the bookmarks, as far as they are true of the table."""
-        if self.until is not None:
-            return self.run.bounded.setdefault(self.endpoint.table, {})
         state = dlt.current.resource_state()
         tables = dlt.current.source_schema().tables
         has_rows = table in tables and has_table_seen_data(tables[table])
@@ -225,6 +223,8 @@ class Lists:
         self.run.checked.add(table)
         if self.is_replaced or not (has_rows or is_checked):
             state.pop("bookmarks", None)  # dropped, refreshed, or another dataset
+        if self.until is not None or self.run.is_whole:
+            return self.run.bounded.setdefault(self.endpoint.table, {})
         bookmarks: dict[str, Any] = state.setdefault("bookmarks", {})
         return bookmarks
 
@@ -232,15 +232,14 @@ class Lists:
         """Let dlt's incremental promise no more than the list that is least far."""
         intervals = [Bookmark.parse(each).interval for each in self.stored.values()]
         ends = [interval.synced_to if interval else None for interval in intervals]
-        if any(each.key not in self.stored for each in self.reading):
+        if any(self.key(project) not in self.stored for project in self.projects):
             ends.append(None)
         last = None if None in ends or not ends else min(end for end in ends if end)
         self._incremental.get_state()["last_value"] = last or self.since
 
     def slices(self) -> Iterator[Slice]:
         """Give out what to read of each list, as long as the load is not full."""
-        projects = self.sync.config.projects if self.endpoint.by_project else ("",)
-        for project in projects:
+        for project in self.projects:
             each = ListSync(self, project)
             if each.name in self.run.finished:
                 continue
@@ -250,10 +249,21 @@ class Lists:
             self.reading.append(each)
             yield from each.begin()
 
+    @property
+    def projects(self) -> Sequence[str]:
+        """The projects of the lists; the list of the organization has none."""
+        return self.sync.config.projects if self.endpoint.by_project else ("",)
+
+    def key(self, project: str) -> str:
+        """Return the key of a list's bookmark: server, organization and project."""
+        config = self.sync.config
+        return f"{config.server} {config.organization}/{project}"
+
     def room(self) -> float:
         """Return how many rows the load still takes before another one goes on."""
-        # Elsewhere than in `runner.load` no other load can go on with a bounded reading.
-        is_one_load = self.until is not None and not self.run.keeps_going
+        # Only in `runner.load` another load can go on with such a reading.
+        needs_run = self.until is not None or self.sync.config.full_refresh
+        is_one_load = needs_run and not self.run.keeps_going
         if self.is_replaced or self.endpoint.full_scan or is_one_load:
             return math.inf
         return self.run.room(self.sync.config.rows_per_load)
@@ -291,7 +301,7 @@ class Batches:
         self._confirm_batch()
         self._tables.append(table)
         self._confirm.append(confirm)
-        # The first page goes at once: `add_limit(1)` is one request.
+        # The first page goes at once, for `add_limit(1)`.
         if self._unique or (not self._is_first and self._size() < BATCH):
             return None
         return self.take()
@@ -329,8 +339,7 @@ class ListSync:
         self.endpoint = lists.endpoint
         self.project = project
         self.stats = RequestStats()
-        config = lists.sync.config
-        self.key = f"{config.server} {config.organization}/{project}"
+        self.key = lists.key(project)
         self.name = (self.endpoint.table, self.key)
         self.description = lists.sync.client.describe(self)
         self.pages = self.rows = self.reread = self.mismatches = 0
@@ -346,6 +355,7 @@ class ListSync:
         self.bookmark = Bookmark.parse(lists.stored.get(self.key, {}))
         self.before = self.bookmark.interval
         anew = config.full_refresh and self.name not in lists.run.begun
+        self.is_resumed = self.bookmark.progress is not None and not anew
         changes = endpoint.refresh_window
         if anew or self.bookmark.progress is None:
             lists.run.begun.add(self.name)
@@ -401,11 +411,10 @@ class ListSync:
         if self.endpoint.full_scan or not (start or until):
             return page.records, page.times
         # Where there is no time, the server has filtered, or nobody can.
-        undated = self.endpoint.filters_time or until is None
         wanted = [
             (record, time)
             for record, time in zip(page.records, page.times, strict=True)
-            if (undated if time is None else not _is_outside(time, start, until))
+            if time is None or not _is_outside(time, start, until)
         ]
         return [record for record, _ in wanted], [time for _, time in wanted]
 
@@ -450,11 +459,14 @@ class ListSync:
     def _save(self, is_done: bool) -> None:
         run = self.lists.run
         if is_done:
-            self.bookmark.complete()
+            is_complete = self.bookmark.complete()
             # A reading of an earlier run knows nothing of the rows since then.
-            self.is_open = self.name not in run.begun
+            self.is_open = self.name not in run.begun or not is_complete
             if not self.is_open:
                 run.finished.add(self.name)
+        self._store()
+
+    def _store(self) -> None:
         if state := self.bookmark.as_state():
             self.lists.stored[self.key] = state
         else:
@@ -479,6 +491,10 @@ class ListSync:
             run.failures.setdefault(self.description, error)
         else:
             raise error
+        if self.is_resumed and self.pages <= isinstance(part, ListSlice):
+            # No further than the run before: let the next one begin with what is new.
+            self.bookmark.progress = None
+            self._store()
         self.is_open = False
         run.finished.add(self.name)
         return ()

@@ -59,7 +59,7 @@ def run(options: Namespace) -> int:
     except IncompleteLoad as incomplete:
         output.show(incomplete.summary, options.json)
         say(f"error: {incomplete}", RED)
-        say("All other lists are loaded; run it again for these.")
+        say("What could be read is loaded; run it again for the rest.")
         return FAILED
     output.show(summary, options.json)
     return SKIPPED if summary.skipped else LOADED

@@ -106,9 +106,16 @@ class ListSlice(Slice):
     its pages are in order of time.
     """
 
-    def __init__(self, owner: SliceOwner, start: datetime | None) -> None:
+    def __init__(
+        self,
+        owner: SliceOwner,
+        start: datetime | None,
+        *,
+        can_be_left: bool = True,
+    ) -> None:
         super().__init__(owner)
         self.start = start
+        self._can_be_left = can_be_left
         self.order = Order(owner.endpoint.newest_first)
         self.asked_cursor: str | None = None
         """Page cursor of the page that came last."""
@@ -122,8 +129,11 @@ class ListSlice(Slice):
         self.resumed_at = position.edge
 
     def restart(self) -> "ListSlice":
-        """Return the same list, from its first page on."""
-        return ListSlice(self.owner, self.start)
+        """Return the same list from its first page on, to be read to its end at once.
+
+        Its page cursors do not hold, so it would have to begin anew for ever.
+        """
+        return ListSlice(self.owner, self.start, can_be_left=False)
 
     def after(self, page: Page) -> Sequence[Slice]:
         """Return this slice again while there is more to read.
@@ -157,7 +167,7 @@ class ListSlice(Slice):
         newest_first, edge = self.order.newest_first, self.order.edge
         if self.asked_cursor is None or newest_first is None or edge is None:
             return None
-        if edge == self.resumed_at:
+        if edge == self.resumed_at or not self._can_be_left:
             return None
         return Position(self.asked_cursor, newest_first, edge)
 
@@ -198,11 +208,14 @@ class Order:
         self._low = self._high = edge
 
     def overlaps(self, times: Sequence[datetime | None]) -> bool:
-        """Tell whether a page begins no later than where the list was left."""
+        """Tell whether a page begins before where the list was left.
+
+        Rows of just that time may be the next ones, or some of them missing.
+        """
         known = [time for time in times if time is not None]
         if not known or self.edge is None:
             return False
-        return max(known) >= self.edge if self.newest_first else min(known) <= self.edge
+        return max(known) > self.edge if self.newest_first else min(known) < self.edge
 
     def note(self, times: Sequence[datetime | None]) -> None:
         """Look at the times of a page."""

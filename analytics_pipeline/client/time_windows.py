@@ -9,6 +9,7 @@ grows slow on servers that count through all rows before a page, and no worker i
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 from analytics_pipeline.client.page import Page
 from analytics_pipeline.client.pagination import Slice, SliceOwner
@@ -61,8 +62,10 @@ class TimeWindow(Slice):
             self.pages += 1
             return ()
         times = [time for time in page.times if time is not None]
-        # Rows of the last second may go on on the next page.
-        low = min([high, *(floor(time) + SECOND for time in times)])
+        low = high
+        if times and all(a >= b for a, b in pairwise(times)):
+            # Rows of the last second may go on on the next page.
+            low = min(high, floor(times[-1]) + SECOND)
         self._newest = max([self._newest, *times])
         self.covered = (low, high)
         room = self.owner.room()

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import suppress
 
 import dlt
+from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.exceptions import DltException
+from dlt.common.schema.utils import has_table_seen_data
+from dlt.destinations.exceptions import DestinationConnectionError
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.pipeline.exceptions import PipelineStepFailed
 
@@ -54,27 +56,37 @@ def sentence(error: BaseException) -> str:
     return f"{STEPS.get(step.step, step.step)} failed: {words(_reason(step))}; {AGAIN}"
 
 
-def missing_table(pipeline: dlt.Pipeline) -> MissingTable | None:
-    """Return the error for a table that dlt had made, and somebody has dropped since."""
-    with suppress(Exception):  # the failure itself is what will be told, then
+def check_tables(pipeline: dlt.Pipeline, schema_name: str) -> None:
+    """Find out before reading that a table which dlt had made is not there any more.
+
+    dlt itself would fail at the end, or make the table anew with new rows only.
+
+    Raises:
+        MissingTable: somebody has dropped it without dlt's knowledge.
+    """
+    try:
         with pipeline.destination_client() as client:
             if not isinstance(client, SqlJobClientBase):
-                return None
-            stored = client.get_stored_schema(str(pipeline.default_schema_name))
+                return
+            stored = client.get_stored_schema(schema_name)
             tables = json.loads(stored.schema)["tables"] if stored else {}
-            names = [name for name in TABLES if name in tables]
-            found = {
-                name: bool(cols) for name, cols in client.get_storage_tables(names)
-            }
-        gone = [name for name in names if not found.get(name)]
-        if gone:
-            return MissingTable(
-                f"{', '.join(gone)}: the table is not in the dataset"
-                f" {pipeline.dataset_name!r} any more, but dlt still knows it; let it"
-                f" forget the table with `dlt pipeline {pipeline.pipeline_name} drop"
-                f" {' '.join(gone)}`, and the next run loads all of it anew"
-            )
-    return None
+            names = [
+                n for n in TABLES if n in tables and has_table_seen_data(tables[n])
+            ]
+            found = {n: bool(cols) for n, cols in client.get_storage_tables(names)}
+    except DestinationUndefinedEntity:
+        return  # nothing was ever loaded
+    except DestinationConnectionError:
+        return  # dlt asks next, and its error names the step
+    gone = [name for name in names if not found.get(name)]
+    if gone:
+        pipeline.sync_destination()  # the command needs the state in the working folder
+        raise MissingTable(
+            f"{', '.join(gone)}: the table is not in the dataset"
+            f" {pipeline.dataset_name!r} any more, but dlt still knows it; let it"
+            f" forget the table with `dlt pipeline {pipeline.pipeline_name} drop"
+            f" {' '.join(gone)}`, and the next run loads all of it anew"
+        )
 
 
 def _reason(error: BaseException) -> BaseException:

@@ -40,7 +40,7 @@ def pipeline_lock(pipeline: dlt.Pipeline) -> Iterator[None]:
             raise PipelineLocked(
                 f"{owner} is running the pipeline {pipeline.pipeline_name!r} of"
                 f" {pipeline.pipelines_dir} already; wait until it has ended, or give"
-                " this run a pipeline name of its own"
+                " this run a pipeline name and a dataset of its own"
             ) from None
         file.truncate(0)
         file.write(str(os.getpid()))

@@ -420,3 +420,79 @@ def test_fifty_projects_with_many_recent_rows_keep_a_small_state(
     state = warehouse.pipeline().state["sources"]["analytics"]["resources"]["events"]
     assert len(json.dumps(state, default=str)) < 50 * 200
     assert len(ids(warehouse)) == 50 * 200
+
+
+def test_a_bookmark_beyond_the_servers_clock_is_not_trusted(
+    server: ListServer, warehouse: Warehouse, elsewhere: Path
+) -> None:
+    """The clock was days ahead once, and a row with it."""
+    rows = server.lists["acme", "web", "events"]
+    server.date = datetime.now(UTC) + timedelta(days=3)
+    rows.insert(0, event(1000, -2 * 1440))
+    load(server, elsewhere)
+    server.date = None
+    rows[1:1] = [event(2000 + n, n - 100) for n in range(90)]
+    load(server, elsewhere)
+    assert ids(warehouse) == served(rows)
+    (bookmark,) = warehouse.bookmarks()["events"].values()
+    assert datetime.fromisoformat(bookmark["synced_to"]) < datetime.now(UTC)
+
+
+def test_a_bounded_replace_leaves_no_bookmark_that_is_not_true(
+    server: ListServer, warehouse: Warehouse, elsewhere: Path
+) -> None:
+    load(server, elsewhere)
+    source = analytics_source(
+        server.url, "token", "acme", "web", since=ago(500), until=ago(100)
+    ).with_resources("events")
+    source.events.apply_hints(write_disposition={"disposition": "replace"})
+    warehouse.pipeline().run(source)
+    assert 0 < len(ids(warehouse)) < 10
+    load(server, elsewhere)
+    assert ids(warehouse) == served(server.lists["acme", "web", "events"])
+
+
+def test_a_dropped_table_is_found_out_before_anything_is_asked(
+    server: ListServer, warehouse: Warehouse, elsewhere: Path
+) -> None:
+    """Otherwise dlt would make it anew, with another table's first row."""
+    load(server, elsewhere)
+    warehouse.rows("drop table analytics.events")
+    server.lists["", "", "projects"] = [detail("web")]
+    before = len(server.requests)
+    with pytest.raises(MissingTable):
+        load(server, elsewhere, tables=ALL)
+    assert len(server.requests) == before
+
+
+def test_rows_without_a_time_are_in_every_reading_with_an_end(
+    server: ListServer, warehouse: Warehouse, elsewhere: Path
+) -> None:
+    rows = server.lists["acme", "web", "events"]
+    rows[3]["dateCreated"] = None
+    load(server, elsewhere, since=ago(9000), until=ago(8000))
+    assert "e3" in ids(warehouse)
+
+
+def test_load_shared_begins_without_bookmarks_and_leaves_none(
+    server: ListServer, warehouse: Warehouse
+) -> None:
+    for _ in range(2):
+        before = len(server.requests)
+        source = analytics_source(server.url, "token", "acme", "web")
+        runner.load_shared(warehouse.pipeline(), source, ["events"])
+        assert len(server.requests) - before == 5
+    assert not any(warehouse.bookmarks().values())
+    assert ids(warehouse) == served(server.lists["acme", "web", "events"])
+
+
+def test_the_last_value_is_none_while_a_project_was_never_read(
+    server: ListServer, warehouse: Warehouse, elsewhere: Path
+) -> None:
+    source = analytics_source(
+        server.url, "token", "acme", ["web", "app"], rows_per_load=40
+    )
+    warehouse.pipeline().run(source.with_resources("events"))
+    state: Any = warehouse.pipeline().state["sources"]
+    incremental = state["analytics"]["resources"]["events"]["incremental"]
+    assert incremental["date_created"]["last_value"] is None

@@ -112,7 +112,8 @@ def test_a_second_run_of_the_same_pipeline_says_so_and_stops(
         assert said == (
             f"error: process {process.pid} is running the pipeline"
             f" 'analytics_pipeline' of {warehouse.folder / 'pipelines'} already; wait"
-            " until it has ended, or give this run a pipeline name of its own\n"
+            " until it has ended, or give this run a pipeline name and a dataset of its"
+            " own\n"
         )
         process.kill()
         process.join()

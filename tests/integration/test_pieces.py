@@ -338,7 +338,7 @@ def test_a_reading_with_an_end_is_one_load_where_nothing_goes_on_with_it(
     server: FakeServer, api: str, warehouse: Warehouse, elsewhere: Path
 ) -> None:
     """In plain dlt, and in a partition, a setting of small pieces loses no row."""
-    small = {"rows_per_load": 2 * SIZE, "until": "2099-01-01", "api": api}
+    small: Any = {"rows_per_load": 2 * SIZE, "until": "2099-01-01", "api": api}
     source = analytics_source(server.url, TOKEN, ORGANIZATION, "frontend", **small)
     warehouse.pipeline().run(source.with_resources("events"))
     assert sorted(warehouse.ids("events")) == held(server)
@@ -346,7 +346,7 @@ def test_a_reading_with_an_end_is_one_load_where_nothing_goes_on_with_it(
     pipeline = runner.make_pipeline(
         dataset="other", name="part", pipelines_dir=str(elsewhere / "part")
     )
-    settings = {"base_url": server.url, "auth_token": TOKEN, "api": api}
+    settings: Any = {"base_url": server.url, "auth_token": TOKEN, "api": api}
     runner.run_partition(
         pipeline,
         partition,
@@ -358,3 +358,65 @@ def test_a_reading_with_an_end_is_one_load_where_nothing_goes_on_with_it(
     with duckdb.connect("part.duckdb") as connection:
         found = connection.execute("select id from other.events").fetchall()
     assert sorted(row[0] for row in found) == held(server)
+
+
+def test_page_cursors_that_are_good_only_once_do_not_keep_a_load_from_ending(
+    warehouse: Warehouse, elsewhere: Path
+) -> None:
+    with ListServer() as server:
+        rows = newest_first(400)
+        server.lists["acme", "web", "events"] = rows
+        used: set[str] = set()
+
+        def refuse(request: Any) -> None:
+            cursor = request.query.get("cursor", "")
+            server.refused = {"/events/": 400} if cursor in used else {}
+            used.add(cursor) if cursor else used.clear()
+
+        server.before = refuse
+        load(server, elsewhere, rows_per_load=60)
+        assert ids(warehouse) == served(rows)
+        assert len(server.requests) < 40
+
+
+def test_a_fault_deep_in_a_list_does_not_keep_new_rows_out(
+    warehouse: Warehouse, elsewhere: Path
+) -> None:
+    with ListServer() as server:
+        rows = newest_first(400)
+        server.lists["acme", "web", "events"] = rows
+        del rows[330]["id"]
+        for number in range(4):
+            rows.insert(0, event(1000 + number, -number))
+            with pytest.raises(IncompleteLoad, match="no usable 'id'"):
+                load(server, elsewhere, rows_per_load=60)
+        found = set(ids(warehouse))
+        assert {"e1000", "e1001", "e1002"} <= found
+        assert {f"e{n}" for n in range(300)} <= found
+
+
+def test_rows_of_one_time_that_are_deleted_between_two_pieces_leave_no_gap(
+    warehouse: Warehouse, elsewhere: Path
+) -> None:
+    with ListServer() as server:
+        rows = newest_first(60, every=1)
+        rows += [event(n, 100) for n in range(60, 160)] + newest_first(
+            100, every=100, start=200
+        )[2:]
+        server.lists["acme", "web", "events"] = rows
+        half(server, elsewhere)
+        del rows[:25]
+        load(server, elsewhere, rows_per_load=40)
+        assert {*served(rows)} <= {*ids(warehouse)}
+
+
+def test_a_full_refresh_by_plain_dlt_is_one_load(
+    server: FakeServer, api: str, warehouse: Warehouse
+) -> None:
+    source = analytics_source(
+        *(server.url, TOKEN, ORGANIZATION, "frontend", api),
+        full_refresh=True,
+        rows_per_load=10 * SIZE,
+    )
+    warehouse.pipeline().run(source.with_resources("events"))
+    assert sorted(warehouse.ids("events")) == held(server)

@@ -34,6 +34,8 @@ from analytics_pipeline.errors import (
     ConfigurationError,
     HttpError,
     ListChanged,
+    PageCursorLoop,
+    UnexpectedAnswer,
     Unreachable,
 )
 from analytics_pipeline.loading.destinations import is_replaced, merges_copies
@@ -347,6 +349,8 @@ class ListSync:
         self.refusal = ""
         self.is_open = True
         """There is more to read, now or in another load."""
+        self.is_resumed = False
+        """The reading was begun by an earlier run."""
 
     def begin(self) -> Sequence[Slice]:
         """Return what to read: from the bookmark on, or from where a reading was left."""
@@ -355,10 +359,10 @@ class ListSync:
         self.bookmark = Bookmark.parse(lists.stored.get(self.key, {}))
         self.before = self.bookmark.interval
         anew = config.full_refresh and self.name not in lists.run.begun
-        self.is_resumed = self.bookmark.progress is not None and not anew
         changes = endpoint.refresh_window
         if anew or self.bookmark.progress is None:
             lists.run.begun.add(self.name)
+        self.is_resumed = self.name not in lists.run.begun
         self.progress = progress = self.bookmark.begin(
             lists.since,
             lists.lookback,
@@ -491,7 +495,8 @@ class ListSync:
             run.failures.setdefault(self.description, error)
         else:
             raise error
-        if self.is_resumed and self.pages <= isinstance(part, ListSlice):
+        is_lasting = isinstance(error, UnexpectedAnswer | PageCursorLoop)
+        if is_lasting and self.is_resumed and self.pages <= 1:
             # No further than the run before: let the next one begin with what is new.
             self.bookmark.progress = None
             self._store()

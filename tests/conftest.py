@@ -103,7 +103,7 @@ class Warehouse:
             for table, state in sources.get("analytics", {})
             .get("resources", {})
             .items()
-            if "bookmarks" in state
+            if state.get("bookmarks")
         }
 
 

@@ -4,10 +4,8 @@ import json
 from collections.abc import Iterator
 
 import dlt
-from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.exceptions import DltException
 from dlt.common.schema.utils import has_table_seen_data
-from dlt.destinations.exceptions import DestinationConnectionError
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.pipeline.exceptions import PipelineStepFailed
 
@@ -74,10 +72,10 @@ def check_tables(pipeline: dlt.Pipeline, schema_name: str) -> None:
                 n for n in TABLES if n in tables and has_table_seen_data(tables[n])
             ]
             found = {n: bool(cols) for n, cols in client.get_storage_tables(names)}
-    except DestinationUndefinedEntity:
-        return  # nothing was ever loaded
-    except DestinationConnectionError:
-        return  # dlt asks next, and its error names the step
+    except Exception:
+        # Nothing was ever loaded; or no connection, as some driver says it. dlt asks
+        # for the state next, and the same error then comes with its step.
+        return
     gone = [name for name in names if not found.get(name)]
     if gone:
         pipeline.sync_destination()  # the command needs the state in the working folder

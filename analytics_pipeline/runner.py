@@ -32,6 +32,7 @@ from analytics_pipeline.loading.partitions import Partition, partitions
 from analytics_pipeline.loading.summary import Summary, summarise
 from analytics_pipeline.source import analytics_source
 from analytics_pipeline.sync import Run
+from analytics_pipeline.tables.values import infrequent_gc
 
 __all__ = [
     "DATASET",
@@ -112,6 +113,7 @@ def load(
     total = Summary()
     with (
         pipeline_lock(pipeline),
+        infrequent_gc(),
         appended_tables() as appended,
         _plain_errors(),
         run.active(),

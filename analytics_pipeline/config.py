@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from dlt.common.configuration import with_config
 from dlt.common.typing import TSecretStrValue
 
-from analytics_pipeline.client.endpoints import APIS, ApiSpec
+from analytics_pipeline.client.endpoints import APIS, ApiSpec, Endpoint
 from analytics_pipeline.errors import ConfigurationError, InsecureUrl
 from analytics_pipeline.tables.values import utc
 
@@ -48,6 +48,10 @@ class Config:
     def server(self) -> str:
         """Scheme, host, port and path, by which bookmarks are kept apart."""
         return self.base_url + self.spec.prefix
+
+    def projects_of(self, endpoint: Endpoint) -> tuple[str, ...]:
+        """Return the projects that have a list each; the organization's list has none."""
+        return self.projects if endpoint.by_project else ("",)
 
 
 def parse_config(

@@ -234,14 +234,14 @@ class Lists:
         """Let dlt's incremental promise no more than the list that is least far."""
         intervals = [Bookmark.parse(each).interval for each in self.stored.values()]
         ends = [interval.synced_to if interval else None for interval in intervals]
-        if any(self.key(project) not in self.stored for project in self.projects):
+        if any(self.key(project) not in self.stored for project in self._projects()):
             ends.append(None)
         last = None if None in ends or not ends else min(end for end in ends if end)
         self._incremental.get_state()["last_value"] = last or self.since
 
     def slices(self) -> Iterator[Slice]:
         """Give out what to read of each list, as long as the load is not full."""
-        for project in self.projects:
+        for project in self._projects():
             each = ListSync(self, project)
             if each.name in self.run.finished:
                 continue
@@ -251,10 +251,8 @@ class Lists:
             self.reading.append(each)
             yield from each.begin()
 
-    @property
-    def projects(self) -> Sequence[str]:
-        """The projects of the lists; the list of the organization has none."""
-        return self.sync.config.projects if self.endpoint.by_project else ("",)
+    def _projects(self) -> tuple[str, ...]:
+        return self.sync.config.projects_of(self.endpoint)
 
     def key(self, project: str) -> str:
         """Return the key of a list's bookmark: server, organization and project."""

@@ -39,9 +39,7 @@ def check(client: Client, config: Config, options: Namespace) -> bool:
     lists = [
         FirstPage(config.spec.endpoints[table], project)
         for table in tables
-        for project in (
-            config.projects if config.spec.endpoints[table].by_project else ("",)
-        )
+        for project in config.projects_of(config.spec.endpoints[table])
     ]
     problems, slugs = 0, list[str]()
     for each in lists:

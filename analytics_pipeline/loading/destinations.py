@@ -44,10 +44,13 @@ def adapt_to_destination(name: str, batch: pa.Table) -> Any:
 
 def is_replaced(resource: DltResource) -> bool:
     """Tell whether a load empties the table first."""
+    return bool(_write_hints(resource)["disposition"] == "replace")
+
+
+def _write_hints(resource: DltResource) -> dict[str, Any]:
+    """Return the write disposition, which may be a word alone, as dlt's longer form."""
     given: Any = resource.write_disposition
-    return bool(
-        (given["disposition"] if isinstance(given, dict) else given) == "replace"
-    )
+    return given if isinstance(given, dict) else {"disposition": given}
 
 
 def merges_copies(resource: DltResource) -> bool:
@@ -56,8 +59,7 @@ def merges_copies(resource: DltResource) -> bool:
     Delta and Iceberg tables, the strategy `upsert` and the disposition `replace` refuse
     them, or keep all.
     """
-    given = resource.write_disposition
-    hints: Any = given if isinstance(given, dict) else {"disposition": given}
+    hints = _write_hints(resource)
     if hints["disposition"] != "merge":
         return bool(hints["disposition"] == "append")
     pipeline = current_pipeline()

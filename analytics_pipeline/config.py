@@ -1,12 +1,12 @@
 """What the user configured, checked once, before anything is asked."""
 
 import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,11 +14,16 @@ from dlt.common.configuration import with_config
 from dlt.common.typing import TSecretStrValue
 
 from analytics_pipeline.client.endpoints import APIS, ApiSpec, Endpoint
+from analytics_pipeline.client.session import is_loopback
 from analytics_pipeline.errors import ConfigurationError, InsecureUrl
 from analytics_pipeline.tables.values import utc
 
+REGIONS = ("us", "de", "www")
+"""Hosts of sentry.io that are not named after an organization."""
 SECTION = "sources.analytics_pipeline"
 BEGINNING = datetime.min.replace(tzinfo=UTC)
+LONGEST = timedelta(days=365_250).total_seconds()
+"""Seconds: a thousand years."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,6 @@ class Config:
     auth_token: str
     organization: str
     projects: tuple[str, ...]
-    is_one_project: bool
-    """One project was named by itself, not in a list."""
     spec: ApiSpec
     since: datetime | None
     until: datetime | None
@@ -68,10 +71,14 @@ def parse_config(
     full_refresh: bool = False,
     rows_per_load: int | None = None,
     workers: int = 4,
-    redact: list[str] | None = None,
+    redact: str | list[str] | None = None,
     allow_http: bool = False,
+    needs_project: bool = True,
 ) -> Config:
     """Check the arguments of `analytics_source`, which documents them.
+
+    Without `needs_project`, only lists of the organization can be read if no project is
+    given.
 
     Raises:
         ConfigurationError: a setting is missing or makes no sense.
@@ -83,22 +90,21 @@ def parse_config(
             + (f"; did you mean {hint[0]!r}?" if hint else "")
         )
     spec = APIS[api]
-    start, end = parse_time("since", since), parse_time("until", until)
+    start, end = parse_since(since), parse_time("until", until)
     if end and start and start >= end:
         raise ConfigurationError(f"since ({start}) must be before until ({end})")
     if end and not start:
         start = BEGINNING
     url = required("base_url", base_url or spec.base_url, '"https://…"')
     token = required("auth_token", auth_token, file="secrets.toml")
-    owner = slug("organization", required("organization", organization))
-    projects = project_list(project)
+    owner = organization_slug(required("organization", organization))
+    projects = project_list(project) if project or needs_project else []
     check_token(token)
     return Config(
-        base_url=normalize_base_url(url, allow_http),
+        base_url=normalize_base_url(url, allow_http, spec.prefix),
         auth_token=token,
         organization=owner,
         projects=tuple(slug("project", name) for name in projects),
-        is_one_project=isinstance(project, str) and not is_list(project),
         spec=spec,
         since=start,
         until=end,
@@ -107,9 +113,9 @@ def parse_config(
         full_refresh=full_refresh,
         rows_per_load=None
         if rows_per_load is None
-        else int(at_least("rows_per_load", rows_per_load, 1)),
-        workers=int(at_least("workers", workers, 1)),
-        redact=tuple(redact or ()),
+        else whole_number("rows_per_load", rows_per_load),
+        workers=whole_number("workers", workers),
+        redact=redact_paths(redact, spec),
     )
 
 
@@ -117,10 +123,16 @@ resolve_config = with_config(parse_config, sections=("sources", "analytics_pipel
 """`parse_config`, with what is not given taken from dlt's configuration."""
 
 
-def normalize_base_url(base_url: str, allow_http: bool) -> str:
-    """Return the address in one form: host in lower case, no slash at its end.
+def normalize_base_url(base_url: str, allow_http: bool, prefix: str = "") -> str:
+    """Return the address in one form: host in lower case, no slash or prefix at its end.
+
+    Args:
+        base_url: as the user gave it.
+        allow_http: see `analytics_source`.
+        prefix: of the API's paths, which users copy along with the address.
 
     Raises:
+        ConfigurationError: it ends with the prefix of another API.
         InsecureUrl: not a URL, or http:// to another machine without `allow_http`: the
             token must not cross a network unencrypted.
     """
@@ -135,21 +147,21 @@ def normalize_base_url(base_url: str, allow_http: bool) -> str:
         raise InsecureUrl(f"base_url {base_url!r} is not an address; {example}")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise InsecureUrl("base_url must hold no login, query or fragment")
-    if parts.scheme == "http" and not allow_http and not _is_loopback(host):
+    if parts.scheme == "http" and not allow_http and not is_loopback(host):
         raise InsecureUrl(
             f"base_url {base_url!r} would send the token unencrypted; use https://,"
             " or set allow_http if the network is yours"
         )
     usual_port = {"http": ":80", "https": ":443"}[parts.scheme]
     host = parts.netloc.lower().removesuffix(usual_port)
-    return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+    path = parts.path.rstrip("/").removesuffix(prefix).rstrip("/")
+    others = [name for name, spec in APIS.items() if path.endswith(spec.prefix)]
+    if prefix and others:
+        raise ConfigurationError(
+            f"base_url {base_url!r} is one of api {' or '.join(map(repr, others))}; set"
+            " the setting api to it"
+        )
+    return f"{parts.scheme}://{host}{path}"
 
 
 def check_token(token: str) -> None:
@@ -165,21 +177,26 @@ def check_token(token: str) -> None:
 
 
 def parse_seconds(setting: str, value: float) -> timedelta:
-    """Return the span of time that is so many seconds long."""
-    seconds = at_least(setting, value, 0)
+    """Return the span of time that is so many seconds long: up to a thousand years."""
     try:
-        return timedelta(seconds=seconds)
-    except (OverflowError, ValueError):
-        raise ConfigurationError(f"{setting} {value} is no number of seconds") from None
-
-
-def at_least(setting: str, value: float, least: int) -> float:
-    """Return the number, if it is not too small."""
-    if value < least:
+        seconds = float(value)
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if not 0 <= seconds <= LONGEST:  # nor NaN
         raise ConfigurationError(
-            f"{setting} {value} is too small: {least} is the least"
+            f"{setting} {value!r} is no number of seconds from 0 to {LONGEST:,.0f}"
         )
-    return value
+    return timedelta(seconds=seconds)
+
+
+def whole_number(setting: str, value: Any) -> int:
+    """Return the number, if it is a whole one and not below 1."""
+    is_whole = isinstance(value, int | float) and value == value // 1
+    if not is_whole or isinstance(value, bool) or value < 1:
+        raise ConfigurationError(
+            f"{setting} {value!r} is no whole number: 1 is the least"
+        )
+    return int(value)
 
 
 def required(
@@ -196,26 +213,67 @@ def required(
 
 def project_list(project: Any) -> list[str]:
     """Return one slug, several, or those of the JSON list in an environment variable."""
-    if isinstance(project, str) and is_list(project):
+    return text_list("project", project or required("project", None))
+
+
+def text_list(setting: str, value: Any) -> list[str]:
+    """Return one text as a list, several, or those that a text holds as a JSON list."""
+    if isinstance(value, str) and is_list(value):
         try:
-            project = json.loads(project)
+            value = json.loads(value)
         except ValueError:
             raise ConfigurationError(
-                f"project {project!r} is neither a slug nor a list of slugs"
+                f"{setting} {value!r} is neither one text nor a JSON list of them"
             ) from None
-    if isinstance(project, str | None):
-        return [required("project", project)]
-    names = list(project) if isinstance(project, Iterable) else []
-    if not names or not all(isinstance(name, str) for name in names):
+    if isinstance(value, str):
+        return [value]
+    texts = list(value) if isinstance(value, Iterable) else []
+    if not texts or not all(isinstance(text, str) for text in texts):
         raise ConfigurationError(
-            f"project must be one slug or several, not {project!r}"
+            f"{setting} must be one text or several, not {value!r}"
         )
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys(texts))
+
+
+def redact_paths(value: Any, spec: ApiSpec) -> tuple[str, ...]:
+    """Return the paths to mask, if no row would lose its key by one of them."""
+    paths = text_list("redact", value) if value else []
+    keys = {endpoint.key for endpoint in spec.endpoints.values()} | {"id", "projectID"}
+    for path in paths:
+        if path in keys or path == "*":
+            raise ConfigurationError(
+                f"redact {path!r} would mask the key of a table, by which rows are told"
+                " apart"
+            )
+        if not all(path.split(".")):
+            raise ConfigurationError(
+                f"redact {path!r} is no path; write it as user.email"
+            )
+    return tuple(paths)
 
 
 def is_list(text: str) -> bool:
     """Tell whether a text is a JSON list."""
     return text.lstrip().startswith("[")
+
+
+def organization_slug(value: str) -> str:
+    """Return the slug, also from a web address of the organization."""
+    if "/" not in value and not value.endswith(".sentry.io"):
+        return slug("organization", value)
+    try:
+        parts = urlsplit(value if "://" in value else f"https://{value}")
+    except ValueError:
+        raise ConfigurationError(f"organization {value!r} is not a slug") from None
+    words = [word for word in parts.path.split("/") if word]
+    if "organizations" in words:
+        words = words[words.index("organizations") + 1 :]
+    elif words[:1] == ["settings"]:  # further behind it is a page of GlitchTip
+        words = words[1:]
+    name, _, domain = (parts.hostname or "").partition(".")
+    if domain == "sentry.io" and name not in REGIONS:
+        words = [name]
+    return slug("organization", "".join(words[:1]))
 
 
 def slug(setting: str, value: str) -> str:
@@ -224,6 +282,16 @@ def slug(setting: str, value: str) -> str:
     if value.strip() in ("", ".", ".."):
         raise ConfigurationError(f"{setting} {value!r} is not a slug")
     return value
+
+
+def parse_since(value: Any) -> datetime | None:
+    """Return the time from which on to load; it has passed already."""
+    since = parse_time("since", value)
+    if since and since > (now := datetime.now(UTC)):
+        raise ConfigurationError(
+            f"since {value!r} is in the future: it is {now:%Y-%m-%d %H:%M} UTC now"
+        )
+    return since
 
 
 def parse_time(setting: str, value: Any) -> datetime | None:

@@ -4,11 +4,14 @@ A message says what happened, on which table and project, and what to do next. I
 URLs without their query, and never the token.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any, Self
 
 import requests
+
+LINES = 10
+"""Of failures that a message names one by one."""
 
 
 class AnalyticsError(Exception):
@@ -57,6 +60,29 @@ class MissingField(UnexpectedAnswer):
     """A record came without its key."""
 
 
+class OtherApi(UnexpectedAnswer):
+    """The answer has not the shape of this API; another one may be behind the address.
+
+    `apis` are the settings that may be right, as far as that could be found out.
+    """
+
+    def __init__(self, message: str, apis: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.apis = tuple(apis)
+
+
+class MissingLink(UnexpectedAnswer):
+    """Nothing in an answer tells whether there are more rows."""
+
+
+class EmptyAnswer(MissingLink):
+    """There is no row, either: this is no list."""
+
+
+class UnknownName(ApiError, LookupError):
+    """The server knows no such organization, though it answers as if it were empty."""
+
+
 class PageCursorLoop(ApiError, RuntimeError):
     """The server sent a page cursor twice in one list, which would never end."""
 
@@ -75,14 +101,17 @@ class HttpError(ApiError, requests.HTTPError):
 
 
 class IncompleteLoad(ApiError):
-    """Some lists could not be read; all others are loaded.
+    """Some lists could not be read, or the server refused all; all others are loaded.
 
     `failures` is list (`"events of project 'frontend'"`) → error; `summary` tells what
     was loaded.
     """
 
     def __init__(self, failures: Mapping[str, ApiError], summary: Any) -> None:
-        super().__init__("\n".join(map(str, failures.values())))
+        lines = [str(error) for error in failures.values()]
+        if len(lines) > LINES:
+            lines[LINES:] = [f"and {len(lines) - LINES} more lists"]
+        super().__init__("\n".join(lines))
         self.failures = dict(failures)
         self.summary = summary
 

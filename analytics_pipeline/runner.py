@@ -11,6 +11,8 @@ from dlt.common.runtime.collector_base import Collector
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
+from analytics_pipeline.client.lists import ListSlice, Reader
+from analytics_pipeline.config import resolve_config
 from analytics_pipeline.errors import IncompleteLoad
 from analytics_pipeline.loading.destinations import (
     appended_tables,
@@ -29,9 +31,9 @@ from analytics_pipeline.loading.locks import (
     skip_stale_rows,
 )
 from analytics_pipeline.loading.partitions import Partition, partitions
+from analytics_pipeline.loading.run import Run
 from analytics_pipeline.loading.summary import Summary, summarise
-from analytics_pipeline.source import analytics_source
-from analytics_pipeline.sync import Run
+from analytics_pipeline.source import analytics_source, make_client
 from analytics_pipeline.tables.values import infrequent_gc
 
 __all__ = [
@@ -98,7 +100,8 @@ def load(
         table_format: on the filesystem, `"delta"`, `"iceberg"` or None, plain files.
 
     Raises:
-        IncompleteLoad: some lists could not be read; all others are loaded.
+        IncompleteLoad: some lists could not be read, and all others are loaded; or the
+            server refused all.
         AnalyticsError: no list can be read: the server is out of reach, or the token
             is rejected. What was loaded until then stays.
         ConfigurationError: the destination cannot have this table format.
@@ -133,9 +136,11 @@ def load(
             pipeline.refresh = refresh
     total.appended = appended
     total.seconds = time.perf_counter() - started
-    total.failed = {name: str(error) for name, error in run.failures.items()}
-    if run.failures:
-        raise IncompleteLoad(run.failures, total)
+    failures = run.failures | (run.refusals if run.is_refused else {})
+    total.failed = {name: str(error) for name, error in failures.items()}
+    if failures:
+        total.skipped = {k: v for k, v in total.skipped.items() if k not in failures}
+        raise IncompleteLoad(failures, total)
     return total
 
 
@@ -212,10 +217,27 @@ def run_partition(
     return load_shared(pipeline, source, tables)
 
 
-def all_projects(source: DltSource) -> list[str]:
-    """Return the slugs of the organization's projects, asked from the server."""
-    pages = source.resources["projects"]
-    return [slug for page in pages for slug in page["slug"].to_pylist() if slug]
+def all_projects(source: DltSource | None = None, **settings: Any) -> list[str]:
+    """Return the slugs of the organization's projects, asked from the server.
+
+    Args:
+        source: a source of the organization; or
+        settings: arguments of `analytics_source`, of which no project is needed; what is
+            not given is taken from dlt's configuration.
+
+    Raises:
+        ConfigurationError: a setting is missing or makes no sense.
+        ApiError: the server did not answer.
+    """
+    if source is not None:
+        tables = source.resources["projects"]
+        slugs = [slug for rows in tables for slug in rows["slug"].to_pylist()]
+    else:
+        config = resolve_config(**settings, needs_project=False)
+        reader = Reader(config.spec.endpoints["projects"])
+        pages = make_client(config).pages([ListSlice(reader, None)])
+        slugs = [record.get("slug") for _, page in pages for record in page.records]
+    return [slug for slug in slugs if slug]
 
 
 @contextmanager

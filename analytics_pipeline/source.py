@@ -59,7 +59,7 @@ def issues(sync: Sync, last_seen: Incremental) -> Iterator[pa.Table]:
 
 @dlt.resource(columns=PROJECTS.columns, primary_key="id", write_disposition="merge")
 def projects(sync: Sync, date_created: Incremental) -> Iterator[pa.Table]:
-    """All projects that the token may see: GET /v1/projects/, read whole."""
+    """The organization's projects that the token may see: GET /v1/projects/, whole."""
     with sync.lists("projects", date_created) as lists:
         for part, page in sync.client.pages(lists.slices()):
             rows = to_arrow(PROJECTS, lists.select(part, page), page.read_at)
@@ -105,7 +105,9 @@ def make_client(config: Config) -> Client:
         config.spec,
         config.organization,
         workers=config.workers,
+        projects=config.projects,
         full_events=config.full_events,
+        seeks_retention=config.until is None,
     )
 
 
@@ -130,7 +132,7 @@ def analytics_source(
     full_refresh: bool = False,
     rows_per_load: int | None = None,
     workers: int = 4,
-    redact: list[str] | None = None,
+    redact: str | list[str] | None = None,
     allow_http: bool = False,
 ) -> Iterator[DltResource]:
     """Events, issues, projects, releases and project details of an organization.
@@ -146,14 +148,15 @@ def analytics_source(
         source.events.add_map(lambda table: table.filter(python_only))
 
     Args:
-        base_url: address of the server, `https://errors.example.com`. For
-            `api="sentry"` it is `https://sentry.io` unless given.
+        base_url: address of the server, `https://errors.example.com`, with or without
+            the prefix of the API's paths. For `api="sentry"` it is `https://sentry.io`
+            unless given.
         auth_token: bearer token. Sent to `base_url` and nowhere else.
-        organization: slug.
-        project: slug, or a list of slugs. A project of a list that answers 403 or 404
-            is skipped: a warning, the trace and the summary of `runner.load` name it.
+        organization: slug, or a web address of the organization.
+        project: slug, or a list of slugs. A list that the server refuses (403, 404) is
+            skipped: a warning, the trace and the summary of `runner.load` name it.
         api: kind of server: `"v1"`, `"sentry"` or `"glitchtip"`.
-        since: ISO text or datetime, UTC without zone. How far back events, issues and
+        since: ISO text or datetime, UTC without zone, not in the future. How far back events, issues and
             releases are loaded. An earlier time than before loads the part that is
             missing; a later one changes nothing. Projects are always read whole.
         until: end of a span, exclusive. Exactly `since` to `until` is loaded then, and
@@ -167,8 +170,10 @@ def analytics_source(
             from there with the next one. `runner.load` does that by itself, after
             100,000 rows unless given. None: `pipeline.run` reads all in one load.
         workers: requests at a time.
-        redact: paths whose values are replaced by `***` before anything is written,
-            for instance `["user.email", "user.ip_address", "tags.user.email"]`.
+        redact: a path, or several, whose values are replaced by `***` before anything
+            is written, for instance `["user.email", "tags.user.email"]`. Names are as
+            the server sends them; the summary of `runner.load` names what matched
+            nothing.
         allow_http: send the token over http:// to other machines, too.
 
     Returns:
@@ -178,7 +183,8 @@ def analytics_source(
 
     Raises:
         ConfigurationError: a setting is missing or makes no sense.
-        ApiError: while reading. dlt then keeps rows and bookmarks as they were.
+        ApiError: while reading: a list failed, or the server refused all. dlt then keeps
+            rows and bookmarks as they were.
     """
     config = parse_config(
         base_url=base_url,

@@ -3,12 +3,11 @@
 import logging
 import math
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import pairwise
 from typing import Any, cast
 
 import dlt
@@ -17,29 +16,30 @@ from dlt.common.pipeline import current_pipeline
 from dlt.common.schema.utils import has_table_seen_data
 from dlt.common.storages.exceptions import CurrentLoadPackageStateNotAvailable
 
-from analytics_pipeline.bookmarks import Bookmark, latest
+from analytics_pipeline.bookmarks import Bookmark, Span, latest
 from analytics_pipeline.client.endpoints import Endpoint
+from analytics_pipeline.client.lists import ListSlice, Position
 from analytics_pipeline.client.page import Page, Record
-from analytics_pipeline.client.pagination import (
-    Client,
-    ListSlice,
-    Position,
-    Slice,
-)
+from analytics_pipeline.client.pagination import Client, Slice
 from analytics_pipeline.client.session import RequestStats
 from analytics_pipeline.client.time_windows import TimeWindow
-from analytics_pipeline.config import Config, parse_seconds, parse_time
+from analytics_pipeline.config import Config, parse_seconds, parse_since, parse_time
 from analytics_pipeline.errors import (
     ApiError,
     ConfigurationError,
     HttpError,
     ListChanged,
+    OtherApi,
     PageCursorLoop,
     UnexpectedAnswer,
+    UnknownName,
     Unreachable,
 )
 from analytics_pipeline.loading.destinations import is_replaced, merges_copies
+from analytics_pipeline.loading.run import Run, active_run
+from analytics_pipeline.loading.summary import forgotten, merged_near_misses
 from analytics_pipeline.tables.arrow import ArrowRows, newest_copies
+from analytics_pipeline.tables.issues import promote_totals
 from analytics_pipeline.tables.redaction import Redactor
 from analytics_pipeline.tables.schema import TABLES, column_name
 from analytics_pipeline.tables.values import infrequent_gc
@@ -50,85 +50,12 @@ Incremental = dlt.sources.incremental[datetime]
 
 BATCH = 5_000
 """Rows of one Arrow table: fewer cost time, more cost memory."""
-SECONDS_PER_LOAD = 300.0
-"""So long after its first page a load is ended, and another one goes on."""
 FAILURES = 5
 """After so many lists, of which none gave a page, a run ends."""
 _NO_SUCH_PAGE = (400, 404, 410, 422, 500)
 """How servers say that they do not take a page cursor any more."""
 READ = "read: "
 """Begins the names of the counters that tell dlt's collector of pages."""
-
-
-class Run:
-    """The loads of one run: what they share, and when one of them has brought enough.
-
-    `runner.load` makes one; elsewhere each load is a run by itself.
-
-    Args:
-        rows_per_load: where the source has no such setting; None: all in one load.
-        is_whole: there is only one load, whatever the setting says.
-        keeps_going: a list that fails does not end the run, but is in `failures`.
-    """
-
-    def __init__(
-        self,
-        rows_per_load: int | None = None,
-        *,
-        is_whole: bool = False,
-        keeps_going: bool = False,
-    ) -> None:
-        self.rows_per_load = rows_per_load
-        self.is_whole = is_whole
-        self.keeps_going = keeps_going
-        self.begun: set[tuple[str, str]] = set()
-        """Table and list: readings that began in this run."""
-        self.checked: set[str] = set()
-        """Tables whose bookmarks were found to be true of them, or forgotten."""
-        self.finished: set[tuple[str, str]] = set()
-        """Table and list: what later loads of this run need not ask again."""
-        self.failures: dict[str, ApiError] = {}
-        """List → its error."""
-        self.bounded: dict[str, dict[str, Any]] = {}
-        """Table → bookmarks of readings with an `until`, which are not kept."""
-        self.has_pages = False
-        """A page has come, so the server is not out of order as a whole."""
-        self._lock = threading.Lock()
-        self.next_load()
-
-    def next_load(self) -> None:
-        """Begin another load."""
-        self.is_unfinished = False
-        """Some lists have more rows, for a further load."""
-        self._rows = 0
-        self._started = math.inf
-
-    def count(self, rows: int) -> None:
-        """Add the rows of a page."""
-        self.has_pages = True
-        with self._lock:
-            self._rows += rows
-            self._started = min(self._started, time.monotonic())
-
-    def room(self, rows_per_load: int | None) -> float:
-        """Return how many rows the load still takes; none when it has taken long."""
-        most = rows_per_load or self.rows_per_load
-        if most is None or self.is_whole:
-            return math.inf
-        is_late = time.monotonic() - self._started > SECONDS_PER_LOAD
-        return 0 if is_late else most - self._rows
-
-    @contextmanager
-    def active(self) -> Iterator["Run"]:
-        """Make it the run of all sources that are read inside."""
-        token = _active_run.set(self)
-        try:
-            yield self
-        finally:
-            _active_run.reset(token)
-
-
-_active_run: ContextVar[Run | None] = ContextVar("analytics_pipeline_run", default=None)
 
 
 class Sync:
@@ -155,16 +82,22 @@ class Sync:
 
     def run(self) -> Run:
         """Return the run that is active, or one for this load alone."""
-        if run := _active_run.get():
+        with self._lock:
+            run = active_run.get() or self._run_of_load()
+            if run is not self._run:
+                self._run = run
+                self.client.forget_answers()
             return run
+
+    def _run_of_load(self) -> Run:
         try:
             load_id = dlt.current.load_package_state()["load_id"]
         except CurrentLoadPackageStateNotAvailable:
             return Run()
-        with self._lock:
-            if load_id != self._load_id:
-                self._load_id, self._run = load_id, Run(self.config.rows_per_load)
+        if load_id == self._load_id:
             return self._run
+        self._load_id = load_id
+        return Run(self.config.rows_per_load)
 
 
 class Lists:
@@ -186,7 +119,7 @@ class Lists:
         self.metrics = resource.custom_metrics
         self.reading: list[ListSync] = []
         self._incremental = self._checked(incremental)
-        self.since = parse_time("since", incremental.initial_value)
+        self.since = parse_since(incremental.initial_value)
         self.until = parse_time("until", incremental.end_value)
         self.lookback = sync.config.lookback
         if incremental.lag is not None:
@@ -213,8 +146,20 @@ class Lists:
         self._set_last_value()
         if any(each.is_open for each in self.reading):
             self.run.is_unfinished = True
-        if self.run.is_unfinished and not self.run.keeps_going:
-            log.warning("%s: more rows are left; run again", self.endpoint.table)
+        if not self.run.keeps_going:
+            self._warn()
+
+    def _warn(self) -> None:
+        """Say what `runner.load` has in its summary; raise if all was refused."""
+        run, table = self.run, self.endpoint.table
+        if run.is_unfinished:
+            log.warning("%s: more rows are left; run again", table)
+        kept_from = self.sync.client.time_filter.kept_from
+        if kept_from and self.endpoint.filters_time:
+            log.warning("%s", forgotten(kept_from))
+        run.ended.add(table)
+        if run.is_refused and run.ended >= {*dlt.current.source().selected_resources}:
+            raise next(iter(run.refusals.values()))
 
     def _stored(self, table: str) -> dict[str, Any]:
         """Return the bookmarks, as far as they are true of the table."""
@@ -345,6 +290,10 @@ class ListSync:
         self.pages = self.rows = self.reread = self.mismatches = 0
         self.newest: datetime | None = None
         self.refusal = ""
+        self.redacted: set[str] = set()
+        """Paths of the user that masked something."""
+        self.near_misses: dict[str, str] = {}
+        """Paths that masked nothing → a path that was perhaps meant."""
         self.is_open = True
         """There is more to read, now or in another load."""
         self.is_resumed = False
@@ -368,21 +317,53 @@ class ListSync:
             end=(lists.until or now) if endpoint.filters_time else None,
             anew=anew,
         )
-        if progress.left == []:  # `since` is in the future
+        if progress.left == []:  # `since` is in the future of the server
             self.is_open = False
+        if lists.sync.client.time_filter.is_ignored:
+            progress.left = None
         if progress.left is not None:
-            workers = lists.sync.client.workers
-            spans = progress.left
-            return [TimeWindow(self, a, b, workers=workers) for a, b in spans]
+            return self._windows(progress.left)
         part = ListSlice(self, None if endpoint.full_scan else progress.start)
         if progress.page_cursor and progress.edge:
             newest_first = bool(progress.newest_first)
             part.resume(Position(progress.page_cursor, newest_first, progress.edge))
         return [part]
 
+    def _windows(self, spans: Sequence[Span]) -> Sequence[Slice]:
+        """Return spans as windows.
+
+        Once in a run, the first second of an explicit `since` is one by itself: it
+        shows whether the server keeps rows from so long ago.
+        """
+        client, since = self.lists.sync.client, self.lists.since
+        windows = []
+        for start, end in spans:
+            edges = [start, end]
+            if start == since and self.lists.until is None:
+                second = start + timedelta(seconds=1)
+                if second < end and client.time_filter.is_unsure_of(second):
+                    edges.insert(1, second)
+            windows += [
+                TimeWindow(
+                    self, a, b, workers=client.workers, time_filter=client.time_filter
+                )
+                for a, b in pairwise(edges)
+            ]
+        return windows
+
     def room(self) -> float:
         """Return how many rows the load still takes; of a list that failed, none."""
         return self.lists.room() if self.is_open else 0
+
+    def without_windows(self, edge: datetime | None) -> Slice | None:
+        """Return the whole list, the first time that it shows that windows are ignored."""
+        if self.progress.left is None:
+            return None
+        self.progress.left = None
+        whole = ListSlice(self, self.progress.start)
+        if edge is not None:
+            whole.resume(Position(None, newest_first=True, edge=edge))
+        return whole
 
     def select(self, part: Slice, page: Page) -> list[Record]:
         """Return the records that are wanted, masked and with their keys."""
@@ -396,12 +377,22 @@ class ListSync:
         past = [time for time in times if time and time <= page.server_time]
         self.newest = latest(self.newest, *past)
         for record in records:
-            if self.endpoint.table == "events" and record.get("projectID") is None:
-                record["projectID"] = self.project
-            if record.get("id") is None:
-                record["id"] = record[self.endpoint.key]
+            self._complete(record)
         _report_progress(self.description, len(records), page.times)
-        return self.lists.sync.redactor.clean_all(self.endpoint.table, records)
+        cleaned = self.lists.sync.redactor.clean_all(self.endpoint.table, records)
+        self.redacted |= cleaned.matched
+        self.near_misses = merged_near_misses(self.near_misses, cleaned.near_misses)
+        return cleaned.records
+
+    def _complete(self, record: Record) -> None:
+        """Add what the key needs, and let an issue's figures be its totals."""
+        table = self.endpoint.table
+        if table == "events" and record.get("projectID") is None:
+            record["projectID"] = self.project
+        if table == "issues":
+            promote_totals(record)
+        if record.get("id") is None:
+            record["id"] = record[self.endpoint.key]
 
     def _wanted(
         self, part: Slice, page: Page
@@ -447,6 +438,8 @@ class ListSync:
         return partial(self._note_page, part.position(), is_last=part.ended)
 
     def _note_window(self, low: datetime, high: datetime) -> None:
+        if self.progress.left is None:  # the server ignores windows
+            return
         self.progress.cover(low, high)
         self._save(is_done=not self.progress.left)
 
@@ -483,10 +476,17 @@ class ListSync:
             log.warning("%s; %s is read from its beginning", error, self.description)
             self.progress.page_cursor = self.progress.edge = None
             return [cast(ListSlice, part).restart()]
-        if status == 401 or isinstance(error, Unreachable) or self.lists.is_replaced:
+        is_hopeless = isinstance(error, Unreachable) or (
+            isinstance(error, OtherApi) and error.apis
+        )
+        if status == 401 or is_hopeless or self.lists.is_replaced:
             raise error  # or the rows that a replaced table had would be lost
-        if self._is_refused(status):
+        is_unknown = isinstance(error, UnknownName)
+        if not self.pages and (
+            is_unknown or status in self.endpoint.tolerated_statuses
+        ):
             self.refusal = str(error)
+            run.refusals[self.description] = error
             if not run.keeps_going:
                 log.warning("skipped: %s", error)
         elif run.keeps_going and (run.has_pages or len(run.failures) < FAILURES):
@@ -502,19 +502,9 @@ class ListSync:
         run.finished.add(self.name)
         return ()
 
-    def _is_refused(self, status: int) -> bool:
-        """Tell whether the list cannot be read at all; later on it would be a failure.
-
-        Of an organization, or of the only project, 404 says that its name is wrong.
-        """
-        if self.pages or status not in self.endpoint.tolerated_statuses:
-            return False
-        config = self.lists.sync.config
-        is_one_of_many = self.endpoint.by_project and not config.is_one_project
-        return status == 403 or is_one_of_many
-
     def report(self) -> dict[str, Any]:
         """Return what was done, for dlt's trace and the summary of a run."""
+        kept_from = self.lists.sync.client.time_filter.kept_from
         return {
             "table": self.endpoint.table,
             "project": self.project,
@@ -524,7 +514,11 @@ class ListSync:
             "mismatches": self.mismatches,
             "replaced": self.stats.replaced,
             "newest": self.newest.isoformat() if self.newest else None,
+            "list": self.description,
             "refusal": self.refusal,
+            "redacted": sorted(self.redacted),
+            "near_misses": self.near_misses,
+            "kept_from": kept_from.isoformat() if kept_from else None,
             "waited": self.lists.sync.client.session.limiter.waited,
         }
 

@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -13,9 +13,16 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from analytics_pipeline.demo import DemoServer, Request, Response
+from analytics_pipeline.demo.data import DemoData
+from analytics_pipeline.demo.dialects import Dialect, Query, Refusal
 from analytics_pipeline.demo.http import json_response
+from analytics_pipeline.demo.rows import Row
 
 Fault = int | Callable[[BaseHTTPRequestHandler, Response], Response | None]
+TOO_FREQUENT = "You are attempting to use this endpoint too frequently."
+TOO_CONCURRENT = (
+    "You are attempting to go above the allowed concurrency for this endpoint."
+)
 
 
 @dataclass
@@ -33,8 +40,14 @@ class FakeServer(DemoServer):
 
     `latency` is in seconds. With `rate_limit`, so many requests for events are answered
     in each window of `rate_window` seconds of `clock`, and with `concurrent_limit` so
-    many at a time. `clock_skew` is added to the real time in the Date header, except
-    where a fault sets or sends that header itself.
+    many at a time. Headers tell the limits if there is a `rate_limit`, unless
+    `limit_headers` is False. `clock_skew` is added to the real time in the Date header,
+    except where a fault sets or sends that header itself.
+
+    Only for Sentry: with `ignores_time`, `start` and `end` of events are ignored, as
+    before August 2025; a page of whole events has `full_page_size` rows, 100 on older
+    servers; with `invalid_range`, a window outside retention is a 400 and not a 500;
+    to a `teamless` user every issue search is an empty list without a Link header.
     """
 
     statuses: list[tuple[Request, int]]  # how each was answered; 0: not at all
@@ -47,14 +60,24 @@ class FakeServer(DemoServer):
         rate_limit: int | None = None,
         rate_window: float = 60.0,
         concurrent_limit: int | None = None,
+        limit_headers: bool = True,
         clock: Callable[[], float] = time.time,
         clock_skew: timedelta = timedelta(),
+        ignores_time: bool = False,
+        full_page_size: int = 10,
+        invalid_range: bool = False,
+        teamless: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(api, **options)
+        if api == "sentry":
+            self._dialect = other_sentry(
+                self._dialect, ignores_time, full_page_size, invalid_range, teamless
+            )
         self.statuses = []
         self._latency = latency
         self._limits = Limits(rate_limit, rate_window, concurrent_limit, clock)
+        self._limit_headers = limit_headers
         self._clock_skew = clock_skew
         self._plans: list[Plan] = []
         self._plans_lock = threading.Lock()
@@ -94,14 +117,14 @@ class FakeServer(DemoServer):
 
     def _answer_within_limits(self, request: Request) -> Response:
         limited = request.path.endswith("/events/")
-        with self._limits.entered(limited) as (headers, room):
+        with self._limits.entered(limited) as (headers, refusal):
             time.sleep(self._latency)
-            if room:
-                response = self.answer(request)
+            if refusal:
+                response = json_response(429, {"detail": refusal})
             else:
-                detail = "You are attempting to use this endpoint too often"
-                response = json_response(429, {"detail": detail})
-        response.headers |= headers
+                response = self.answer(request)
+        if self._limit_headers:
+            response.headers |= headers
         return response
 
     def _spoil(
@@ -127,6 +150,48 @@ class FakeServer(DemoServer):
         return None
 
 
+def too_many(headers: Mapping[str, str], detail: str = TOO_FREQUENT) -> Fault:
+    """A fault: 429 with these headers and none of the usual ones.
+
+    The database behind Sentry sends `{"X-Sentry-Rate-Limit-Reset": "None"}`.
+    """
+
+    def fault(handler: BaseHTTPRequestHandler, good: Response) -> Response:
+        return json_response(429, {"detail": detail}, dict(headers))
+
+    return fault
+
+
+def other_sentry(
+    sentry: Dialect,
+    ignores_time: bool,
+    full_page_size: int,
+    invalid_range: bool,
+    teamless: bool,
+) -> Dialect:
+    """The dialect of a Sentry that differs as `FakeServer` says."""
+
+    def size(table: str, query: Query) -> int:
+        if table == "events" and query.get("full") == "true":
+            return full_page_size
+        return sentry.size(table, query)
+
+    def events(rows: list[Row], query: Query, data: DemoData) -> list[Row] | None:
+        try:
+            return sentry.select["events"](rows, {} if ignores_time else query, data)
+        except Refusal as refusal:
+            if invalid_range and refusal.status == 500:
+                detail = "Invalid date range. Please try a more recent date range."
+                raise Refusal(400, detail) from None
+            raise
+
+    def issues(rows: list[Row], query: Query, data: DemoData) -> list[Row] | None:
+        return None if teamless else sentry.select["issues"](rows, query, data)
+
+    select = {**sentry.select, "events": events, "issues": issues}
+    return replace(sentry, size=size, select=select)
+
+
 class Limits:
     """Counts requests for events, in each window of time and at a time.
 
@@ -150,28 +215,34 @@ class Limits:
         self._lock = threading.Lock()
 
     @contextmanager
-    def entered(self, limited: bool) -> Iterator[tuple[dict[str, str], bool]]:
-        """Yield the headers that tell the limits, and whether they leave room."""
+    def entered(self, limited: bool) -> Iterator[tuple[dict[str, str], str]]:
+        """Yield the headers that tell the limits, and why to refuse, or nothing."""
         with self._lock:
-            self._busy += limited
-            headers, room = self._count(limited)
+            headers, refusal = self._count(limited)
+            counted = limited and not refusal
+            self._busy += counted
         try:
-            yield headers, room
+            yield headers, refusal
         finally:
             with self._lock:
-                self._busy -= limited
+                self._busy -= counted
 
-    def _count(self, limited: bool) -> tuple[dict[str, str], bool]:
+    def _count(self, limited: bool) -> tuple[dict[str, str], str]:
         window = math.floor(self._clock() / self._rate_window)
         if window != self._window:
             self._window, self._used = window, 0
         self._used += limited
-        used, busy = (self._used, self._busy) if limited else (0, 0)
+        used, busy = (self._used, self._busy + 1) if limited else (0, 0)
         most = self._rate_limit or used
         at_a_time = self._concurrent_limit or max(most, busy)
-        room = used <= most and busy <= at_a_time
+        refusal = ""
+        if used > most:
+            every = f"{self._rate_window:.0f} seconds"
+            refusal = f"{TOO_FREQUENT} Limit is {most} requests in {every}"
+        elif busy > at_a_time:
+            refusal = f"{TOO_CONCURRENT} Concurrency limit is {at_a_time}"
         if self._rate_limit is None:
-            return {}, room
+            return {}, refusal
         told = {
             "Limit": most,
             "Remaining": max(most - used, 0),
@@ -179,4 +250,5 @@ class Limits:
             "ConcurrentLimit": at_a_time,
             "ConcurrentRemaining": max(at_a_time - busy, 0),
         }
-        return {f"X-Sentry-Rate-Limit-{k}": str(v) for k, v in told.items()}, room
+        headers = {f"X-Sentry-Rate-Limit-{k}": str(v) for k, v in told.items()}
+        return headers, refusal

@@ -31,8 +31,9 @@ def settings(options: Namespace) -> dict[str, Any]:
         if (value := getattr(options, name, None)) is not None
     }
     if options.all_projects:
-        listing = analytics_source(**given | {"project": "-"})
-        given["project"] = runner.all_projects(listing)
+        given["project"] = runner.all_projects(**given)
+        if not given["project"]:
+            raise ConfigurationError("the token may see no project of the organization")
     elif options.project:
         one = len(options.project) == 1
         given["project"] = options.project[0] if one else options.project
@@ -59,7 +60,8 @@ def run(options: Namespace) -> int:
     except IncompleteLoad as incomplete:
         output.show(incomplete.summary, options.json)
         say(f"error: {incomplete}", RED)
-        say("What could be read is loaded; run it again for the rest.")
+        if any(t.rows or t.reread for t in incomplete.summary.tables.values()):
+            say("What could be read is loaded; run it again for the rest.")
         return FAILED
     output.show(summary, options.json)
     return SKIPPED if summary.skipped else LOADED

@@ -4,9 +4,10 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, TextIO
 
-from analytics_pipeline.loading.summary import Summary
+from analytics_pipeline.loading.summary import Summary, forgotten
 
 BOLD, RED, GREEN, YELLOW = "1", "31", "32", "33"
 
@@ -73,8 +74,13 @@ def show(summary: Summary, as_json: bool) -> None:
             " versions; --table-format delta (or iceberg) replaces them",
             YELLOW,
         )
-    for name, reason in summary.skipped.items():
-        say(f"skipped {name!r}: {reason}", YELLOW)
+    if summary.kept_from:
+        say(forgotten(datetime.fromisoformat(summary.kept_from)), YELLOW)
+    for path, near_miss in summary.unmatched.items():
+        hint = f"; did you mean {near_miss!r}?" if near_miss else ""
+        say(f"redact: {path!r} matched nothing in this run{hint}", YELLOW)
+    for reason in summary.skipped.values():
+        say(f"skipped: {reason}", YELLOW)
 
 
 def json_line(value: Any) -> None:

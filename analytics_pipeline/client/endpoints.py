@@ -31,13 +31,21 @@ class Endpoint:
     full_scan: bool = False
     """Small, and changes without trace in `replication_key`: read to its end each time."""
     filters_time: bool = False
-    """Honours `start` and `end`, half open, in UTC without zone."""
+    """Honours `start` and `end`, half open, in UTC without zone.
+
+    Old servers ignore them, and a window before all that a server keeps is refused:
+    `client.time_filter` finds that out.
+    """
     refresh_window: timedelta = timedelta()
     """Records change for about this long after they were created."""
     tolerated_statuses: tuple[int, ...] = (403, 404)
     """How the server says that a list is not there, or not for this token."""
     unknown_is_empty: bool = False
-    """Answers an empty list, not 404, for a project that does not exist."""
+    """Answers an empty list, not 404, for names that do not exist."""
+    of_all_organizations: bool = False
+    """May list rows of others than the organization that was asked for."""
+    unlinked: str = ""
+    """What an answer without a Link header means, and what to do."""
     single: bool = False
     """One object, not a list: there are no pages and no links."""
 
@@ -56,6 +64,10 @@ class ApiSpec:
     """Key of the body that holds the records; None: the body is the records."""
     endpoints: Mapping[str, Endpoint]
     """Table → endpoint."""
+    directory: str = "/projects/"
+    """Lists what the token may see of all organizations: tells which names there are."""
+    link: str = "<"
+    """How its Link headers begin."""
     base_url: str | None = None
     """Of the vendor's own service, if it has one."""
 
@@ -91,6 +103,8 @@ APIS: Mapping[str, ApiSpec] = {
                 path="/projects/",
                 scope="project:read",
                 full_scan=True,
+                of_all_organizations=True,
+                unknown_is_empty=True,
             ),
             Endpoint(
                 "releases",
@@ -110,12 +124,13 @@ APIS: Mapping[str, ApiSpec] = {
     "sentry": ApiSpec(
         prefix="/api/0",
         envelope=None,
+        directory="/organizations/{organization}/projects/",
         base_url="https://sentry.io",
         endpoints=_by_table(
             Endpoint(
                 "events",
                 path="/projects/{organization}/{project}/events/",
-                scope="event:read",
+                scope="project:read",
                 full_params={"full": "true"},
                 newest_first=True,
                 filters_time=True,
@@ -125,28 +140,34 @@ APIS: Mapping[str, ApiSpec] = {
                 path="/organizations/{organization}/issues/",
                 scope="event:read",
                 replication_key="lastSeen",
-                # Without `query` only unresolved issues come. `start` and `end`
-                # would turn count, firstSeen and lastSeen into figures of that span.
+                # Without `query` only unresolved issues come; without project=-1 only
+                # those of projects that the token's user is a member of. The answer
+                # covers 90 days; the totals are in `lifetime`, which collapse=stats
+                # would take away. No sparkline, and no figures of the query.
                 params={
                     "query": "project:{project}",
+                    "project": "-1",
                     "sort": "date",
-                    "collapse": "stats",
+                    "collapse": "filtered",
+                    "groupStatsPeriod": "",
                     "limit": "100",
                 },
                 newest_first=True,
                 tolerated_statuses=(400, 403, 404),  # 400: no such project in `query`
+                unlinked="Sentry answers so to a user who is in no team: add the token's"
+                " user to a team, or take the token of an internal integration",
             ),
             Endpoint(
                 "projects",
                 path="/organizations/{organization}/projects/",
                 scope="org:read",
                 params={"per_page": "100"},
-                full_scan=True,  # ordered by slug
+                full_scan=True,  # ordered by bookmark and slug
             ),
             Endpoint(
                 "releases",
                 path="/organizations/{organization}/releases/",
-                scope="org:read",
+                scope="project:read",
                 # -1: of all projects; an empty status: archived ones too
                 params={"per_page": "100", "project": "-1", "status": ""},
                 newest_first=True,
@@ -164,6 +185,7 @@ APIS: Mapping[str, ApiSpec] = {
     "glitchtip": ApiSpec(
         prefix="/api/0",
         envelope=None,
+        link="{",  # the text of a Python set
         endpoints=_by_table(
             Endpoint(
                 "events",
@@ -181,13 +203,15 @@ APIS: Mapping[str, ApiSpec] = {
                 replication_key="lastSeen",
                 params={"limit": "100"},  # `sort` would give 422
                 newest_first=True,
+                unknown_is_empty=True,
             ),
             Endpoint(
                 "projects",
-                path="/projects/",
+                path="/organizations/{organization}/projects/",
                 scope="project:read",
                 params={"limit": "100"},
                 full_scan=True,
+                unknown_is_empty=True,
             ),
             Endpoint(
                 "releases",
@@ -197,6 +221,7 @@ APIS: Mapping[str, ApiSpec] = {
                 params={"limit": "100"},
                 newest_first=True,
                 refresh_window=_RELEASES_CHANGE,
+                unknown_is_empty=True,
             ),
             Endpoint(
                 "project_detail",

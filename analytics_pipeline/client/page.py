@@ -10,13 +10,16 @@ from urllib.parse import parse_qs
 import requests
 
 from analytics_pipeline.errors import (
+    EmptyAnswer,
     HttpError,
     MissingField,
+    MissingLink,
+    OtherApi,
     UnexpectedAnswer,
     shortened,
 )
 from analytics_pipeline.tables.values import (
-    describe,
+    describe_type,
     dumps,
     loads,
     parse_timestamp,
@@ -65,30 +68,60 @@ def parse_page(
         single: the answer is one object, and has no pages.
 
     Raises:
-        UnexpectedAnswer: not JSON, no records where they belong, a record of another
-            shape, or no link that tells whether there are more.
+        OtherApi: not JSON, or no records where this API has them.
+        UnexpectedAnswer: a record of another shape.
         MissingField: a record without `key`.
+        MissingLink: no link that tells whether there are more.
     """
     read_at = datetime.now(UTC)
     try:
         body, replaced = loads(response.content)
     except ValueError as error:
-        kind = response.headers.get("Content-Type", "no content type")
-        raise UnexpectedAnswer(
-            f"{asked_url(response)} did not answer with JSON but with {kind} ({error}):"
-            f" {_excerpt(response)!r}; check base_url and api"
+        content = response.headers.get("Content-Type", "no content type")
+        raise OtherApi(
+            f"{asked_url(response)} did not answer with JSON but with {content}"
+            f" ({error}){_title(response)}; check base_url and api"
         ) from None
-    records = _records(body, envelope, response)
+    records = _records(body, envelope, single, response)
     _check_records(records, key, response)
     cursor = None
     if not single:
         try:
             cursor = next_cursor(response.headers.get("Link"))
         except UnexpectedAnswer as error:
+            if isinstance(error, MissingLink) and not records:
+                raise EmptyAnswer(
+                    f"{asked_url(response)} answered with nothing, and without the link"
+                    " that every list has, so this is no list without rows"
+                ) from None
             raise error.about(asked_url(response)) from None
     server_time = _server_time(response) or read_at
     times = [parse_timestamp(record.get(time_field)) for record in records]
     return Page(records, times, cursor, read_at, server_time, replaced)
+
+
+def of_organization(page: Page, organization: str) -> Page:
+    """Return a page of projects without those that say that they are of another one."""
+    kept = [
+        (record, time)
+        for record, time in zip(page.records, page.times, strict=True)
+        if owner(record) in (None, organization)
+    ]
+    records, times = [record for record, _ in kept], [time for _, time in kept]
+    return page._replace(records=records, times=times)
+
+
+def owner(project: Record) -> str | None:
+    """Return the slug of a project's organization, if it says it."""
+    organization = project.get("organization")
+    slug = organization.get("slug") if isinstance(organization, dict) else None
+    return slug if isinstance(slug, str) else None
+
+
+def no_rows() -> Page:
+    """Return the page of a list that is known to be empty, and so was not asked for."""
+    now = datetime.now(UTC)
+    return Page([], [], None, now, now)
 
 
 def next_cursor(link: str | None) -> str | None:
@@ -99,8 +132,8 @@ def next_cursor(link: str | None) -> str | None:
     the links.
 
     Raises:
-        UnexpectedAnswer: nothing tells whether there is a next page, or there is one
-            but no page cursor to ask for it.
+        MissingLink: nothing tells whether there is a next page.
+        UnexpectedAnswer: there is one, but no page cursor to ask for it.
     """
     for url, parameters, *_ in _LINK.findall(link or ""):
         values = {
@@ -125,7 +158,7 @@ def next_cursor(link: str | None) -> str | None:
             "the Link header says that there are more rows, but gives no cursor:"
             f" {link!r}"
         )
-    raise UnexpectedAnswer(
+    raise MissingLink(
         'the answer has no link with rel="next", so nothing tells whether there are'
         f" more rows (Link: {link!r}); check base_url, api, and proxies that drop"
         " headers"
@@ -147,7 +180,8 @@ def error_detail(response: requests.Response) -> str:
     try:
         body, _ = loads(response.content)
     except ValueError:
-        return _excerpt(response)
+        text = re.sub("<[^>]*>", " ", _without_token(response.text, response)[:4000])
+        return shortened(" ".join(text.split()), 120)
     detail = body.get("detail", body) if isinstance(body, dict) else body
     text = detail if isinstance(detail, str) else dumps(detail).decode()
     return shortened(_without_token(text, response), 300)
@@ -163,20 +197,22 @@ def without_query(url: str) -> str:
     return url.partition("?")[0]
 
 
-def _records(body: Any, envelope: str | None, response: requests.Response) -> list[Any]:
+def _records(
+    body: Any, envelope: str | None, single: bool, response: requests.Response
+) -> list[Any]:
     if envelope is not None:
         if not isinstance(body, dict) or envelope not in body:
-            raise UnexpectedAnswer(
+            raise OtherApi(
                 f"{asked_url(response)}: the answer has no {envelope!r}, but is"
-                f" {describe(body)}; check the setting api"
+                f" {describe_type(body)}; check the setting api"
             )
         body = body[envelope]
-    records = [body] if isinstance(body, dict) else body
-    if not isinstance(records, list):
-        raise UnexpectedAnswer(
-            f"{asked_url(response)}: rows are expected, but {describe(body)} came"
+    if not isinstance(body, dict if single else list):
+        expected = "an object is" if single else "rows are"
+        raise OtherApi(
+            f"{asked_url(response)}: {expected} expected, but {describe_type(body)} came"
         )
-    return records
+    return [body] if isinstance(body, dict) else body
 
 
 def _check_records(records: list[Any], key: str, response: requests.Response) -> None:
@@ -184,13 +220,13 @@ def _check_records(records: list[Any], key: str, response: requests.Response) ->
         if not isinstance(record, dict):
             raise UnexpectedAnswer(
                 f"{asked_url(response)}: row {number} of the page is not an object, but"
-                f" {describe(record)}"
+                f" {describe_type(record)}"
             )
         value = record.get(key)
         if not ((isinstance(value, str) and value) or type(value) is int):
             raise MissingField(
                 f"{asked_url(response)}: row {number} of the page has no usable {key!r}"
-                f" ({describe(value)}): {describe(record)}"
+                f" ({describe_type(value)}): {describe_type(record)}"
             )
 
 
@@ -202,10 +238,11 @@ def _server_time(response: requests.Response) -> datetime | None:
         return None
 
 
-def _excerpt(response: requests.Response) -> str:
-    """Return the beginning of an answer, without markup."""
+def _title(response: requests.Response) -> str:
+    """Return what a web page is called; other text may hold values of a row."""
     text = _without_token(response.text, response)[:4000]
-    return " ".join(re.sub("<[^>]*>", " ", text).split())[:120]
+    title = re.search("<(title|h1)[^>]*>([^<]*)", text, re.IGNORECASE)
+    return f", {shortened(' '.join(title[2].split()), 80)!r}" if title else ""
 
 
 def _without_token(text: str, response: requests.Response) -> str:

@@ -1,26 +1,30 @@
 """The Link loop: lists, and parts of lists, read page by page and side by side."""
 
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import pairwise
 from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
+from analytics_pipeline.client.diagnosis import Diagnosis
 from analytics_pipeline.client.endpoints import ApiSpec, Endpoint
-from analytics_pipeline.client.page import Page, parse_page
+from analytics_pipeline.client.page import Page, of_organization, parse_page
+from analytics_pipeline.client.retry import STATUSES, stop_with
 from analytics_pipeline.client.session import ApiSession, RequestStats
-from analytics_pipeline.errors import ApiError, HttpError, ListChanged, PageCursorLoop
+from analytics_pipeline.client.time_filter import Span, TimeFilter
+from analytics_pipeline.errors import ApiError, HttpError, PageCursorLoop, UnknownName
 
 
-class SliceOwner(Protocol):
-    """Whoever wants a list: says when to stop, and what a failure means."""
+class ListName(Protocol):
+    """Which list is meant."""
 
     @property
     def endpoint(self) -> Endpoint:
-        """Which list it is."""
+        """Its kind."""
 
     @property
     def project(self) -> str:
@@ -30,8 +34,24 @@ class SliceOwner(Protocol):
     def stats(self) -> RequestStats:
         """Counts the requests for it."""
 
+
+class _Detail(NamedTuple):
+    endpoint: Endpoint
+    project: str
+    stats: RequestStats
+
+
+class SliceOwner(ListName, Protocol):
+    """Whoever wants a list: says when to stop, and what a failure means."""
+
     def room(self) -> float:
         """Return how many more rows are wanted for now; none: go on another time."""
+
+    def without_windows(self, edge: datetime | None) -> "Slice | None":
+        """Return the list as a whole, as the server ignores windows; the first time only.
+
+        Rows from `edge` on have been read.
+        """
 
     def on_error(self, part: "Slice", error: ApiError) -> Sequence["Slice"]:
         """Return what to read instead, or raise the error."""
@@ -55,6 +75,10 @@ class Slice:
     def is_due(self) -> bool:
         """Tell whether to ask for its next page at all."""
         return True
+
+    def taking(self, page: Page) -> "Slice | None":
+        """Return the slice that a page belongs to, mostly this; None if it is of no use."""
+        return self
 
     def after(self, page: Page) -> Sequence["Slice"]:
         """Return what to read after this page: this slice again, others, or nothing.
@@ -88,177 +112,6 @@ class Slice:
         )
 
 
-class Position(NamedTuple):
-    """Where a list was left."""
-
-    page_cursor: str
-    """Of the page that was read last."""
-    newest_first: bool
-    """The order of the pages; otherwise oldest first."""
-    edge: datetime
-    """The time that reading had come to."""
-
-
-class ListSlice(Slice):
-    """A whole list, up to its end or to the rows before `start`.
-
-    It can be left at a page, and gone on with from there another time (`resume`), if
-    its pages are in order of time.
-    """
-
-    def __init__(
-        self,
-        owner: SliceOwner,
-        start: datetime | None,
-        *,
-        can_be_left: bool = True,
-    ) -> None:
-        super().__init__(owner)
-        self.start = start
-        self._can_be_left = can_be_left
-        self.order = Order(owner.endpoint.newest_first)
-        self.asked_cursor: str | None = None
-        """Page cursor of the page that came last."""
-        self.ended = False
-        self.resumed_at: datetime | None = None
-
-    def resume(self, position: Position) -> None:
-        """Go on at a page that an earlier reading had come to; it is asked for again."""
-        self.page_cursor = position.page_cursor
-        self.order.resume(position.newest_first, position.edge)
-        self.resumed_at = position.edge
-
-    def restart(self) -> "ListSlice":
-        """Return the same list from its first page on, to be read to its end at once.
-
-        Its page cursors do not hold, so it would have to begin anew for ever.
-        """
-        return ListSlice(self.owner, self.start, can_be_left=False)
-
-    def after(self, page: Page) -> Sequence[Slice]:
-        """Return this slice again while there is more to read.
-
-        Documented at `Slice.after`; a page that does not go on where the list was left
-        begins the list anew.
-        """
-        times = page.times
-        if self.resumed_at and not self.pages and not self.order.overlaps(times):
-            return self.owner.on_error(
-                self, ListChanged("rows were deleted since, and others would be missed")
-            )
-        self.asked_cursor = self.page_cursor
-        self.order.note(times)
-        self.ended = page.next_cursor is None or self.order.is_past(times, self.start)
-        if self.ended or (self.owner.room() <= 0 and self.position()):
-            self.pages += 1
-            return ()
-        return super().after(page)
-
-    def is_overlap(self, time: datetime) -> bool:
-        """Tell whether a row of the page that was asked again had come before."""
-        if self.resumed_at is None or self.pages > 1:
-            return False
-        if self.order.newest_first:
-            return time >= self.resumed_at
-        return time <= self.resumed_at
-
-    def position(self) -> Position | None:
-        """Return where another reading can go on, if it is then further than this one."""
-        newest_first, edge = self.order.newest_first, self.order.edge
-        if self.asked_cursor is None or newest_first is None or edge is None:
-            return None
-        if edge == self.resumed_at or not self._can_be_left:
-            return None
-        return Position(self.asked_cursor, newest_first, edge)
-
-
-class Order:
-    """What the pages of a list show of its order by time.
-
-    Where no order is documented, one odd row must not end a list.
-    """
-
-    def __init__(self, documented: bool) -> None:
-        self.documented = documented
-        """Newest first, says the vendor."""
-        self._falling = self._rising = True
-        """No page contradicts it so far."""
-        self._rose = False
-        self._descending = self._disordered = 0
-        """Pages."""
-        self._low: datetime | None = None
-        self._high: datetime | None = None
-
-    @property
-    def newest_first(self) -> bool | None:
-        """The direction; None where the pages have shown none."""
-        if self.documented:
-            return True
-        return None if self._falling == self._rising else self._falling
-
-    @property
-    def edge(self) -> datetime | None:
-        """The time that reading has come to; None where there is no order."""
-        return {True: self._low, False: self._high, None: None}[self.newest_first]
-
-    def resume(self, newest_first: bool, edge: datetime) -> None:
-        """Take over what an earlier run had found out."""
-        self._falling = newest_first
-        self._rising = self._rose = not newest_first
-        self._low = self._high = edge
-
-    def overlaps(self, times: Sequence[datetime | None]) -> bool:
-        """Tell whether a page begins before where the list was left.
-
-        Rows of just that time may be the next ones, or some of them missing.
-        """
-        known = [time for time in times if time is not None]
-        if not known or self.edge is None:
-            return False
-        return max(known) > self.edge if self.newest_first else min(known) < self.edge
-
-    def note(self, times: Sequence[datetime | None]) -> None:
-        """Look at the times of a page."""
-        known = [time for time in times if time is not None]
-        if not known:
-            return
-        tied = len(set(known)) == 1
-        self._falling &= tied or _falls(known)
-        self._rising &= tied or _rises(known)
-        self._rose |= _rises(known)
-        self._descending += _falls(known)
-        self._disordered += not (tied or _falls(known) or _rises(known))
-        self._low = min(known) if self._low is None else min(self._low, *known)
-        self._high = max(known) if self._high is None else max(self._high, *known)
-
-    def is_past(self, times: Sequence[datetime | None], start: datetime | None) -> bool:
-        """Tell whether all that follows a page is older than `start`.
-
-        Where the order is documented, the last row tells. Elsewhere the page has to be
-        in descending order, as at least half of the pages were, and a tenth of it, and
-        more than one row, older than `start`; after a page in ascending order a list is
-        read to its end.
-        """
-        known = [time for time in times if time is not None]
-        if start is None or not known:
-            return False
-        if self.documented:
-            return known[-1] < start
-        if self._rose or not _falls(known) or self._disordered > self._descending:
-            return False
-        older = sum(time < start for time in known)
-        return older >= max(2, len(known) / 10)
-
-
-def _falls(times: Sequence[datetime]) -> bool:
-    """Tell whether times descend; equal ones alone show no order."""
-    return times[0] > times[-1] and all(a >= b for a, b in pairwise(times))
-
-
-def _rises(times: Sequence[datetime]) -> bool:
-    return times[0] < times[-1] and all(a <= b for a, b in pairwise(times))
-
-
 class Client:
     """The lists of one organization of one server.
 
@@ -272,19 +125,32 @@ class Client:
         organization: str,
         *,
         workers: int,
+        projects: Sequence[str] = (),
         full_events: bool = False,
+        seeks_retention: bool = True,
     ) -> None:
         self.session = session
         self.spec = spec
         self.organization = organization
         self.workers = workers
+        self.projects = projects
+        self.time_filter = TimeFilter(seeks_retention=seeks_retention)
+        self.diagnosis = Diagnosis(session, spec, organization)
         self._full_events = full_events
+        self._details: dict[str, Page | HttpError] = {}
+        self._details_lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
+
+    def forget_answers(self) -> None:
+        """Ask for projects anew: another run begins."""
+        self._details.clear()
 
     def pages(self, slices: Iterable[Slice]) -> Iterator[tuple[Slice, Page]]:
         """Read slices side by side; the pages of each come in order.
 
         A slice is taken from `slices` when there is a worker for it. The next page of
-        a slice is asked for before the page is given out.
+        a slice is asked for before the page is given out. When the reading ends early,
+        so do its threads, at their next request.
 
         Raises:
             ApiError: what the slice's owner does not take upon itself.
@@ -292,7 +158,10 @@ class Client:
         waiting = iter(slices)
         following: deque[Slice] = deque()
         running: dict[Future[Page], Slice] = {}
-        pool = ThreadPoolExecutor(self.workers, "analytics-pipeline")
+        stopped = threading.Event()
+        pool = ThreadPoolExecutor(
+            self.workers, "analytics-pipeline", stop_with, (stopped,)
+        )
 
         def submit() -> None:
             while len(running) < self.workers:
@@ -307,30 +176,84 @@ class Client:
             while running:
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
-                    part = running.pop(future)
-                    page = None
-                    try:
-                        page = future.result()
-                        more = part.after(page)
-                    except ApiError as error:
-                        more = part.owner.on_error(part, self._explained(error, part))
+                    asked = running.pop(future)
+                    part, page, more = self._result(asked, future)
                     following.extendleft(reversed(more))
                     submit()
-                    if page is not None:
+                    if part is not None and page is not None:
                         yield part, page
         finally:
+            stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def _result(
+        self, asked: Slice, future: Future[Page]
+    ) -> tuple[Slice | None, Page | None, Sequence[Slice]]:
+        """Return a page with the slice that it belongs to, and what to read after it."""
+        part: Slice | None = asked
+        page = None
+        try:
+            page = future.result()
+            part = asked.taking(page)
+            return part, page, part.after(page) if part else ()
+        except ApiError as error:
+            return (
+                part,
+                page,
+                asked.owner.on_error(asked, self._explained(error, asked)),
+            )
 
     def fetch(self, part: Slice) -> Page:
         """Return the page at which a slice stands.
 
         Raises:
             ApiError: as `ApiSession.get` and `parse_page` do.
+            UnknownName: there is no such organization.
         """
-        owner, endpoint = part.owner, part.owner.endpoint
-        params = self._params(endpoint, owner.project, part)
-        path = self._path(endpoint, owner.project)
-        response = self.session.get(path, params, owner.stats)
+        owner = part.owner
+        if owner.endpoint.single:
+            return self._project_detail(owner.project, owner.stats)
+        params = {"cursor": part.page_cursor} if part.page_cursor is not None else {}
+        if part.window is None:
+            page = self._ask(owner, params)
+        elif part.pages:
+            page = self._ask(owner, params | _between(part.window))
+        else:
+            page = self.time_filter.first_page(
+                part.window,
+                lambda window, statuses: self._ask(owner, _between(window), statuses),
+            )
+        if owner.endpoint.of_all_organizations:
+            page = of_organization(page, self.organization)
+        if owner.endpoint.unknown_is_empty and not (page.records or part.pages):
+            self._check_names(owner)
+        return page
+
+    def _ask(
+        self,
+        wanted: ListName,
+        params: Mapping[str, str],
+        statuses: Collection[int] = STATUSES,
+    ) -> Page:
+        endpoint = wanted.endpoint
+        given = {
+            **endpoint.params,
+            **(endpoint.full_params if self._full_events else {}),
+        }
+        named = {
+            name: value.replace("{project}", _search_term(wanted.project))
+            for name, value in given.items()
+        }
+        response = self.session.get(
+            self._path(endpoint, wanted.project),
+            {**named, **params},
+            wanted.stats,
+            endpoint=endpoint.table,
+            statuses=statuses,
+        )
+        if endpoint.filters_time:
+            limiter = self.session.limiter
+            self.time_filter.at_a_time = limiter.at_a_time(endpoint.table)
         page = parse_page(
             response,
             self.spec.envelope,
@@ -338,12 +261,50 @@ class Client:
             time_field=endpoint.replication_key,
             single=endpoint.single,
         )
-        owner.stats.count(replaced=page.replaced)
-        if endpoint.unknown_is_empty and not page.records and not part.pages:
-            # The answer to a wrong name, too; project_detail is honest.
-            detail = self.spec.endpoints["project_detail"]
-            self.session.get(self._path(detail, owner.project), {}, owner.stats)
+        self.diagnosis.is_confirmed = True
+        wanted.stats.count(replaced=page.replaced)
         return page
+
+    def _project_detail(self, project: str, stats: RequestStats) -> Page:
+        """Return what the server says of a project; it is asked once in a run.
+
+        The table of that name needs it, and so do lists without rows: nothing else tells
+        an empty project from one that does not exist.
+        """
+        with self._details_lock:
+            lock = self._locks.setdefault(project, threading.Lock())
+        with lock:
+            if project not in self._details:
+                detail = _Detail(self.spec.endpoints["project_detail"], project, stats)
+                try:
+                    self._details[project] = self._ask(detail, {})
+                except HttpError as error:
+                    self._details[project] = error
+            known = self._details[project]
+        if isinstance(known, HttpError):
+            raise copy(known)
+        return known
+
+    def _check_names(self, empty: ListName) -> None:
+        """Raise an error if a list is empty because its names are wrong.
+
+        Raises:
+            HttpError: 404, there is no such project.
+            UnknownName: there is no such organization.
+        """
+        projects = [empty.project] if empty.project else self.projects[:1]
+        for project in projects:
+            try:
+                self._project_detail(project, empty.stats)
+            except HttpError as error:
+                is_unknown = bool(empty.project) and error.status == 404
+                if is_unknown or error.status not in (403, 404):
+                    raise
+            else:
+                return
+        names = {} if empty.project else self.diagnosis.names()
+        if names and self.organization not in names:
+            raise UnknownName("the list is empty")
 
     def _path(self, endpoint: Endpoint, project: str) -> str:
         return self.spec.prefix + endpoint.path.format(
@@ -351,21 +312,7 @@ class Client:
             project=quote(project, safe=""),
         )
 
-    def _params(self, endpoint: Endpoint, project: str, part: Slice) -> dict[str, str]:
-        params = {
-            name: value.replace("{project}", _search_term(project))
-            for name, value in endpoint.params.items()
-        }
-        if self._full_events:
-            params |= endpoint.full_params
-        if part.window:
-            start, end = part.window
-            params |= {"start": _api_time(start), "end": _api_time(end, up=True)}
-        if part.page_cursor is not None:
-            params["cursor"] = part.page_cursor
-        return params
-
-    def describe(self, owner: SliceOwner) -> str:
+    def describe(self, owner: ListName) -> str:
         """Return the list's name for people: `events of project 'frontend'`."""
         if owner.project:
             return f"{owner.endpoint.table} of project {owner.project!r}"
@@ -373,26 +320,18 @@ class Client:
 
     def _explained(self, error: ApiError, part: Slice) -> ApiError:
         """Return the error with the list that it happened to, and what to do next."""
-        advice = ""
-        if isinstance(error, HttpError):
-            names = f"organization {self.organization!r}"
-            if part.owner.project:
-                names += f" and project {part.owner.project!r}"
-            advice = {
-                401: "the server rejected the token: check auth_token; it may have"
-                " expired, or belong to another server",
-                403: f"the token lacks the scope {part.owner.endpoint.scope}, or may"
-                " not see this",
-                404: f"check the names of {names}, and that the token may see them",
-            }.get(error.status, "what is loaded stays; try again later")
-        return error.about(self.describe(part.owner), advice)
+        owner = part.owner
+        title = self.describe(owner)
+        return self.diagnosis.explained(error, owner.endpoint, owner.project, title)
 
 
-def _api_time(time: datetime, up: bool = False) -> str:
-    """Return ISO text in whole seconds without zone, rounded down or up."""
-    if up and time.microsecond:
-        time += timedelta(seconds=1)
-    return time.strftime("%Y-%m-%dT%H:%M:%S")
+def _between(window: Span) -> dict[str, str]:
+    """Return the parameters of a window: whole seconds without zone, the end rounded up."""
+    start, end = window
+    if end.microsecond:
+        end += timedelta(seconds=1)
+    times = {"start": start, "end": end}
+    return {name: f"{time:%Y-%m-%dT%H:%M:%S}" for name, time in times.items()}
 
 
 def _search_term(slug: str) -> str:

@@ -2,13 +2,14 @@
 
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
+from requests.adapters import HTTPAdapter, Retry
 from urllib3.exceptions import (
     ConnectTimeoutError,
     MaxRetryError,
@@ -19,7 +20,12 @@ from urllib3.exceptions import (
 )
 
 from analytics_pipeline.client.page import asked_url, http_error, without_query
-from analytics_pipeline.client.retry import RateLimiter, RateLimitRetry
+from analytics_pipeline.client.retry import (
+    STATUSES,
+    RateLimiter,
+    RateLimitRetry,
+    hide_log_of_retries,
+)
 from analytics_pipeline.errors import (
     ApiError,
     BrokenAnswer,
@@ -62,12 +68,35 @@ class BearerAuth(requests.auth.AuthBase):
         return request
 
 
+class RetryAdapter(HTTPAdapter):
+    """An adapter whose `max_retries` is what the calling thread has set.
+
+    requests knows one for all requests. Here a request that is sent again, since its
+    body broke off, has only the retries that are left to it.
+    """
+
+    def __init__(self, pool_maxsize: int) -> None:
+        self._of_thread = threading.local()
+        super().__init__(pool_maxsize=pool_maxsize)
+
+    @property
+    def max_retries(self) -> Retry:
+        """The retries of the next request."""
+        retries: Retry = self._of_thread.retries
+        return retries
+
+    @max_retries.setter
+    def max_retries(self, retries: Retry) -> None:
+        self._of_thread.retries = retries
+
+
 class ApiSession:
     """A server, asked by at most `workers` requests at a time.
 
-    Three retries (0, 4 and 8 seconds apart, or as long as the server asks) on
+    Three retries in all (0, 4 and 8 seconds apart, or as long as the server asks) on
     429, 500, 502, 503, 504, on refused and broken connections, and on bodies cut
-    short. The token goes to `base_url` only.
+    short. The token goes to `base_url` only, and through a proxy only encrypted:
+    http:// and loopback addresses are asked directly.
     """
 
     def __init__(self, base_url: str, token: str, workers: int) -> None:
@@ -81,15 +110,31 @@ class ApiSession:
         self._environment = self._session.merge_environment_settings(
             self.base_url, {}, stream=True, verify=None, cert=None
         )
+        parts = urlsplit(base_url)
+        if parts.scheme == "http" or is_loopback(parts.hostname or ""):
+            self._environment["proxies"] = {}
+        self._adapter = RetryAdapter(workers)
         for scheme in ("http://", "https://"):
-            self._session.mount(
-                scheme, HTTPAdapter(pool_maxsize=workers, max_retries=self._retry)
-            )
+            self._session.mount(scheme, self._adapter)
+        hide_log_of_retries(self)
 
     def get(
-        self, path: str, params: Mapping[str, str], stats: RequestStats
+        self,
+        path: str,
+        params: Mapping[str, str],
+        stats: RequestStats,
+        *,
+        endpoint: str = "",
+        statuses: Collection[int] = STATUSES,
     ) -> requests.Response:
         """Return an answer with a good status, its body read.
+
+        Args:
+            path: below `base_url`.
+            params: of the query.
+            stats: counts the requests.
+            endpoint: what the server's limit of requests at a time is for.
+            statuses: to be tried again.
 
         Raises:
             HttpError: any other status, after the retries.
@@ -99,7 +144,8 @@ class ApiSession:
         """
         url = self.base_url + path
         for _ in range(REDIRECTS):
-            response = self._send(url, params, stats)
+            retry = self._retry.new(status_forcelist=statuses)
+            response = self._send(url, params, stats, endpoint, retry)
             if response.next is None:
                 break
             url = _same_origin(response, response.next.url or "")
@@ -109,21 +155,30 @@ class ApiSession:
         return response
 
     def _send(
-        self, url: str, params: Mapping[str, str], stats: RequestStats
+        self,
+        url: str,
+        params: Mapping[str, str],
+        stats: RequestStats,
+        endpoint: str,
+        retry: Retry,
     ) -> requests.Response:
         """Also retries what urllib3 does not cover: reading the body."""
-        retry = self._retry
         while True:
+            attempts = len(retry.history)
             stats.count(requests=1)
             try:
-                with self.limiter.slot():
-                    request = requests.Request("GET", url, params=params)
+                request = requests.Request("GET", url, params=params)
+                prepared = self._session.prepare_request(request)
+                with self.limiter.slot(endpoint):
+                    self._adapter.max_retries = retry
                     response = self._session.send(
-                        self._session.prepare_request(request),
+                        prepared,
                         timeout=TIMEOUT,
                         allow_redirects=False,
                         **self._environment,
                     )
+                    retry = response.raw.retries or retry
+                    stats.count(requests=len(retry.history) - attempts)
                     # At once: requests by itself would take 10 kB at a time.
                     response._content = b"".join(response.iter_content(1 << 20))
             except requests.exceptions.RequestException as error:
@@ -141,10 +196,16 @@ class ApiSession:
                     f"{without_query(url)} redirects to what is no address ({error})"
                 ) from None
             else:
-                retries = response.raw.retries
-                stats.count(requests=len(retries.history) if retries else 0)
-                self.limiter.update(response.headers)
+                self.limiter.update(response.headers, endpoint)
                 return response
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _same_origin(response: requests.Response, target: str) -> str:

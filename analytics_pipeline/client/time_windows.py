@@ -1,6 +1,7 @@
 """A long span of time in windows, read side by side.
 
-Only for servers that filter by time. The first page tells how dense the rows are. The
+Only for servers that filter by time; whether one does, the first window that is cut off
+shows, before others are asked for. The first page tells how dense the rows are. The
 time before it is cut into some windows of about `PAGES` pages, and all that is older,
 of which again one page is read and the rest cut. A window that turns out fuller is left
 after twice as many pages, and its rest cut again. So no list is paged deeply, which
@@ -13,6 +14,7 @@ from itertools import pairwise
 
 from analytics_pipeline.client.page import Page
 from analytics_pipeline.client.pagination import Slice, SliceOwner
+from analytics_pipeline.client.time_filter import TimeFilter
 
 PAGES = 10
 SECOND = timedelta(seconds=1)
@@ -33,12 +35,17 @@ class TimeWindow(Slice):
         end: datetime,
         *,
         workers: int,
+        time_filter: TimeFilter,
         ahead: int = 1,
+        is_cut_off: bool = False,
     ) -> None:
         super().__init__(owner)
         self.start, self.end = floor(start), ceil(end)
         self.workers = workers
         self.ahead = ahead
+        self._filter = time_filter
+        self._is_cut_off = is_cut_off
+        """There are newer rows, which the window excludes."""
         self.covered = (self.end, self.end)
         """The span that the page that came last completes."""
         self.is_left = False
@@ -53,6 +60,22 @@ class TimeWindow(Slice):
     def is_due(self) -> bool:
         """Tell whether to ask for it now: another load can do that as well."""
         return self.pages > 0 or self.owner.room() > 0
+
+    def taking(self, page: Page) -> Slice | None:
+        """Return the whole list in its place, where the server ignores windows."""
+        if any(self._excludes(time) for time in page.times if time):
+            self._filter.is_ignored = True
+        if not self._filter.is_ignored:
+            self._filter.is_proven |= self._is_cut_off
+            return self
+        whole = self.owner.without_windows(self.end if self._is_cut_off else None)
+        if whole is not None:
+            whole.pages = self.pages
+            whole.page_cursor = self.page_cursor
+        return whole
+
+    def _excludes(self, time: datetime) -> bool:
+        return time < self.start - SECOND or time >= self.end + SECOND
 
     def after(self, page: Page) -> Sequence[Slice]:
         """Return the window again, or what is left of it in windows of its density."""
@@ -70,10 +93,11 @@ class TimeWindow(Slice):
         self.covered = (low, high)
         room = self.owner.room()
         is_stopped = room <= 0
+        workers = min(self.workers, self._filter.at_a_time)
         # Windows that would be left at once cost more requests than they save time.
-        is_worthwhile = room >= self.workers * PAGES * len(page.records)
+        is_worthwhile = room >= workers * PAGES * len(page.records)
         limit = 1 if self.ahead else 2 * PAGES
-        is_full = self.workers > 1 and self.pages + 1 >= limit and is_worthwhile
+        is_full = workers > 1 and self.pages + 1 >= limit and is_worthwhile
         # Rows of one second cannot be told apart by a window.
         if low < self.end and (is_full or is_stopped):
             self.pages += 1
@@ -85,6 +109,8 @@ class TimeWindow(Slice):
         """Return what is older than the pages read, newest first, the long rest before."""
         page_span = max(self._newest - low, SECOND) / self.pages
         count = min(self.ahead or self.workers, self.workers)
+        if not self._filter.is_proven:
+            return [self._part(self.start, low, ahead=count)]
         windows: list[Slice] = []
         end = low
         while self.start < end and len(windows) < count:
@@ -95,7 +121,15 @@ class TimeWindow(Slice):
         return (older if self.start < end else []) + windows
 
     def _part(self, start: datetime, end: datetime, ahead: int) -> "TimeWindow":
-        return TimeWindow(self.owner, start, end, workers=self.workers, ahead=ahead)
+        return TimeWindow(
+            self.owner,
+            start,
+            end,
+            workers=self.workers,
+            time_filter=self._filter,
+            ahead=ahead,
+            is_cut_off=True,
+        )
 
 
 def floor(time: datetime) -> datetime:

@@ -4,7 +4,8 @@ import itertools
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import Any
@@ -58,15 +59,39 @@ def rank(name: str) -> Callable[[Row], Any]:
     return lambda row: -seconds(row[name])
 
 
+@dataclass
+class Past:
+    """What an issue went through before the 90 days that Sentry's list covers."""
+
+    count: int
+    users: int
+    first_seen: str  # when the issue's first event of the 90 days was
+
+
 class DemoData:
     """All rows of one organization; they grow as time passes.
 
-    `now` is the time of the newest row; `projects` maps slugs to project rows.
+    `now` is the time of the newest row; `projects` maps slugs to project rows,
+    `renamed` old slugs to those of today. `foreign_projects` are the project rows of
+    other organizations. What `retention` and `member_of` mean, `DemoServer` says.
     """
 
-    def __init__(self, api: str, organization: str, seed: int, now: datetime) -> None:
+    def __init__(
+        self,
+        api: str,
+        organization: str,
+        seed: int,
+        now: datetime,
+        retention: timedelta | None = None,
+        member_of: Collection[str] | None = None,
+    ) -> None:
         self.now = now
+        self.retention = retention
+        self.member_of = member_of
         self.projects: dict[str, Row] = {}
+        self.renamed: dict[str, str] = {}
+        self.foreign_projects: list[Row] = []
+        self.past: dict[str, Past] = {}  # by issue; most have none
         self._organization = organization
         self._shape = SHAPES[api]
         self._random = random.Random(seed)
@@ -99,17 +124,8 @@ class DemoData:
 
     def add_project(self, slug: str, created: datetime) -> None:
         """Add an empty project."""
-        language, platform = _PLATFORMS[len(self.projects) % len(_PLATFORMS)]
-        project = dict.fromkeys(FLAGS, False) | fill(
-            PROJECT,
-            id=str(len(self.projects) + 1),
-            slug=slug,
-            name=slug.title(),
-            platform=platform,
-            language=language,
-            organization=self._organization,
-            created=self._stamp(created),
-        )
+        number = len(self.projects) + 1
+        project = self._project(slug, number, self._organization, created)
         detail = project | fill(
             DETAIL,
             security_token=f"demo-security-token-{slug}",
@@ -119,6 +135,68 @@ class DemoData:
         self.projects[slug] = project
         self._keep("projects", slug, project)
         self._keep("project_detail", slug, detail)
+
+    def add_foreign_projects(
+        self, organizations: Mapping[str, Sequence[str]], created: datetime
+    ) -> None:
+        """Add the projects of other organizations: organization → slugs."""
+        pairs = [
+            (name, slug) for name, slugs in organizations.items() for slug in slugs
+        ]
+        self.foreign_projects += [
+            self._shown("projects", self._project(slug, number, organization, created))
+            for number, (organization, slug) in enumerate(pairs, start=9001)
+        ]
+
+    def _project(
+        self, slug: str, number: int, organization: str, created: datetime
+    ) -> Row:
+        language, platform = _PLATFORMS[(number - 1) % len(_PLATFORMS)]
+        return dict.fromkeys(FLAGS, False) | fill(
+            PROJECT,
+            id=str(number),
+            slug=slug,
+            name=slug.title(),
+            platform=platform,
+            language=language,
+            organization=organization,
+            created=self._stamp(created),
+        )
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a project another slug, in all rows that name it."""
+        self.projects = {
+            new if slug == old else slug: row for slug, row in self.projects.items()
+        }
+        for table in self._shape.order:
+            self._rows[table, new] = self._rows.pop((table, old), [])
+        if old in self._releases:
+            self._releases[new] = self._releases.pop(old)
+        named = [
+            self.projects[new],
+            *self._rows["projects", new],
+            *self._rows["project_detail", new],
+            *(issue["project"] for issue in self._rows["issues", new]),
+            *(row for each in self._rows["releases", new] for row in each["projects"]),
+        ]
+        for row in named:
+            row["slug"] = new if row["slug"] == old else row["slug"]
+        self.renamed = {
+            slug: new if target == old else target
+            for slug, target in (self.renamed | {old: new}).items()
+            if slug != new
+        }
+
+    def age(self, issue: Row, first_seen: str, count: int, users: int) -> None:
+        """Add to the totals of an issue what happened before the 90 days."""
+        past = self.past.setdefault(issue["id"], Past(0, 0, issue["firstSeen"]))
+        past.count += count
+        past.users += users
+        known = self._users[issue["id"]]
+        known.update(range(-len(known) - users, -len(known)))  # not those of events
+        issue["count"] = str(int(issue["count"]) + count)
+        issue["userCount"] += users
+        issue["firstSeen"] = first_seen
 
     def settle(
         self, slugs: Sequence[str], *, events: int, issues: int, releases: int = 0
@@ -160,10 +238,10 @@ class DemoData:
             for add, moments in times.items()
             for time, slug in zip(moments, itertools.cycle(share))
         ]
+        self.now = end
         for time, slug, add in sorted(todo, key=itemgetter(0)):
             add(slug, time)
         self.sort_events()
-        self.now = end
 
     def _evenly(self, count: int, start: datetime, end: datetime) -> list[datetime]:
         return [start + (end - start) * n / count for n in range(count)]
@@ -186,9 +264,12 @@ class DemoData:
         return f"{self._random.getrandbits(4 * digits):0{digits}x}"
 
     def _keep(self, table: str, slug: str, row: Row) -> None:
-        if names := self._shape.fields.get(table):
-            row = {name: row[name] for name in names}
-        self._rows[table, slug].append(row)
+        self._rows[table, slug].append(self._shown(table, row))
+
+    def _shown(self, table: str, row: Row) -> Row:
+        """The fields of a row that this server has."""
+        names = self._shape.fields.get(table)
+        return {name: row[name] for name in names} if names else row
 
     def _reference(self, slug: str) -> Row:
         """The project as issues and releases mention it."""
@@ -243,8 +324,12 @@ class DemoData:
         issues = self._rows["issues", slug] or [_NO_ISSUE]
         issue = issues[int(len(issues) * random.random() ** 2)]
         user = random.randrange(1000, 1400)
-        lag = timedelta(seconds=random.random() * self._shape.lag)
+        luck = random.random()
+        lag = timedelta(seconds=luck * self._shape.lag)
         received = time if lag else time + timedelta(seconds=1)
+        if luck > 0.9:  # the phones that were offline
+            delay = timedelta(seconds=(luck - 0.9) * 10 * self._shape.delay)
+            received = max(received, min(time + delay, self.now))
         row = event(
             issue,
             user,

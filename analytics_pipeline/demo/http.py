@@ -42,6 +42,11 @@ def json_response(
     return Response(status, kind | (headers or {}), orjson.dumps(body))
 
 
+def html_response(status: int, page: bytes) -> Response:
+    """An answer with this web page."""
+    return Response(status, {"Content-Type": "text/html; charset=utf-8"}, page)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True

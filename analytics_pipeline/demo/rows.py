@@ -164,6 +164,15 @@ def event(issue: Row, user: int, release: str | None, trace: str, **fields: Any)
     }
 
 
+# What Sentry's whole events have besides, with startTimestamp and endTimestamp.
+WHOLE: Row = orjson.loads("""{
+    "_meta": {"entries": {}, "message": null, "user": null, "contexts": null,
+    "sdk": null, "context": null, "packages": null, "tags": {"0": {"value": {"": {
+    "rem": [["@ip:replace", "s", 0, 4]], "len": 12}}}}},
+    "groupingConfig": {"id": "newstyle:2023-01-11", "enhancements": "demo"},
+    "measurements": {"lcp": {"value": 2150.5, "unit": "millisecond"}},
+    "breakdowns": {"span_ops": {"ops.db": {"value": 81.25, "unit": "millisecond"}}}}""")
+
 # The fields of an event in Sentry's list, without full=true.
 SUMMARY = _names("""id event.type groupID eventID projectID message title location
     culprit user tags platform dateCreated crashFile metadata""")
@@ -178,6 +187,7 @@ class Shape:
     other_time: str = "auto"  # and all other dates
     project_id: type[str] | type[int] = str  # in an event
     lag: float = 0.0  # an event is received up to so many seconds late, in any order
+    delay: float = 0.0  # some are received up to so many seconds late, listed in order
     fields: Mapping[str, Sequence[str]] = field(default_factory=dict)  # all, if absent
 
 
@@ -193,7 +203,9 @@ _GLITCHTIP_PROJECT = _names("""name slug id avatar color features hasAccess isBo
     eventThrottleRate organization""")
 SHAPES = {
     "v1": Shape(_ORDER),
-    "sentry": Shape(_ORDER | {"projects": "slug"}, event_time="seconds"),
+    "sentry": Shape(
+        _ORDER | {"projects": "slug"}, event_time="seconds", delay=3 * 86_400.0
+    ),
     "glitchtip": Shape(
         _ORDER | {"events": "dateReceived", "projects": "slug"},
         event_time="milliseconds",

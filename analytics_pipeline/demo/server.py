@@ -5,15 +5,21 @@ Its rows are made up, the same for the same seed and time.
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from typing import Self
 from urllib.parse import urlencode
 
-from analytics_pipeline.demo.data import DemoData
+from analytics_pipeline.demo.data import DemoData, rank
 from analytics_pipeline.demo.dialects import DIALECTS, Refusal
-from analytics_pipeline.demo.http import HttpServer, Request, Response, json_response
+from analytics_pipeline.demo.http import (
+    HttpServer,
+    Request,
+    Response,
+    html_response,
+    json_response,
+)
 from analytics_pipeline.demo.rows import Row
 
 
@@ -23,7 +29,11 @@ class DemoServer:
     `events`, `issues` and `releases` are totals, of which the first project has most.
     The events are of the 30 days before `now`, the time of the newest one. The stack
     trace is one object for all events of an issue.
-    `page_size` makes pages shorter than the server's own.
+    `page_size` makes pages shorter than the server's own. `other_organizations`
+    (organization → slugs) adds projects to the list of all projects.
+
+    Only for Sentry: events older than `retention_days` are not listed, and an issue
+    search without `project=-1` covers the projects in `member_of`; None is all.
     """
 
     url: str  # the base_url to give to a client, known once it runs
@@ -42,6 +52,9 @@ class DemoServer:
         token: str = "demo-token",
         seed: int = 7,
         now: datetime | None = None,
+        retention_days: int | None = 90,
+        member_of: Collection[str] | None = None,
+        other_organizations: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.requests = []
         self._dialect = DIALECTS[api]
@@ -50,9 +63,11 @@ class DemoServer:
         self._authorization = f"Bearer {token}"
         self._lock = threading.Lock()
         now = (now or datetime.now(UTC)).astimezone(UTC)
-        self._data = DemoData(api, organization, seed, now)
+        kept = None if retention_days is None else timedelta(days=retention_days)
+        self._data = DemoData(api, organization, seed, now, kept, member_of)
         for n, slug in enumerate(projects):
             self._data.add_project(slug, now - timedelta(days=90 - n))
+        self._data.add_foreign_projects(other_organizations or {}, now)
         self._data.settle(projects, events=events, issues=issues, releases=releases)
 
     def __enter__(self) -> Self:
@@ -68,7 +83,8 @@ class DemoServer:
         """All rows of a table in the order of its list, of one project or of all.
 
         The rows are live: a change to one shows in the next answer. Call `touch`
-        after changing the date of an event. Sentry's short events have fewer fields.
+        after changing the date of an event. Sentry's answers have fewer fields in some
+        lists, more in whole events, and other figures of issues: see `age`.
         """
         with self._lock:
             return list(self._data.rows(table, project))
@@ -110,6 +126,24 @@ class DemoServer:
             self._data.add_project(slug, self._data.now)
             self._data.settle([slug], events=events, issues=issues)
 
+    def rename(self, old: str, new: str) -> None:
+        """Give a project another slug; a Sentry redirects from the old one."""
+        with self._lock:
+            self._data.rename(old, new)
+
+    def age(
+        self, issue_id: str, *, first_seen: str, count: int, users: int = 0
+    ) -> None:
+        """Let an issue be older: `count` events of `users` others, since `first_seen`.
+
+        They add to the totals in `rows("issues")`. Sentry's list has them in `lifetime`
+        only: what stands beside it is of the last 90 days.
+        """
+        with self._lock:
+            issues = self._data.rows("issues")
+            issue = next(row for row in issues if row["id"] == issue_id)
+            self._data.age(issue, first_seen, count, users)
+
     def respond(
         self, request: Request, handler: BaseHTTPRequestHandler
     ) -> Response | None:
@@ -126,49 +160,83 @@ class DemoServer:
             with self._lock:
                 return self._look_up(request)
         except Refusal as refusal:
+            if isinstance(refusal.detail, bytes):
+                return html_response(refusal.status, refusal.detail)
             detail = {"detail": refusal.detail}
             return json_response(refusal.status, detail, refusal.headers)
 
     def _look_up(self, request: Request) -> Response:
-        dialect, query, path = self._dialect, request.query, request.path
-        if request.headers.get("authorization") != self._authorization:
-            raise Refusal(401, "Unauthorized")
-        if dialect.web_page and not path.endswith("/"):
-            return Response(200, {"Content-Type": "text/html"}, dialect.web_page)
-        if path in dialect.withdrawn:
-            successor = dialect.withdrawn[path].format(self._organization)
-            raise Refusal(
-                410,
-                "This API no longer exists.",
-                {"X-Sentry-Replacement-Endpoint": successor},
-            )
-        table, names = self._route(path)
-        project = names.get("project")
-        known = names.get("organization", self._organization) == self._organization
-        known = known and (project is None or project in self._data.projects)
-        if not known and table not in dialect.tolerant:
+        dialect, query, data = self._dialect, request.query, self._data
+        table, names = self._route(request)
+        project, unknown = names.get("project"), self._unknown(names)
+        if dialect.redirects and unknown == "project" and project in data.renamed:
+            return self._moved(request, project)
+        if unknown and (table, unknown) not in dialect.tolerant:
             raise Refusal(404, "Not Found")
-        rows = self._data.rows(table, project) if known else []
+        rows = [] if unknown else data.rows(table, project)
         if table == "project_detail":
             return json_response(200, dialect.wrap(rows[0]))
+        order = data.order(table)
+        if table == "projects" and not names and data.foreign_projects:
+            rows = sorted(rows + data.foreign_projects, key=rank(order))
         if table in dialect.select:
-            rows = dialect.select[table](rows, query, self._data)
+            selected = dialect.select[table](rows, query, data)
+            if selected is None:
+                return json_response(200, dialect.wrap([]))
+            rows = selected
         size = min(self._page_size, dialect.size(table, query))
-        page = dialect.page(rows, query.get("cursor"), size, self._data.order(table))
+        page = dialect.page(rows, query.get("cursor"), size, order)
         view = dialect.view.get(table)
-        body = [view(row, query) for row in page.rows] if view else page.rows
+        body = [view(row, query, data) for row in page.rows] if view else page.rows
         link = dialect.link.format(
             self._link(request, "previous", *page.previous),
             self._link(request, "next", *page.next),
         )
         return json_response(200, dialect.wrap(body), {"Link": link})
 
-    def _route(self, path: str) -> tuple[str, dict[str, str]]:
+    def _route(self, request: Request) -> tuple[str, dict[str, str]]:
         """Return the table whose list is at this path, and the slugs in the path."""
-        for pattern, table in self._dialect.routes.items():
-            if match := re.fullmatch(pattern, path):
+        dialect, path = self._dialect, request.path
+        is_api = path.startswith(dialect.prefix) and path.endswith("/")
+        if dialect.web_page and not is_api:
+            raise Refusal(200, dialect.web_page)
+        if request.headers.get("authorization") != self._authorization:
+            raise Refusal(401, "Unauthorized")
+        if path in dialect.withdrawn:
+            successor = dialect.withdrawn[path].format(self._organization)
+            headers = {"X-Sentry-Replacement-Endpoint": successor}
+            raise Refusal(410, "This API no longer exists.", headers)
+        for pattern, table in dialect.routes.items():
+            if match := re.fullmatch(dialect.prefix + pattern, path):
                 return table, match.groupdict()
-        raise Refusal(404, "Not Found")
+        raise Refusal(404, dialect.not_found)
+
+    def _unknown(self, names: dict[str, str]) -> str | None:
+        """Return which of the slugs in a path is unknown, if one is."""
+        if names.get("organization", self._organization) != self._organization:
+            return "organization"
+        known = names.get("project") in {None, *self._data.projects}
+        return None if known else "project"
+
+    def _moved(self, request: Request, slug: str) -> Response:
+        """Redirect to the same path of the project's new slug."""
+        new = self._data.renamed[slug]
+        path = request.path.replace(
+            f"/{self._organization}/{slug}/", f"/{self._organization}/{new}/"
+        )
+        url = f"{path}?{urlencode(request.query)}" if request.query else path
+        return json_response(
+            302,
+            {
+                "slug": new,
+                "detail": {
+                    "code": "resource-moved",
+                    "message": "Resource has been moved",
+                    "extra": {"url": url, "slug": new},
+                },
+            },
+            {"Location": url},
+        )
 
     def _link(self, request: Request, rel: str, more: bool, cursor: str | None) -> str:
         """One entry of the Link header; without a cursor it names the page itself."""

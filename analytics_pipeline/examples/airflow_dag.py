@@ -54,7 +54,7 @@ def analytics() -> None:
     @task(max_active_tis_per_dag=1)
     def organization(data_interval_start: datetime) -> list[str]:
         """Load projects, releases and details; give the slugs of the projects."""
-        slugs = PROJECTS or runner.all_projects(analytics_source(project="-", api=API))
+        slugs = PROJECTS or runner.all_projects(api=API)
         # Sentry's releases change for 30 days.
         since = data_interval_start - timedelta(days=30)
         source = analytics_source(project=slugs, api=API, since=since)

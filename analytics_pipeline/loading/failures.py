@@ -1,6 +1,7 @@
 """What a failure of dlt comes down to, in one sentence for people."""
 
 import json
+import re
 from collections.abc import Iterator
 
 import dlt
@@ -99,8 +100,12 @@ def _reason(error: BaseException) -> BaseException:
 
 
 def words(error: BaseException) -> str:
-    """Return an error's own words, on one line; the first paragraph of many."""
+    """Return an error's own words, on one line; the first paragraph of many.
+
+    Without what databases add to it, which holds values of rows.
+    """
     text = " ".join(str(error).strip().partition("\n\n")[0].split())
+    text = re.split(r"\b(?:DETAIL|CONTEXT|LINE \d+):", text)[0].rstrip()
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror + (f": {error.filename}" if error.filename else "")
     elif not isinstance(error, DltException) and type(error).__module__ == "builtins":

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import dlt
@@ -41,7 +42,7 @@ class Summary:
 
     tables: dict[str, TableSummary] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
-    """Project, or table of the organization → why the server refused it."""
+    """List → why the server refused it; the next run asks for it again."""
     failed: dict[str, str] = field(default_factory=dict)
     """List → why it could not be read."""
     seconds: float = 0.0
@@ -51,6 +52,17 @@ class Summary:
     """Tables that keep the old versions of rows, as the destination cannot merge."""
     waited: float = 0.0
     """Seconds of these in which a rate limit held the requests back."""
+    kept_from: str | None = None
+    """ISO time: the server keeps no older events, as a request for some has shown."""
+    redacted: set[str] = field(default_factory=set)
+    """Paths of `redact` that masked a value."""
+    near_misses: dict[str, str] = field(default_factory=dict)
+    """Paths that masked nothing in some list → what was perhaps meant, if anything."""
+
+    @property
+    def unmatched(self) -> dict[str, str]:
+        """Paths that masked nothing in all the run → what was perhaps meant."""
+        return {p: n for p, n in self.near_misses.items() if p not in self.redacted}
 
     @property
     def requests(self) -> int:
@@ -67,6 +79,11 @@ class Summary:
         self.seconds += other.seconds
         self.loads += other.loads
         self.waited = max(self.waited, other.waited)
+        self.kept_from = max(
+            filter(None, (self.kept_from, other.kept_from)), default=None
+        )
+        self.redacted |= other.redacted
+        self.near_misses = merged_near_misses(self.near_misses, other.near_misses)
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -77,13 +94,10 @@ class Summary:
                 for name, table in self.tables.items()
             },
             "requests": self.requests,
-            "skipped": [
-                {"table" if name in TABLES else "project": name, "reason": reason}
-                for name, reason in self.skipped.items()
-            ],
-            "failed": [
-                {"list": name, "reason": reason} for name, reason in self.failed.items()
-            ],
+            "skipped": _listed(self.skipped),
+            "failed": _listed(self.failed),
+            "kept_from": self.kept_from,
+            "unmatched_redact": sorted(self.unmatched),
             "seconds": round(self.seconds, 3),
             "waited": round(self.waited, 3),
         }
@@ -100,10 +114,32 @@ def summarise(pipeline: dlt.Pipeline) -> Summary:
         table = summary.tables.setdefault(report["table"], TableSummary())
         table.add(TableSummary(**figures))
         if report["refusal"]:
-            name = report["project"] or report["table"]
-            summary.skipped.setdefault(name, report["refusal"])
+            summary.skipped[report["list"]] = report["refusal"]
         summary.waited = max(summary.waited, report["waited"])
+        kept = (summary.kept_from, report["kept_from"])
+        summary.kept_from = max(filter(None, kept), default=None)
+        summary.redacted.update(report["redacted"])
+        summary.near_misses = merged_near_misses(
+            summary.near_misses, report["near_misses"]
+        )
     return summary
+
+
+def merged_near_misses(one: dict[str, str], other: dict[str, str]) -> dict[str, str]:
+    """Return paths that masked nothing, with what was perhaps meant, if anything was."""
+    return {p: one.get(p) or other.get(p, "") for p in one.keys() | other.keys()}
+
+
+def forgotten(kept_from: datetime) -> str:
+    """Return the sentence about events that the server does not keep any more."""
+    return (
+        f"the server keeps no events from before {kept_from:%Y-%m-%d %H:%M} UTC, so"
+        " older ones could not be read"
+    )
+
+
+def _listed(reasons: dict[str, str]) -> list[dict[str, str]]:
+    return [{"list": name, "reason": reason} for name, reason in reasons.items()]
 
 
 def _reports(pipeline: dlt.Pipeline) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from analytics_pipeline.errors import MissingField
 from analytics_pipeline.tables.schema import ARROW, Table
-from analytics_pipeline.tables.values import describe, dumps, parse_timestamp
+from analytics_pipeline.tables.values import describe_type, dumps, parse_timestamp
 
 Record = dict[str, Any]
 
@@ -33,6 +33,8 @@ def to_arrow(table: Table, records: Sequence[Record], read_at: datetime) -> Arro
     Raises:
         MissingField: a field of the key is missing, or does not fit its column.
     """
+    if table.aliases:
+        records = [_without_aliases(record, table.aliases) for record in records]
     fields = set().union(*records)
     unknown = fields - table.types.keys()
     extra: list[Record | None] = [
@@ -51,7 +53,7 @@ def to_arrow(table: Table, records: Sequence[Record], read_at: datetime) -> Arro
             row = array.is_null().index(True).as_py()
             raise MissingField(
                 f"{table.name}: row {row + 1} of {len(records)} has no usable"
-                f" {field!r} ({describe(values[row])}): {describe(records[row])}"
+                f" {field!r} ({describe_type(values[row])}): {describe_type(records[row])}"
             )
         arrays.append(array)
         mismatches += len(misplaced)
@@ -60,6 +62,18 @@ def to_arrow(table: Table, records: Sequence[Record], read_at: datetime) -> Arro
     arrays.append(column("json", extra)[0])
     arrays.append(pa.repeat(pa.scalar(read_at, ARROW["timestamp"]), len(records)))
     return ArrowRows(pa.Table.from_arrays(arrays, schema=table.schema), mismatches)
+
+
+def _without_aliases(record: Record, aliases: Mapping[str, str]) -> Record:
+    """Return a record with its fields' first names, unless both hold different values."""
+    for alias, field in aliases.items():
+        if alias not in record:
+            continue
+        value, first = record[alias], record.get(field)
+        if value is None or first is None or dumps(value) == dumps(first):
+            record = {**record, field: value if first is None else first}
+            del record[alias]
+    return record
 
 
 def newest_copies(rows: pa.Table, key: Sequence[str]) -> pa.Table:

@@ -1,117 +1,209 @@
 """Values that must not reach the warehouse: credentials, and what the user names."""
 
-import re
-from collections.abc import Sequence
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from itertools import chain
+from typing import Any, NamedTuple
 
 from analytics_pipeline.errors import UnexpectedAnswer
-from analytics_pipeline.tables.values import deep_recursion, dumps, loads
+from analytics_pipeline.tables.credentials import (
+    MASK,
+    json_inside,
+    mask_credentials,
+    mask_json_text,
+    pair_names,
+    updated,
+)
+from analytics_pipeline.tables.schema import TABLES
+from analytics_pipeline.tables.values import deep_recursion
 
-MASK = "***"
+__all__ = ["MASK", "Redacted", "Redactor", "mask_credentials", "redact"]
+
 WITH_CREDENTIALS = ("projects", "project_detail")
 """Tables whose rows hold credentials."""
-
-# By the end of the key: `securityToken`, `sentry:token`, `db_password`, `secret_key`,
-# `appconnectPrivateKey`; but not `publicKey`, `tokenCount` or `securityTokenHeader`.
-_CREDENTIAL = re.compile(
-    r"(token|password|passwd|passphrase|secret|credentials?)$"
-    r"|(?<!public)_key$"
-    r"|(secret|private|access|api|auth|signing|encryption)key$",
-    re.IGNORECASE,
-)
+_SAMPLE = 20  # records of a page that are searched for what a path may have meant
 
 
-def mask_credentials(value: Any) -> Any:
-    """Return the value with `***` for what stands under a credential's name, at any depth.
+class Redacted(NamedTuple):
+    """The masked records of a page, and what became of the user's paths there."""
 
-    Looks into text that holds JSON, too: Sentry keeps symbol sources so.
-    """
-    if isinstance(value, dict):
-        return {
-            key: MASK
-            if _CREDENTIAL.search(key) and item not in (None, "", [], {}, True, False)
-            else mask_credentials(item)
-            for key, item in value.items()
-        }
-    if isinstance(value, list):
-        return [mask_credentials(item) for item in value]
-    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
-        try:
-            inner, _ = loads(value.encode())
-        except ValueError:
-            return value
-        masked = mask_credentials(inner)
-        return value if masked == inner else dumps(masked).decode()
-    return value
-
-
-def redact(value: Any, path: Sequence[str]) -> Any:
-    """Return the value with `***` for what stands at the path (`user.email`, split).
-
-    Lists are looked into item by item, `*` stands for any key, and in a list of
-    `{"key": …, "value": …}`, as tags are, the path goes on with the tag's key.
-    """
-    if not path:
-        return value if value is None else MASK
-    if isinstance(value, list):
-        return [_redact_item(item, path) for item in value]
-    if not isinstance(value, dict):
-        return value
-    result = dict(value)
-    for length in range(1, len(path) + 1):  # a key may hold dots: `event.type`
-        name = ".".join(path[:length])
-        for key in value if name == "*" else {name} & value.keys():
-            result[key] = redact(result[key], path[length:])
-    return result
-
-
-def _redact_item(item: Any, path: Sequence[str]) -> Any:
-    if (
-        isinstance(item, dict)
-        and item.keys() >= {"key", "value"}
-        and (item["key"] == ".".join(path) or path == ["*"])
-    ):
-        return {**item, "value": redact(item["value"], ())}
-    return redact(item, path)
+    records: list[dict[str, Any]]
+    matched: frozenset[str]
+    """The paths that lead to a value, be it null."""
+    near_misses: dict[str, str]
+    """Path that should be in this table and is not → one that is there and nearly the
+    same; empty text if there is none."""
 
 
 class Redactor:
     """Masks values of records before anything of them is written.
 
-    In projects and project_detail credentials are masked by their names; in all tables
-    what stands at the paths that the user named.
+    In projects and project_detail credentials are masked; in all tables what stands at
+    the paths that the user named.
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
-        self._paths = [path.split(".") for path in paths]
+        # Longer ones first: of `user.email` and `user` both are to find their value.
+        self._paths = {
+            path: path.split(".")
+            for path in sorted(paths, key=lambda path: path.count("."), reverse=True)
+        }
 
-    def clean_all(
-        self, table: str, records: list[dict[str, Any]]
-    ) -> list[dict[str, Any]]:
-        """Return the records, masked; see `clean`."""
-        if not self._paths and table not in WITH_CREDENTIALS:
-            return records
-        return [self.clean(table, record) for record in records]
-
-    def clean(self, table: str, record: dict[str, Any]) -> dict[str, Any]:
-        """Return the record, masked.
+    def clean_all(self, table: str, records: list[dict[str, Any]]) -> Redacted:
+        """Return the records of a page, masked; records without a match are no copies.
 
         Raises:
-            UnexpectedAnswer: it is nested too deeply.
+            UnexpectedAnswer: a record is nested too deeply.
         """
+        if not records or not (self._paths or table in WITH_CREDENTIALS):
+            return Redacted(records, frozenset(), {})
         try:
-            return self._clean(table, record)
+            return self._clean_all(table, records)
         except RecursionError:
             pass
         try:
             with deep_recursion():
-                return self._clean(table, record)
+                return self._clean_all(table, records)
         except RecursionError:
             raise UnexpectedAnswer(f"{table}: a row is nested too deeply") from None
 
-    def _clean(self, table: str, record: dict[str, Any]) -> dict[str, Any]:
+    def _clean_all(self, table: str, records: list[dict[str, Any]]) -> Redacted:
+        cleaned, matched, near_misses = records, set(), {}
+        for path, parts in self._paths.items():
+            cleaned, found = _redact_all(cleaned, parts)
+            if found:
+                matched.add(path)
+            elif _is_expected(table, parts):
+                near_misses[path] = _nearest_path(records[:_SAMPLE], parts)
         if table in WITH_CREDENTIALS:
-            record = mask_credentials(record)
-        for path in self._paths:
-            record = redact(record, path)
-        return record
+            cleaned = [mask_credentials(record) for record in cleaned]
+        return Redacted(cleaned, frozenset(matched), near_misses)
+
+
+def redact(value: Any, path: Sequence[str]) -> Any:
+    """Return the value with `***` for what stands at the path (`user.email`, split).
+
+    `*` stands for any key, and a key may hold dots. Lists are looked into item by item,
+    text that holds JSON as if it were the value. In a list of pairs, such as
+    `["Accept", "*/*"]` or `{"key": …, "value": …}`, the path goes on with the pair's
+    name. Null stays.
+    """
+    return _replace(value, path, _mask)
+
+
+def _mask(value: Any) -> Any:
+    return None if value is None else MASK
+
+
+def _redact_all(
+    records: list[dict[str, Any]], path: Sequence[str]
+) -> tuple[list[dict[str, Any]], bool]:
+    """Return the records, masked, and whether the path leads to a value in any."""
+    found = False
+
+    def mask(value: Any) -> Any:
+        nonlocal found
+        found = True
+        return _mask(value)
+
+    return [_replace(record, path, mask) for record in records], found
+
+
+def _replace(value: Any, path: Sequence[str], mask: Callable[[Any], Any]) -> Any:
+    """Return the value with what stands at the path masked; a copy only if it changes."""
+    if not path:
+        return mask(value)
+    if isinstance(value, str):
+        inside = mask_json_text(value, lambda content: _replace(content, path, mask))
+        return value if inside is None else inside
+    changes: dict[Any, Any] = {}
+    if isinstance(value, dict):
+        for key, rest in _steps(value, path):
+            old = changes.get(key, value[key])
+            new = _replace(old, rest, mask)
+            if new is not old:
+                changes[key] = new
+        return updated(value, changes)
+    if isinstance(value, list):
+        names_only = [*path] == ["*"]  # not "key" and "value" of a pair
+        for index, item in enumerate(value):
+            new = _replace_in_pair(item, path, mask)
+            if not (names_only and pair_names(item)):
+                new = _replace(new, path, mask)
+            if new is not item:
+                changes[index] = new
+        return updated(value, changes)
+    return value
+
+
+def _replace_in_pair(item: Any, path: Sequence[str], mask: Callable[[Any], Any]) -> Any:
+    """Return the item; if it is a pair that the path names, with its value masked."""
+    for _, rest in _steps(pair_names(item), path):
+        # Sentry repeats a tag's value in its `query`, as `user.id:"5"`.
+        for place in [1] if isinstance(item, list) else {"value", "query"} & {*item}:
+            new = _replace(item[place], rest, mask)
+            if new is not item[place]:
+                item = updated(item, {place: new})
+    return item
+
+
+def _steps(
+    names: Collection[str], path: Sequence[str]
+) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yield which of the names the path may begin with, each with the path's rest."""
+    for length in range(1, len(path) + 1):  # a key may hold dots: `event.type`
+        name = ".".join(path[:length])
+        for found in names if name == "*" else [name] if name in names else []:
+            yield found, path[length:]
+
+
+def _is_expected(table: str, path: Sequence[str]) -> bool:
+    """Whether the path's first name is a field of this table, or of none."""
+    names = [".".join(path[:length]) for length in range(len(path), 0, -1)]
+    declared = {name: {*each.types, *each.aliases} for name, each in TABLES.items()}
+    first = next(
+        (name for name in names if name in set().union(*declared.values())), None
+    )
+    return first is None or first in declared[table]
+
+
+def _nearest_path(values: Iterable[Any], path: Sequence[str]) -> str:
+    """Return the path in the values that is most like the one given, or empty text."""
+    names = _names(values)
+    folded = {name.casefold(): name for name in names}
+    for length in range(1, len(path) + 1):
+        wanted, rest = ".".join(path[:length]).casefold(), path[length:]
+        if wanted in folded:
+            near = folded[wanted]
+        elif "*" in path[:length]:
+            if length > 1 or not names:
+                continue
+            near = "*"
+        elif close := get_close_matches(wanted, folded, n=1, cutoff=0.75):
+            near = folded[close[0]]
+        else:
+            continue
+        if not rest:
+            return near
+        below = chain.from_iterable(names.values()) if near == "*" else names[near]
+        if deeper := _nearest_path(below, rest):
+            return f"{near}.{deeper}"
+    return ""
+
+
+def _names(values: Iterable[Any]) -> dict[str, list[Any]]:
+    """Return what stands in the values under each name that a path may go on with."""
+    found: defaultdict[str, list[Any]] = defaultdict(list)
+    queue = list(values)
+    for value in queue:  # it grows meanwhile
+        content = json_inside(value) if isinstance(value, str) else value
+        if isinstance(content, dict):
+            for key, item in content.items():
+                found[key].append(item)
+        elif isinstance(content, list):
+            queue.extend(content)
+            for item in content:
+                for name in pair_names(item):
+                    found[name].append(item[1 if isinstance(item, list) else "value"])
+    return found

@@ -1,6 +1,7 @@
 """The columns of the five tables: one declaration, as Arrow and as dlt want it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import cast
 
@@ -37,6 +38,10 @@ class Table:
     double: str = ""
     bool: str = ""
     json: str = ""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """API field → the field whose column it shares."""
+    descriptions: Mapping[str, str] = field(default_factory=dict)
+    """API field → what its column holds, where the name does not tell."""
 
     @cached_property
     def types(self) -> dict[str, str]:
@@ -75,6 +80,8 @@ class Table:
             for name, kind in {**kinds, EXTRA: "json", READ_AT: "timestamp"}.items()
         }
         columns[READ_AT]["dedup_sort"] = "desc"
+        for name, text in self.descriptions.items():
+            columns[self.names[name]]["description"] = text
         return columns
 
     @cached_property
@@ -93,12 +100,11 @@ _PROJECT_FLAGS = """
     hasMinifiedStackTrace hasMonitors hasNewFeedbacks hasProfiles hasReplays
     hasSessions hasInsightsHttp hasInsightsDb hasInsightsAssets hasInsightsAppStart
     hasInsightsScreenLoad hasInsightsVitals hasInsightsCaches hasInsightsQueues
-    hasInsightsAgentMonitoring hasInsightsMCP hasLogs hasTraceMetrics isInternal
-    isPublic hasUserReports
+    hasInsightsAgentMonitoring hasInsightsMCP hasLogs hasTraceMetrics hasUserReports
 """
 _PROJECT_NESTED = """
     stats transactionStats sessionStats features access team teams platforms
-    latestRelease options avatar organization
+    latestRelease options
 """
 
 TABLES = {
@@ -109,15 +115,19 @@ TABLES = {
             # An event id is unique within its project only.
             key=("projectID", "id"),
             text="""
-                id projectID eventID groupID event.type type title message culprit
-                location platform crashFile dist
+                id projectID eventID groupID type title message culprit location platform
+                crashFile dist
             """,
             timestamp="dateCreated dateReceived",
             bigint="size",
+            double="startTimestamp endTimestamp",
             json="""
                 user tags metadata entries contexts context sdk packages errors
-                release fingerprints occurrence
+                release fingerprints occurrence measurements breakdowns groupingConfig
+                _meta
             """,
+            # Summaries have the one, whole events the other.
+            aliases={"event.type": "type"},
         ),
         Table(
             "issues",
@@ -139,14 +149,23 @@ TABLES = {
             json="""
                 project metadata assignedTo annotations statusDetails
                 subscriptionDetails stats derivedData lifetime filtered inbox owners
-                integrationIssues sentryAppIssues
+                integrationIssues sentryAppIssues last_90_days
             """,
+            descriptions={
+                "count": "Events of all time, on every server.",
+                "userCount": "Users of all time, on every server.",
+                "firstSeen": "Time of the first event of all.",
+                "lastSeen": "Time of the last event of all.",
+                "last_90_days": "Sentry: the same four figures of the last 90 days alone.",
+                "lifetime": "Sentry: the figures of all time, as they were sent.",
+            },
         ),
         Table(
             "projects",
-            text="id slug name platform color",
+            text="id slug name platform",
             timestamp="dateCreated firstEvent",
-            bool=_PROJECT_FLAGS,
+            bigint="eventThrottleRate",
+            bool=_PROJECT_FLAGS + "scrubIPAddresses",
             json=_PROJECT_NESTED + "latestDeploys environments",
         ),
         Table(
@@ -175,13 +194,13 @@ TABLES = {
             """,
             bool=_PROJECT_FLAGS
             + """
-                dataScrubber dataScrubberDefaults verifySSL scrubIPAddresses
+                isInternal isPublic dataScrubber dataScrubberDefaults verifySSL scrubIPAddresses
                 scrapeJavaScript enableAutoReleaseCreation isDynamicallySampled
                 tempestFetchScreenshots seerScannerAutomation scmSourceContextEnabled
             """,
             json=_PROJECT_NESTED
             + """
-                allowedDomains safeFields sensitiveFields highlightTags
+                avatar organization allowedDomains safeFields sensitiveFields highlightTags
                 highlightContext highlightPreset builtinSymbolSources
                 dynamicSamplingBiases seerNightshiftTweaks
             """,

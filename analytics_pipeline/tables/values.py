@@ -64,10 +64,16 @@ def dumps(value: Any) -> bytes:
 def _loads_slowly(body: bytes) -> tuple[Any, int]:
     try:
         with deep_recursion():
-            value = json.loads(body, parse_constant=str)
+            value = json.loads(body, parse_constant=str, parse_int=_integer)
             return _storable(value)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _integer(text: str) -> int | str:
+    """Return the integer; as text where it is longer than Python has to read."""
+    is_long = len(text) > sys.int_info.str_digits_check_threshold
+    return text if is_long else int(text)
 
 
 def _storable(value: Any) -> tuple[Any, int]:
@@ -137,9 +143,24 @@ class _Collector:
 _collector = _Collector()
 
 
-def describe(value: Any) -> str:
-    """Return a value, shortened, as it stands in JSON."""
-    return shortened(dumps(value).decode(), 60)
+def describe_type(value: Any) -> str:
+    """Return the type of a value as JSON calls it; of an object, its fields with theirs.
+
+    Never a value: it may be personal data.
+    """
+    if isinstance(value, dict):
+        fields = ", ".join(
+            f"{name}: {_type_name(item)}" for name, item in value.items()
+        )
+        return shortened("{" + fields + "}", 200)
+    return _type_name(value)
+
+
+def _type_name(value: Any) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return "number"
+    names = {dict: "object", list: "array", str: "text", bool: "boolean"}
+    return names.get(type(value), "null")
 
 
 def parse_timestamp(value: Any) -> datetime | None:

@@ -14,9 +14,9 @@ import duckdb
 import pytest
 
 from analytics_pipeline import analytics_source, runner
-from analytics_pipeline.errors import MissingTable
+from analytics_pipeline.errors import ConfigurationError, MissingTable
 from tests.conftest import Warehouse
-from tests.list_server import ListServer, ago, detail, event, newest_first
+from tests.list_server import NOW, ListServer, ago, detail, event, newest_first
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def served(*lists: list[dict[str, Any]]) -> list[str]:
 # `since`
 
 
-@pytest.mark.parametrize("later", [1000, 60, -600])
+@pytest.mark.parametrize("later", [1000, 60, -100])
 def test_a_later_since_leaves_no_gap(
     server: ListServer, warehouse: Warehouse, elsewhere: Path, later: float
 ) -> None:
@@ -81,21 +81,34 @@ def test_an_earlier_since_loads_the_part_that_is_missing(
     assert len(server.requests) - before == 1
 
 
-def test_a_since_of_the_future_is_no_lasting_harm(
+def test_a_since_of_the_future_is_refused_and_nothing_is_asked(
+    server: ListServer, elsewhere: Path
+) -> None:
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    with pytest.raises(ConfigurationError, match="is in the future: it is 20"):
+        load(server, elsewhere, since=tomorrow)
+    assert not server.requests
+
+
+def test_a_since_beyond_the_servers_clock_is_no_lasting_harm(
     server: ListServer, warehouse: Warehouse, elsewhere: Path
 ) -> None:
-    load(server, elsewhere, since=datetime.now(UTC) + timedelta(days=365))
+    server.date = NOW
+    load(server, elsewhere, since=ago(-60))
+    assert server.requests
     load(server, elsewhere, since=ago(6000))
     rows = server.lists["acme", "web", "events"]
     assert ids(warehouse) == served([r for r in rows if r["dateCreated"] >= ago(6000)])
 
 
-def test_a_since_of_the_future_after_a_load_changes_nothing(
+def test_a_since_beyond_the_servers_clock_after_a_load_changes_nothing(
     server: ListServer, warehouse: Warehouse, elsewhere: Path
 ) -> None:
+    server.date = NOW
     load(server, elsewhere)
+    server.date += timedelta(minutes=10)
     server.lists["acme", "web", "events"].insert(0, event(1000, -5))
-    load(server, elsewhere, since=datetime.now(UTC) + timedelta(days=365))
+    load(server, elsewhere, since=ago(-60))
     assert ids(warehouse) == served(server.lists["acme", "web", "events"])
 
 
@@ -153,7 +166,7 @@ def test_projects_that_are_refused_renamed_and_moved(
         server.lists["acme", slug, "events"] = [r | {"projectID": slug} for r in rows]
     server.refused = {"/app/": 403, "/api/": 404}
     summary = load(server, elsewhere, project=slugs)
-    assert list(summary.skipped) == ["app", "api"]
+    assert list(summary.skipped) == [f"events of project {s!r}" for s in ("app", "api")]
     server.refused = {}
     moved = server.lists.pop(("acme", "old", "events"))
     server.lists["acme", "new", "events"] = moved

@@ -110,12 +110,14 @@ def test_the_only_project_that_is_named_must_exist(
     run: Any, warehouse: Warehouse, capsys: Output
 ) -> None:
     with small_server() as server:
+        assert run(server, "--resource", "events", projects="frontnd") == 1
+        err = capsys.readouterr().err
+        assert "there is no project 'frontnd' for this token" in err
+        assert "did you mean 'frontend'?" in err
         words = ["--resource", "events", "--resource", "projects"]
-        assert run(server, *words, projects="nope") == 1
+        assert run(server, *words, projects="frontnd") == 3
         assert len(warehouse.ids("projects")) == 2
-    assert "check the names of organization 'acme' and project 'nope'" in (
-        capsys.readouterr().err
-    )
+    assert "skipped: events of project 'frontnd': " in capsys.readouterr().err
 
 
 def test_one_table_of_all_projects(
@@ -134,9 +136,13 @@ def test_a_project_that_is_not_there_is_skipped_and_named(
     with small_server() as server:
         assert run(server, "--json", projects="frontend nope") == 3
         assert len(warehouse.ids("events")) == len(server.rows("events", "frontend"))
-    (skipped,) = json.loads(capsys.readouterr().out)["skipped"]
-    assert skipped["project"] == "nope"
-    assert "404" in skipped["reason"]
+    skipped = json.loads(capsys.readouterr().out)["skipped"]
+    assert [each["list"] for each in skipped] == [
+        "events of project 'nope'",
+        "issues of project 'nope'",
+        "project_detail of project 'nope'",
+    ]
+    assert all("404" in each["reason"] for each in skipped)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +187,7 @@ def test_a_missing_setting_is_named_with_its_places(
         (["--base-url", "http://errors.example.com"], "unencrypted"),
         (["--organization", ".."], "organization '..' is not a slug"),
         (["--project", ""], "project"),
-        (["--rows-per-load", "0"], "rows_per_load 0 is too small"),
+        (["--rows-per-load", "0"], "rows_per_load 0 is no whole number"),
     ],
 )
 def test_wrong_settings_end_with_exit_code_2(
@@ -214,9 +220,10 @@ def test_check_tries_each_list_once(run: Any, capsys: Output) -> None:
         newest = max(row["dateCreated"] for row in server.rows("events", "backend"))
         rows = len(server.rows("events", "backend"))
         assert (
-            f"✓ events of project 'backend': {rows} rows on the first page, newest"
-            f" {newest[:19].replace('T', ' ')}\n"
+            f"✓ events of project 'backend' (event:read): {rows} rows on the first"
+            f" page, newest {newest[:19].replace('T', ' ')}\n"
         ) in err
+        assert "The token needs the scopes event:read, org:read, project:read." in err
         assert "--project frontend --project backend" in err.splitlines()[-1]
         server.fail(403, on="/releases/")
         assert run(server, "check") == 1

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pytest
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
+from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from analytics_pipeline import analytics_source, runner, sync
@@ -90,12 +91,25 @@ def test_after_add_limit_the_next_run_loads_the_rest(
 ) -> None:
     for _ in range(2):
         source = make(server, api=api, workers=workers)
-        warehouse.pipeline().run(source.add_limit(count))
+        run_limited(warehouse, source.add_limit(count))
         assert_no_promise_beyond_the_rows(warehouse, server)
     assert warehouse.ids("events")
     warehouse.pipeline().run(make(server, api=api))
     for table in ("events", "issues", "releases"):
         assert sorted(warehouse.ids(table)) == ids(server, table)
+
+
+def run_limited(warehouse: Warehouse, source: DltSource) -> None:
+    """Run a source; again if dlt closed a generator that a thread of its own was in.
+
+    It does so seldom, when a resource is quick to give more than the limit.
+    """
+    try:
+        warehouse.pipeline().run(source)
+    except PipelineStepFailed as failure:
+        if "generator already executing" not in str(failure):
+            raise
+        warehouse.pipeline().run(source.clone())
 
 
 def assert_no_promise_beyond_the_rows(warehouse: Warehouse, server: DemoServer) -> None:
@@ -734,7 +748,7 @@ def test_every_setting_comes_by_argument_environment_and_toml(
     client = shared.client
     assert config.since == datetime(2026, 1, 1, tzinfo=UTC)
     assert config.until == datetime(2026, 2, 1, 12, tzinfo=UTC)
-    assert (config.auth_token, config.is_one_project) == ("s3cret", False)
+    assert config.auth_token == "s3cret"
     assert config.projects == ("a", "b")
     assert client.spec is config.spec is APIS["sentry"]
     assert client.session.base_url == "http://errors.example.com"
@@ -744,8 +758,8 @@ def test_every_setting_comes_by_argument_environment_and_toml(
     assert config.lookback == timedelta(minutes=1)
     assert config.rows_per_load == 5000
     row = {"user": {"email": "a@b.c"}, "id": "1"}
-    clean = shared.redactor.clean("events", row)
-    assert clean == {"user": {"email": "***"}, "id": "1"}
+    clean = shared.redactor.clean_all("events", [row]).records
+    assert clean == [{"user": {"email": "***"}, "id": "1"}]
     assert {*source.resources} == {*TABLES}
     # what the command `check` takes
     assert resolve_config(**given) == config
@@ -758,7 +772,7 @@ def test_one_project_comes_by_environment_and_toml(
     WAYS[way](VALUES | {"project": "a", "full_refresh": False}, monkeypatch)
     assert {*analytics_source().resources} == {*TABLES}
     config, _ = made
-    assert (config.projects, config.is_one_project) == (("a",), True)
+    assert config.projects == ("a",)
     assert config.full_refresh is False
 
 
@@ -790,7 +804,7 @@ def test_a_value_of_another_type_is_refused_in_words(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     by_environment("")(VALUES | {"project": '["a", '}, monkeypatch)
-    with pytest.raises(ConfigurationError, match="neither a slug nor a list"):
+    with pytest.raises(ConfigurationError, match="neither one text nor a JSON list"):
         analytics_source()
 
 

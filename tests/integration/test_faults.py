@@ -21,6 +21,8 @@ from analytics_pipeline.errors import (
     BrokenAnswer,
     HttpError,
     IncompleteLoad,
+    MissingLink,
+    OtherApi,
     PageCursorLoop,
     UnexpectedAnswer,
     Unreachable,
@@ -201,10 +203,10 @@ def no_cursor(handler: Any, good: Response) -> Response:
 @pytest.mark.parametrize(
     ("fault", "error"),
     [
-        (html, UnexpectedAnswer),
-        (json_cut_off, UnexpectedAnswer),
-        (no_envelope, UnexpectedAnswer),
-        (no_rows, UnexpectedAnswer),
+        (html, OtherApi),
+        (json_cut_off, OtherApi),
+        (no_envelope, OtherApi),
+        (no_rows, OtherApi),
         (no_object, UnexpectedAnswer),
         (no_cursor, UnexpectedAnswer),
         (same_cursor, PageCursorLoop),
@@ -328,7 +330,7 @@ def test_a_page_without_links_is_no_end_but_a_failure(
     server.fail(unlinked, on=f"{EVENTS}?cursor", times=99)
     with pytest.raises(IncompleteLoad, match='no link with rel="next"') as caught:
         load()
-    assert type(caught.value.failures[LIST]) is UnexpectedAnswer
+    assert type(caught.value.failures[LIST]) is MissingLink
     assert_only_read_pages(warehouse, server, [], pages=1)
     assert interval(warehouse, "frontend") == {}
     server.mend()

@@ -111,7 +111,7 @@ def test_partitions_one_after_the_other_bring_all_rows_once(
     server: FakeServer, api: str, warehouse: Warehouse
 ) -> None:
     now = datetime.now(UTC)
-    pieces = partitions(PROJECTS, now - 40 * DAY, now, "10d")
+    pieces = partitions(PROJECTS, now - 80 * DAY, now, "20d")
     assert len(pieces) == 8
     for piece in [*reversed(pieces), *pieces[:3]]:
         runner.run_partition(warehouse.pipeline(), piece, **make(server, api))

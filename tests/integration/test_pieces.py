@@ -11,8 +11,9 @@ import dlt
 import duckdb
 import pytest
 
-from analytics_pipeline import analytics_source, runner, sync
+from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.errors import IncompleteLoad, Unreachable
+from analytics_pipeline.loading import run
 from tests.assertions import assert_kept
 from tests.children import fork
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
@@ -268,7 +269,7 @@ def test_plain_dlt_reads_to_the_end_in_one_load_unless_it_is_told_otherwise(
 def test_a_load_that_takes_long_is_ended_too(
     warehouse: Warehouse, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sync, "SECONDS_PER_LOAD", 0.0)
+    monkeypatch.setattr(run, "SECONDS_PER_LOAD", 0.0)
     with ListServer() as server:
         server.lists["acme", "web", "events"] = rows = newest_first(200)
         summary = load(server, elsewhere)

@@ -241,3 +241,12 @@ def test_the_partitions_are_loaded(postgres: Postgres) -> None:
         }
     assert days
     assert {key for (key,) in postgres.query("select id from analytics.events")} == days
+
+
+def test_the_scopes_are_those_that_each_server_wants() -> None:
+    header = "| table | `v1` | `sentry` | `glitchtip` |"
+    expected = [
+        [f"`{name}`", *(f"`{spec.endpoints[name].scope}`" for spec in APIS.values())]
+        for name in TABLES
+    ]
+    assert sorted(table(header)) == sorted(expected)

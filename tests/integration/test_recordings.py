@@ -14,8 +14,8 @@ from analytics_pipeline.errors import (
     ApiError,
     HttpError,
     IncompleteLoad,
+    OtherApi,
     PageCursorLoop,
-    UnexpectedAnswer,
 )
 from analytics_pipeline.tables.schema import TABLES
 from tests.conftest import Warehouse
@@ -173,13 +173,17 @@ def test_a_recorded_401_ends_the_run_and_says_to_check_the_token(
     assert all(word in message for word in ["projects", "401", "Unauthorized"])
 
 
-def test_a_recorded_403_skips_the_project_and_names_the_scope(
+def test_a_recorded_403_skips_the_list_and_names_the_scope(
     warehouse: Warehouse,
 ) -> None:
-    summary = load(warehouse, recorded("error_403"), "events", project="backend")
+    pages = recorded("error_403", "project-1")
+    tables = ("events", "project_detail")
+    summary = load(warehouse, pages, *tables, project="backend")
     words = ["events", "403", "Permission denied", "event:read"]
-    assert [*summary.skipped] == ["backend"]
-    assert all(word in summary.skipped["backend"] for word in words)
+    assert [*summary.skipped] == ["events of project 'backend'"]
+    (reason,) = summary.skipped.values()
+    assert all(word in reason for word in words)
+    assert len(warehouse.ids("project_detail")) == 1
 
 
 def test_an_unknown_project_that_answers_with_an_empty_list_is_found_out(
@@ -195,5 +199,5 @@ def test_a_page_of_the_web_application_is_not_an_empty_list(
 ) -> None:
     (page,) = recorded("spa_200")
     page["request"]["url"] += "/"
-    with failing(UnexpectedAnswer, match="not answer with JSON but with text/html"):
+    with failing(OtherApi, match="not answer with JSON but with text/html"):
         load(warehouse, [page], "events", project="backend")

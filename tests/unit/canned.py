@@ -1,14 +1,15 @@
-"""A server that gives canned answers, and a client that reads one list of it."""
+"""A server that gives canned answers, a client that reads one list of it, and pages."""
 
 import json
 import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from analytics_pipeline.client.endpoints import ApiSpec, Endpoint
+from analytics_pipeline.client.endpoints import APIS, ApiSpec, Endpoint
 from analytics_pipeline.client.page import Page, Record
 from analytics_pipeline.client.pagination import Client, Slice
 from analytics_pipeline.client.session import ApiSession, RequestStats
@@ -19,6 +20,7 @@ from tests.fake_server import FakeServer
 TOKEN = "s3cr3t-t0ken"
 PATH = "/v1/things/"
 THINGS = Endpoint("things", path="/things/", scope="thing:read")
+NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
 Answer = Response | Callable[[BaseHTTPRequestHandler, Response], Response | None]
 
@@ -90,8 +92,28 @@ class Reader:
     def room(self) -> float:
         return 0 if self.is_full else math.inf
 
+    def without_windows(self, edge: datetime | None) -> Slice | None:
+        return None
+
     def on_error(self, part: Slice, error: ApiError) -> Sequence[Slice]:
         raise error
+
+
+@dataclass
+class Forgiving(Reader):
+    """Takes errors upon itself, and reads these slices instead."""
+
+    instead: list[Slice] = field(default_factory=list)
+    errors: list[ApiError] = field(default_factory=list)
+
+    def on_error(self, part: Slice, error: ApiError) -> Sequence[Slice]:
+        self.errors.append(error)
+        return self.instead
+
+
+def make_spec(envelope: str | None = "data") -> ApiSpec:
+    """An API that has things, and v1's projects."""
+    return ApiSpec("/v1", envelope, {**APIS["v1"].endpoints, "things": THINGS})
 
 
 def make_client(
@@ -102,9 +124,8 @@ def make_client(
     organization: str = "acme",
 ) -> Client:
     """A client of the list of things."""
-    spec = ApiSpec(prefix="/v1", envelope=envelope, endpoints={"things": THINGS})
     session = ApiSession(url, TOKEN, workers)
-    return Client(session, spec, organization, workers=workers)
+    return Client(session, make_spec(envelope), organization, workers=workers)
 
 
 def read(server: CannedServer | str, reader: Reader | None = None) -> list[Record]:
@@ -118,10 +139,27 @@ class ListClient(Client):
     """A client whose pages come from a function."""
 
     def __init__(self, fetch: Callable[[Slice], Page], workers: int) -> None:
-        spec = ApiSpec(prefix="", envelope=None, endpoints={"things": THINGS})
         session = ApiSession("http://host.invalid", TOKEN, workers)
-        super().__init__(session, spec, "acme", workers=workers)
+        super().__init__(session, make_spec(), "acme", workers=workers)
         self._fetch = fetch
 
     def fetch(self, part: Slice) -> Page:
         return self._fetch(part)
+
+
+# Times and pages
+
+
+def at(*hours: float | None) -> list[datetime | None]:
+    """Times so many hours after noon."""
+    return [None if hour is None else NOON + timedelta(hours=hour) for hour in hours]
+
+
+def time(hour: float) -> datetime:
+    return NOON + timedelta(hours=hour)
+
+
+def page_of(*hours: float | None, cursor: str | None = None) -> Page:
+    """A page of rows of these times; with a cursor there is more."""
+    records = [{"id": hour} for hour in hours]
+    return Page(records, at(*hours), cursor, NOON, NOON)

@@ -233,6 +233,49 @@ def test_every_row_tells_when_it_was_read() -> None:
     assert mismatches == 0
 
 
+@pytest.mark.parametrize(
+    ("record", "stored"),
+    [
+        ({"event.type": "error"}, {"type": "error"}),
+        ({"type": "error"}, {"type": "error"}),
+        ({"event.type": "error", "type": "error"}, {"type": "error"}),
+        ({"event.type": "error", "type": None}, {"type": "error"}),
+        ({"event.type": None, "type": "error"}, {"type": "error"}),
+        ({"event.type": None}, {}),
+        ({"event.type": 5}, {"type": "5"}),
+        (
+            {"event.type": "error", "type": "default"},
+            {"type": "default", "extra": {"event.type": "error"}},
+        ),
+        ({"event.type": 1, "type": True}, {"extra": {"event.type": 1, "type": True}}),
+        ({"event.type": {"a": []}}, {"extra": {"type": {"a": []}}}),
+        ({"event.type": [1], "type": [1]}, {"extra": {"type": [1]}}),
+        (
+            {"event.type": [1], "type": [2]},
+            {"extra": {"event.type": [1], "type": [2]}},
+        ),
+    ],
+)
+def test_a_field_and_its_alias_share_a_column_and_lose_nothing(
+    record: dict[str, Any], stored: dict[str, Any]
+) -> None:
+    given = {"id": "1", "projectID": "3", **record}
+    cells, _ = row("events", given)
+    if "extra" in cells:
+        cells["extra"] = json.loads(cells["extra"])
+    assert cells == {"id": "1", "project_id": "3", **stored}
+    assert given == {"id": "1", "projectID": "3", **record}
+
+
+def test_a_row_without_a_usable_key_is_shown_by_its_types() -> None:
+    records = [{"id": "1", "projectID": None, "user": {"email": "ada@example.com"}}]
+    with pytest.raises(MissingField) as error:
+        to_arrow(TABLES["events"], records, READ)
+    assert str(error.value).endswith(
+        "'projectID' (null): {id: text, projectID: null, user: object}"
+    )
+
+
 # Copies
 
 

@@ -16,7 +16,7 @@ from analytics_pipeline.config import (
 )
 from analytics_pipeline.errors import ConfigurationError, InsecureUrl
 
-NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
+NOON = datetime(2025, 11, 30, 12, tzinfo=UTC)
 GIVEN: dict[str, Any] = {
     "base_url": "https://errors.example.com",
     "auth_token": "s3cret",
@@ -33,7 +33,7 @@ def parse(**changes: Any) -> Config:
 
 
 def test_settings_are_taken_over() -> None:
-    config = parse(since="2026-11-30", until=NOON, redact=["user.email"])
+    config = parse(since="2025-11-30", until=NOON, redact=["user.email"])
     assert config.base_url == "https://errors.example.com"
     assert config.auth_token == "s3cret"
     assert config.organization == "acme"
@@ -51,19 +51,48 @@ def test_what_is_not_given_has_a_default() -> None:
     assert config.workers == 4
 
 
+@pytest.mark.parametrize("setting", ["workers", "rows_per_load"])
 @pytest.mark.parametrize(
-    ("setting", "value"),
-    [("lookback", -1), ("workers", 0), ("rows_per_load", 0), ("rows_per_load", -5)],
+    "value", [0, -5, 0.5, 2.5, float("inf"), float("nan"), True, "4", [], {}]
 )
-def test_a_number_that_is_too_small_is_refused(setting: str, value: int) -> None:
-    with pytest.raises(ConfigurationError, match=f"{setting} {value} is too small"):
+def test_a_number_that_is_not_whole_and_at_least_1_is_refused(
+    setting: str, value: Any
+) -> None:
+    with pytest.raises(ConfigurationError, match="1 is the least") as error:
         parse(**{setting: value})
+    assert f"{setting} {value!r} " in str(error.value)
 
 
-@pytest.mark.parametrize("lookback", [float("inf"), float("nan"), 1e300])
-def test_a_lookback_without_end_is_refused(lookback: float) -> None:
-    with pytest.raises(ConfigurationError, match="lookback"):
+@pytest.mark.parametrize("value", [1, 7, 7.0])
+def test_a_whole_number_is_taken(value: float) -> None:
+    config = parse(workers=value, rows_per_load=value)
+    assert (config.workers, config.rows_per_load) == (value, value)
+    assert type(config.workers) is int
+
+
+@pytest.mark.parametrize(
+    "lookback",
+    [-1, float("inf"), float("nan"), 1e300, 10**400, 31_557_600_001, None, "soon", []],
+)
+def test_a_lookback_that_is_no_span_of_up_to_a_thousand_years_is_refused(
+    lookback: Any,
+) -> None:
+    with pytest.raises(
+        ConfigurationError, match="lookback .* from 0 to 31,557,600,000"
+    ):
         parse(lookback=lookback)
+
+
+@pytest.mark.parametrize(
+    ("lookback", "span"),
+    [
+        (1.5, timedelta(seconds=1.5)),
+        ("90", timedelta(seconds=90)),
+        (31_557_600_000, timedelta(days=365_250)),
+    ],
+)
+def test_a_lookback_is_in_seconds(lookback: Any, span: timedelta) -> None:
+    assert parse(lookback=lookback).lookback == span
 
 
 def test_no_lookback_is_allowed() -> None:
@@ -105,21 +134,29 @@ def test_an_unknown_api_is_answered_with_the_known_ones(api: str, hint: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("project", "slugs", "is_one"),
+    ("project", "slugs"),
     [
-        ("frontend", ("frontend",), True),
-        (["frontend"], ("frontend",), False),
-        (("b", "a", "b"), ("b", "a"), False),
-        ('["frontend", "backend"]', ("frontend", "backend"), False),
-        (' ["frontend"]', ("frontend",), False),
-        ("a/b?c#d", ("a/b?c#d",), True),
+        ("frontend", ("frontend",)),
+        (["frontend"], ("frontend",)),
+        (("b", "a", "b"), ("b", "a")),
+        ('["frontend", "backend"]', ("frontend", "backend")),
+        (' ["frontend"]', ("frontend",)),
+        ("a/b?c#d", ("a/b?c#d",)),
     ],
 )
 def test_a_project_is_a_slug_or_a_list_of_slugs(
-    project: Any, slugs: tuple[str, ...], is_one: bool
+    project: Any, slugs: tuple[str, ...]
 ) -> None:
-    config = parse(project=project)
-    assert (config.projects, config.is_one_project) == (slugs, is_one)
+    assert parse(project=project).projects == slugs
+
+
+def test_lists_of_the_organization_need_no_project() -> None:
+    nothing: list[Any] = [None, "", []]
+    for project in nothing:
+        assert parse(project=project, needs_project=False).projects == ()
+    assert parse(project="a", needs_project=False).projects == ("a",)
+    with pytest.raises(ConfigurationError, match="is not a slug"):
+        parse(project=".", needs_project=False)
 
 
 def test_projects_may_be_made_one_by_one() -> None:
@@ -132,6 +169,49 @@ def test_projects_may_be_made_one_by_one() -> None:
 def test_anything_else_is_no_project(project: Any) -> None:
     with pytest.raises(ConfigurationError, match="^project "):
         project_list(project)
+
+
+@pytest.mark.parametrize(
+    ("value", "slug"),
+    [
+        ("acme", "acme"),
+        ("a?c#d", "a?c#d"),
+        ("settings", "settings"),
+        ("https://acme.sentry.io/", "acme"),
+        ("https://acme.sentry.io/issues/?project=1", "acme"),
+        ("acme.sentry.io", "acme"),
+        ("https://acme.sentry.io/settings/projects/", "acme"),
+        ("https://sentry.io/organizations/acme/issues/", "acme"),
+        ("https://us.sentry.io/organizations/acme", "acme"),
+        ("https://de.sentry.io/api/0/organizations/acme/", "acme"),
+        ("https://sentry.io/settings/acme/projects/", "acme"),
+        ("https://sentry.io/organizations/acme/settings/members/", "acme"),
+        ("https://errors.example.com/sentry/organizations/acme/", "acme"),
+        ("https://app.glitchtip.com/acme/issues", "acme"),
+        ("https://app.glitchtip.com/acme/settings/teams", "acme"),
+        ("app.glitchtip.com/acme", "acme"),
+    ],
+)
+def test_an_organization_is_a_slug_or_a_web_address_of_it(
+    value: str, slug: str
+) -> None:
+    assert parse(organization=value).organization == slug
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "https://sentry.io/",
+        "https://us.sentry.io",
+        "/",
+        "https://sentry.io/organizations/",
+        "https://errors.example.com/..",
+        "https://[/acme",
+    ],
+)
+def test_an_address_of_no_organization_is_refused(value: str) -> None:
+    with pytest.raises(ConfigurationError, match="organization .* is not a slug"):
+        parse(organization=value)
 
 
 @pytest.mark.parametrize("slug", [".", "..", " ", " .. "])
@@ -150,10 +230,10 @@ def test_a_slug_that_would_change_the_address_is_refused(slug: str) -> None:
     [
         (None, None),
         ("", None),
-        ("2026-11-30", NOON.replace(hour=0)),
-        (" 2026-11-30T12:00:00Z ", NOON),
-        ("2026-11-30T14:00:00+02:00", NOON),
-        (date(2026, 11, 30), NOON.replace(hour=0)),
+        ("2025-11-30", NOON.replace(hour=0)),
+        (" 2025-11-30T12:00:00Z ", NOON),
+        ("2025-11-30T14:00:00+02:00", NOON),
+        (date(2025, 11, 30), NOON.replace(hour=0)),
         (NOON, NOON),
         (NOON.replace(tzinfo=None), NOON),
         (NOON.astimezone(timezone(timedelta(hours=2))), NOON),
@@ -175,7 +255,24 @@ def test_another_text_is_no_time(value: Any) -> None:
         parse(since=value)
 
 
-@pytest.mark.parametrize("until", ["2026-11-29", "2026-11-30T12:00:00"])
+@pytest.mark.parametrize("ahead", [timedelta(minutes=1), timedelta(days=900)])
+def test_since_must_have_passed(ahead: timedelta) -> None:
+    later = datetime.now(UTC) + ahead
+    for since in (later, later.isoformat()):
+        with pytest.raises(
+            ConfigurationError, match="since .* is in the future: it is"
+        ):
+            parse(since=since)
+    just_now = datetime.now(UTC)
+    assert parse(since=just_now).since == just_now
+
+
+def test_until_may_lie_in_the_future() -> None:
+    later = datetime.now(UTC) + timedelta(days=900)
+    assert parse(until=later).until == later
+
+
+@pytest.mark.parametrize("until", ["2025-11-29", "2025-11-30T12:00:00"])
 def test_a_span_must_not_end_before_it_begins(until: str) -> None:
     with pytest.raises(ConfigurationError, match="must be before until"):
         parse(since=NOON, until=until)
@@ -211,6 +308,37 @@ def test_https_and_this_machine_are_safe_and_addresses_have_one_form(
 ) -> None:
     assert normalize_base_url(base_url, allow_http=False) == normalized
     assert normalize_base_url(normalized, allow_http=False) == normalized
+
+
+@pytest.mark.parametrize("path", ["", "/", "/prefix", "/prefix/"])
+@pytest.mark.parametrize("api", APIS)
+def test_the_prefix_of_the_apis_paths_is_taken_off(api: str, path: str) -> None:
+    url = f"https://errors.example.com{path}"
+    expected = url.rstrip("/")
+    for end in ("", "/"):
+        given = expected + APIS[api].prefix + end
+        assert parse(api=api, base_url=given).base_url == expected
+    assert parse(api=api, base_url=url).base_url == expected
+
+
+@pytest.mark.parametrize(
+    ("api", "path", "right"),
+    [
+        ("v1", "/api/0/", "'sentry' or 'glitchtip'"),
+        ("v1", "/prefix/api/0", "'sentry' or 'glitchtip'"),
+        ("sentry", "/v1", "'v1'"),
+        ("glitchtip", "/v1/", "'v1'"),
+    ],
+)
+def test_the_prefix_of_another_api_is_refused(api: str, path: str, right: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"is one of api {right}; set"):
+        parse(api=api, base_url=f"https://errors.example.com{path}")
+
+
+def test_a_path_that_only_looks_like_a_prefix_stays() -> None:
+    for path in ("/apiv1", "/v1/errors", "/V1"):
+        url = f"https://errors.example.com{path}"
+        assert parse(base_url=url).base_url == url
 
 
 @pytest.mark.parametrize(
@@ -286,3 +414,49 @@ def test_an_empty_token_is_none() -> None:
 def test_the_token_is_in_no_text_of_the_settings() -> None:
     config = parse()
     assert "s3cret" not in f"{config} {config!r} {[config]}"
+
+
+# What is to be masked
+
+
+@pytest.mark.parametrize(
+    ("redact", "paths"),
+    [
+        (None, ()),
+        ("", ()),
+        ([], ()),
+        ("user.email", ("user.email",)),
+        (["user.email", "culprit", "user.email"], ("user.email", "culprit")),
+        ('["user.email", "culprit"]', ("user.email", "culprit")),
+        (["user.id", "*.email", "id.x", "versions"], None),
+    ],
+)
+def test_paths_are_one_text_or_several(
+    redact: Any, paths: tuple[str, ...] | None
+) -> None:
+    assert parse(redact=redact).redact == (tuple(redact) if paths is None else paths)
+
+
+@pytest.mark.parametrize("path", ["id", "projectID", "*"])
+def test_the_key_of_a_table_cannot_be_masked(path: str) -> None:
+    with pytest.raises(ConfigurationError, match="would mask the key") as error:
+        parse(redact=["user.email", path])
+    assert f"redact {path!r}" in str(error.value)
+
+
+def test_what_is_a_key_depends_on_the_api() -> None:
+    assert parse(redact="version").redact == ("version",)
+    with pytest.raises(ConfigurationError, match="'version' would mask the key"):
+        parse(redact="version", api="glitchtip")
+
+
+@pytest.mark.parametrize("path", ["user.", ".email", "user..email", "."])
+def test_a_path_with_an_empty_part_is_refused(path: str) -> None:
+    with pytest.raises(ConfigurationError, match="is no path; write it as user.email"):
+        parse(redact=path)
+
+
+@pytest.mark.parametrize("redact", [5, [1], ["user.email", None], "[user.email]", "[]"])
+def test_anything_else_is_no_path(redact: Any) -> None:
+    with pytest.raises(ConfigurationError, match="^redact "):
+        parse(redact=redact)

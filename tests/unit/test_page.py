@@ -13,9 +13,18 @@ from analytics_pipeline.client.page import (
     error_detail,
     http_error,
     next_cursor,
+    no_rows,
+    of_organization,
     parse_page,
 )
-from analytics_pipeline.errors import HttpError, MissingField, UnexpectedAnswer
+from analytics_pipeline.errors import (
+    EmptyAnswer,
+    HttpError,
+    MissingField,
+    MissingLink,
+    OtherApi,
+    UnexpectedAnswer,
+)
 from tests.unit.canned import TOKEN
 from tests.unit.canned import link as link_header
 
@@ -117,7 +126,7 @@ def test_the_last_page_gives_none(header: str) -> None:
     ],
 )
 def test_a_list_without_a_link_to_the_next_page_is_an_error(header: str | None) -> None:
-    with pytest.raises(UnexpectedAnswer, match='no link with rel="next"') as error:
+    with pytest.raises(MissingLink, match='no link with rel="next"') as error:
         next_cursor(header)
     assert repr(header) in str(error.value)
 
@@ -224,16 +233,24 @@ def parse(
     ("body", "envelope"),
     [
         ({"data": [{"id": 1}]}, "data"),
-        ({"data": {"id": 1}}, "data"),
         ([{"id": 1}], None),
-        ({"id": 1}, None),
     ],
 )
-@pytest.mark.parametrize("single", [True, False])
-def test_rows_stand_in_an_envelope_or_bare_and_alone_or_in_a_list(
-    body: Any, envelope: str | None, single: bool
+def test_rows_stand_in_an_envelope_or_bare(body: Any, envelope: str | None) -> None:
+    assert parse(body, envelope=envelope).records == [{"id": 1}]
+    with pytest.raises(OtherApi, match=f"{URL}: an object is expected, but array came"):
+        parse(body, envelope=envelope, single=True)
+
+
+@pytest.mark.parametrize(
+    ("body", "envelope"), [({"data": {"id": 1}}, "data"), ({"id": 1}, None)]
+)
+def test_one_object_stands_in_an_envelope_or_bare(
+    body: Any, envelope: str | None
 ) -> None:
-    assert parse(body, envelope=envelope, single=single).records == [{"id": 1}]
+    assert parse(body, envelope=envelope, single=True).records == [{"id": 1}]
+    with pytest.raises(OtherApi, match=f"{URL}: rows are expected, but {{id: number}}"):
+        parse(body, envelope=envelope)
 
 
 def test_an_empty_list_is_a_page_without_records() -> None:
@@ -262,7 +279,7 @@ def test_an_error_of_the_link_names_the_url_without_its_query(
     headers: dict[str, str], words: str
 ) -> None:
     with pytest.raises(UnexpectedAnswer, match=f"^{URL}: {words}") as error:
-        parse({"data": []}, headers)
+        parse({"data": [{"id": 1}]}, headers)
     assert "private" not in str(error.value)
 
 
@@ -319,47 +336,120 @@ def test_replaced_characters_are_counted() -> None:
     [
         (b"<!doctype html><title>Log in</title>", "text/html", "text/html .*'Log in'"),
         (b"", "application/json", "with application/json"),
-        (b"{", "application/json", "'{'; check base_url and api"),
+        (b"<H1 class=a>Log\n in</H1>", "text/html", "text/html .*'Log in'; check"),
+        (b"{", "application/json", "json \\(.*\\); check base_url and api"),
         (b"[" * 100_000, "application/json", "nested too deeply"),
-        (b"soon", "", "with .*'soon'"),
+        (b"soon", "", "with  \\(.*\\); check"),
     ],
 )
-def test_what_is_not_json_is_named_and_shown(
+def test_what_is_not_json_is_named_with_the_title_of_a_web_page(
     text: bytes, kind: str, words: str
 ) -> None:
-    with pytest.raises(UnexpectedAnswer, match=f"did not answer with JSON.*{words}"):
+    with pytest.raises(OtherApi, match=f"{URL} did not answer with JSON.*{words}"):
         parse(text, {"Content-Type": kind})
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "kind", "words"),
     [
-        ({"rows": []}, "has no 'data', but is {\"rows\":\\[\\]}"),
-        ([{"id": 1}], "has no 'data'"),
-        ("text", "has no 'data', but is \"text\""),
-        (None, "has no 'data', but is null"),
-        ({"data": None}, "rows are expected, but null came"),
-        ({"data": "text"}, "rows are expected"),
-        ({"data": [{"id": 1}, 2]}, "row 2 of the page is not an object, but 2"),
-        ({"data": [[]]}, "row 1 of the page is not an object"),
-        ({"data": [None]}, "row 1 of the page is not an object, but null"),
+        ({"rows": []}, OtherApi, "has no 'data', but is {rows: array}"),
+        ([{"id": 1}], OtherApi, "has no 'data', but is array"),
+        ("text", OtherApi, "has no 'data', but is text"),
+        (None, OtherApi, "has no 'data', but is null"),
+        ({"data": None}, OtherApi, "rows are expected, but null came"),
+        ({"data": "text"}, OtherApi, "rows are expected, but text came"),
+        ({"data": [{"id": 1}, 2]}, UnexpectedAnswer, "row 2 .* object, but number"),
+        ({"data": [[]]}, UnexpectedAnswer, "row 1 of the page is not an object"),
+        ({"data": [None]}, UnexpectedAnswer, "row 1 .* not an object, but null"),
     ],
 )
-def test_an_answer_of_another_shape_is_named_and_shown(body: Any, words: str) -> None:
-    with pytest.raises(UnexpectedAnswer, match=f"{URL}: .*{words}"):
+def test_an_answer_of_another_shape_is_named_by_its_types(
+    body: Any, kind: type[Exception], words: str
+) -> None:
+    with pytest.raises(UnexpectedAnswer, match=f"{URL}: .*{words}") as error:
         parse(body)
+    assert type(error.value) is kind
 
 
 @pytest.mark.parametrize(
-    "record",
-    [{}, {"id": None}, {"id": ""}, {"id": True}, {"id": 1.5}, {"id": []}, {"id": {}}],
+    ("record", "shown"),
+    [
+        ({}, "(null): {}"),
+        ({"id": None}, "(null): {id: null}"),
+        ({"id": ""}, "(text): {id: text}"),
+        ({"id": True}, "(boolean): {id: boolean}"),
+        ({"id": 1.5}, "(number): {id: number}"),
+        ({"id": []}, "(array): {id: array}"),
+        ({"a": "b", "id": {"c": 1}}, "({c: number}): {a: text, id: object}"),
+    ],
 )
-def test_a_record_without_a_usable_key_is_named_and_shown(record: Any) -> None:
+def test_a_record_without_a_usable_key_is_shown_by_its_types(
+    record: Any, shown: str
+) -> None:
     with pytest.raises(
         MissingField, match="row 3 of the page has no usable 'id'"
     ) as it:
         parse({"data": [{"id": "1"}, {"id": 2}, record]})
-    assert str(it.value).endswith(json.dumps(record, separators=(",", ":")))
+    assert str(it.value).endswith(shown)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"data": [{"email": "ada@example.com"}]},
+        {"data": ["ada@example.com"]},
+        {"data": "ada@example.com"},
+        {"rows": [{"email": "ada@example.com"}], "email": "ada@example.com"},
+        [{"id": "ada@example.com"}],
+        "ada@example.com",
+        b'{"data": [{"email": "ada@example.com"',
+        b"ada@example.com",
+    ],
+)
+def test_no_value_of_a_row_is_in_an_error(body: Any) -> None:
+    for headers in (LAST, {}):
+        with pytest.raises(UnexpectedAnswer) as error:
+            parse(body, headers)
+        assert "ada" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "words"),
+    [
+        ([], EmptyAnswer, " answered with nothing, and without the link"),
+        ([{"id": 1}], MissingLink, ": the answer has no link"),
+    ],
+)
+def test_an_answer_without_links_is_told_apart_by_whether_it_has_rows(
+    body: Any, kind: type[Exception], words: str
+) -> None:
+    with pytest.raises(MissingLink, match=f"^{URL}{words}") as error:
+        parse(body, {}, envelope=None)
+    assert type(error.value) is kind
+
+
+def test_of_projects_those_of_other_organizations_are_left_out() -> None:
+    owners: list[Any] = ["acme", "other", 5, None, ["acme"]]
+    records = [
+        {"id": 1},
+        *(
+            {"id": n, "organization": {"slug": each}}
+            for n, each in enumerate(owners, 2)
+        ),
+        {"id": 7, "organization": "acme"},
+        {"id": 8, "organization": {}},
+    ]
+    page = parse({"data": records}, link_header("c"))
+    kept = of_organization(page, "acme")
+    assert [record["id"] for record in kept.records] == [1, 2, 4, 5, 6, 7, 8]
+    assert (len(kept.times), kept.next_cursor) == (7, "c")
+
+
+def test_the_page_of_a_list_that_is_not_asked_for_is_its_last() -> None:
+    page = no_rows()
+    assert (page.records, page.times, page.next_cursor) == ([], [], None)
+    assert page.read_at == page.server_time
+    assert page.read_at.tzinfo is UTC
 
 
 def test_another_field_may_be_the_key() -> None:

@@ -1,22 +1,18 @@
-"""Lists read page by page and side by side, in the order that their pages show."""
+"""Lists read page by page and side by side: what is asked, and what an error says."""
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from analytics_pipeline.client.endpoints import APIS, Endpoint
+from analytics_pipeline.client.endpoints import APIS
 from analytics_pipeline.client.page import Page
-from analytics_pipeline.client.pagination import (
-    Client,
-    ListSlice,
-    Order,
-    Position,
-    Slice,
-)
+from analytics_pipeline.client.pagination import Client, Slice
 from analytics_pipeline.client.session import ApiSession
+from analytics_pipeline.client.time_filter import TimeFilter
 from analytics_pipeline.client.time_windows import TimeWindow
 from analytics_pipeline.demo.http import Response
 from analytics_pipeline.errors import (
@@ -25,11 +21,14 @@ from analytics_pipeline.errors import (
     MissingField,
     PageCursorLoop,
     UnexpectedAnswer,
+    UnknownName,
 )
 from tests.unit.canned import (
+    NOON,
     PATH,
     THINGS,
     TOKEN,
+    Forgiving,
     ListClient,
     Reader,
     Serve,
@@ -37,28 +36,13 @@ from tests.unit.canned import (
     link,
     make_client,
     page,
+    page_of,
     read,
     refusal,
+    time,
 )
 
-NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
-ORDERED = replace(THINGS, newest_first=True)
 EVENT_ID = {"id": "1", "dateCreated": "2026-11-30T12:00:00Z"}
-
-
-def at(*hours: float | None) -> list[datetime | None]:
-    """Times so many hours after noon."""
-    return [None if hour is None else NOON + timedelta(hours=hour) for hour in hours]
-
-
-def time(hour: float) -> datetime:
-    return NOON + timedelta(hours=hour)
-
-
-def page_of(*hours: float | None, cursor: str | None = None) -> Page:
-    """A page of rows of these times; with a cursor there is more."""
-    records = [{"id": hour} for hour in hours]
-    return Page(records, at(*hours), cursor, NOON, NOON)
 
 
 # Pages of one list
@@ -182,8 +166,10 @@ def test_a_slug_stands_in_a_search_as_one_term(
     assert server.requests[0].path == "/api/0/organizations/acme/issues/"
     assert server.requests[0].query == {
         "query": query,
+        "project": "-1",
         "sort": "date",
-        "collapse": "stats",
+        "collapse": "filtered",
+        "groupStatsPeriod": "",
         "limit": "100",
     }
 
@@ -209,7 +195,9 @@ def test_whole_records_are_asked_for_if_wanted(
 def test_a_window_is_asked_for_in_whole_seconds_of_utc(serve: Serve) -> None:
     server = serve(page())
     half = timedelta(seconds=0.5)
-    window = TimeWindow(Reader(), NOON + half, time(1) + half, workers=1)
+    window = TimeWindow(
+        Reader(), NOON + half, time(1) + half, workers=1, time_filter=TimeFilter()
+    )
     list(make_client(server.url).pages([window]))
     assert server.requests[0].query == {
         "start": "2026-11-30T12:00:00",
@@ -217,37 +205,134 @@ def test_a_window_is_asked_for_in_whole_seconds_of_utc(serve: Serve) -> None:
     }
 
 
-def glitchtip(url: str) -> Client:
-    return Client(ApiSession(url, TOKEN, 1), APIS["glitchtip"], "acme", workers=1)
+def glitchtip(url: str, workers: int = 1) -> Client:
+    session = ApiSession(url, TOKEN, workers)
+    return Client(
+        session, APIS["glitchtip"], "acme", workers=workers, projects=["frontend", "b"]
+    )
 
 
-def test_an_empty_list_that_may_mean_a_wrong_name_is_checked(serve: Serve) -> None:
-    server = serve(json_answer(200, [], link(None)), refusal(404))
-    events = Reader(APIS["glitchtip"].endpoints["events"], "frontend")
-    with pytest.raises(HttpError, match="404 .*check the names") as error:
-        list(glitchtip(server.url).pages([Slice(events)]))
+def glitchtip_list(table: str, project: str = "") -> Slice:
+    return Slice(Reader(APIS["glitchtip"].endpoints[table], project))
+
+
+NOTHING = json_answer(200, [], link(None))
+DETAIL = json_answer(200, {"id": 1})
+
+
+def projects_of(*organizations: str) -> Response:
+    """A list of one project of each organization."""
+    rows = [{"id": 1, "slug": "x", "organization": {"slug": o}} for o in organizations]
+    return json_answer(200, rows, link(None))
+
+
+@pytest.mark.parametrize("table", ["events", "issues"])
+def test_an_empty_list_that_may_mean_a_wrong_name_is_checked(
+    serve: Serve, table: str
+) -> None:
+    server = serve(NOTHING, refusal(404), projects_of("acme"))
+    with pytest.raises(HttpError, match=f"^{table} .*404 .*no project 'fr") as error:
+        list(glitchtip(server.url).pages([glitchtip_list(table, "frontend")]))
     assert error.value.status == 404
     assert [request.path for request in server.requests] == [
-        "/api/0/projects/acme/frontend/events/",
+        f"/api/0/projects/acme/frontend/{table}/",
         "/api/0/projects/acme/frontend/",
+        "/api/0/projects/",
     ]
 
 
 def test_an_empty_list_of_a_project_that_exists_is_empty(serve: Serve) -> None:
-    server = serve(json_answer(200, [], link(None)), json_answer(200, {"id": 1}))
-    events = Reader(APIS["glitchtip"].endpoints["events"], "frontend")
-    pages = list(glitchtip(server.url).pages([Slice(events)]))
+    events = glitchtip_list("events", "frontend")
+    pages = list(glitchtip(serve(NOTHING, DETAIL).url).pages([events]))
     assert [each.records for _, each in pages] == [[]]
-    assert events.stats.requests == 2
+    assert events.owner.stats.requests == 2
+
+
+def test_an_empty_list_that_its_token_may_not_look_behind_is_empty(
+    serve: Serve,
+) -> None:
+    server = serve(NOTHING, refusal(403))
+    pages = list(glitchtip(server.url).pages([glitchtip_list("events", "frontend")]))
+    assert [each.records for _, each in pages] == [[]]
 
 
 def test_an_empty_page_behind_others_needs_no_check(serve: Serve) -> None:
-    server = serve(
-        json_answer(200, [EVENT_ID], link("a")), json_answer(200, [], link(None))
-    )
-    events = Reader(APIS["glitchtip"].endpoints["events"], "frontend")
-    assert len(list(glitchtip(server.url).pages([Slice(events)]))) == 2
+    server = serve(json_answer(200, [EVENT_ID], link("a")), NOTHING)
+    events = glitchtip_list("events", "frontend")
+    assert len(list(glitchtip(server.url).pages([events]))) == 2
     assert len(server.requests) == 2
+
+
+def test_a_project_is_asked_for_once_in_a_run(serve: Serve) -> None:
+    server = serve(NOTHING, DETAIL, NOTHING, NOTHING, NOTHING)
+    client = glitchtip(server.url)
+    slices = [
+        glitchtip_list("events", "frontend"),
+        glitchtip_list("project_detail", "frontend"),
+        glitchtip_list("issues", "frontend"),
+        glitchtip_list("releases"),
+    ]
+    rows = [each.records for _, each in client.pages(slices)]
+    assert rows == [[], [{"id": 1}], [], []]
+    assert [request.path for request in server.requests] == [
+        "/api/0/projects/acme/frontend/events/",
+        "/api/0/projects/acme/frontend/",
+        "/api/0/projects/acme/frontend/issues/",
+        "/api/0/organizations/acme/releases/",
+    ]
+
+
+def test_a_project_is_asked_for_anew_in_another_run(serve: Serve) -> None:
+    server = serve(DETAIL, json_answer(200, {"id": 2}))
+    client = glitchtip(server.url)
+    found = []
+    for _ in range(2):
+        client.forget_answers()
+        pages = client.pages([glitchtip_list("project_detail", "frontend")])
+        found += [each.records for _, each in pages]
+    assert found == [[{"id": 1}], [{"id": 2}]]
+
+
+def test_a_project_that_is_not_there_is_told_of_each_of_its_lists(serve: Serve) -> None:
+    server = serve(refusal(404), projects_of("acme"))
+    client, errors = glitchtip(server.url), []
+    for _ in range(2):
+        with pytest.raises(HttpError) as error:
+            list(client.pages([glitchtip_list("project_detail", "frontend")]))
+        errors.append(str(error.value))
+    assert errors[0] == errors[1]
+    assert errors[0].count("project_detail of project") == 1
+    paths = [request.path for request in server.requests]
+    assert paths == ["/api/0/projects/acme/frontend/", "/api/0/projects/"]
+
+
+@pytest.mark.parametrize(
+    ("organizations", "is_unknown"),
+    [(["acme"], False), (["other", "acme"], False), (["acne"], True), ([], False)],
+)
+def test_an_empty_list_of_an_organization_that_is_not_there_is_an_error(
+    serve: Serve, organizations: list[str], is_unknown: bool
+) -> None:
+    names = projects_of(*organizations) if organizations else refusal(403)
+    server = serve(NOTHING, refusal(404), names)
+    pages = glitchtip(server.url).pages([glitchtip_list("releases")])
+    if is_unknown:
+        with pytest.raises(UnknownName, match="did you mean 'acne'"):
+            list(pages)
+    else:
+        assert [each.records for _, each in pages] == [[]]
+
+
+def test_projects_of_other_organizations_are_left_out(serve: Serve) -> None:
+    rows = [
+        {"id": 1, "organization": {"slug": "acme"}},
+        {"id": 2, "organization": {"slug": "other"}},
+        {"id": 3},
+    ]
+    server = serve(json_answer(200, {"data": rows}, link(None)))
+    client = Client(ApiSession(server.url, TOKEN, 1), APIS["v1"], "acme", workers=1)
+    pages = list(client.pages([Slice(Reader(APIS["v1"].endpoints["projects"]))]))
+    assert [row["id"] for _, each in pages for row in each.records] == [1, 3]
 
 
 # Errors
@@ -264,8 +349,8 @@ def test_an_empty_page_behind_others_needs_no_check(serve: Serve) -> None:
             "check the names of organization 'acme' and project 'frontend', and that",
         ),
         (404, "", "check the names of organization 'acme', and that the token"),
-        (400, "frontend", "what is loaded stays; try again later"),
-        (599, "frontend", "what is loaded stays; try again later"),
+        (400, "frontend", "what is loaded stays; run it again later"),
+        (599, "frontend", "what is loaded stays; run it again later"),
     ],
 )
 def test_a_refusal_tells_the_list_and_what_to_do(
@@ -282,18 +367,6 @@ def test_a_refusal_tells_the_list_and_what_to_do(
         "the server rejected the token: ", ""
     )
     assert error.value.status == status
-
-
-@dataclass
-class Forgiving(Reader):
-    """Takes errors upon itself, and reads these slices instead."""
-
-    instead: list[Slice] = field(default_factory=list)
-    errors: list[ApiError] = field(default_factory=list)
-
-    def on_error(self, part: Slice, error: ApiError) -> Sequence[Slice]:
-        self.errors.append(error)
-        return self.instead
 
 
 def test_what_the_owner_gives_for_an_error_is_read_instead(serve: Serve) -> None:
@@ -414,352 +487,41 @@ def test_nothing_more_is_asked_when_the_reader_leaves() -> None:
     assert len(asked) <= 2
 
 
-# The order that pages show
+def test_threads_end_at_their_next_request_when_the_reader_leaves(serve: Serve) -> None:
+    has_left = threading.Event()
 
-DOCUMENTED, UNDOCUMENTED = True, False
+    def failing(handler: BaseHTTPRequestHandler, good: Response) -> Response:
+        has_left.wait(30)
+        return refusal(503)
 
-
-def noted(documented: bool, *pages: Sequence[datetime | None]) -> Order:
-    order = Order(documented)
-    for times in pages:
-        order.note(times)
-    return order
-
-
-def is_past(order: Order, times: Sequence[datetime | None], start: float) -> bool:
-    """Note a page, then tell whether all behind it is older than `start`."""
-    order.note(times)
-    return order.is_past(times, time(start))
-
-
-@pytest.mark.parametrize(
-    ("hours", "start", "expected"),
-    [
-        ([9, 8, 7], 5, False),
-        ([9, 8, 5], 5, False),
-        ([9, 8, 4], 5, True),
-        ([4], 5, True),
-        ([4, 4], 5, True),
-        ([9, 4, None], 5, True),
-        ([9, 4, 8], 5, False),  # the last row tells
-        ([None, None], 5, False),
-        ([], 5, False),
-    ],
-)
-def test_where_an_order_is_documented_the_last_row_tells(
-    hours: list[float | None], start: float, expected: bool
-) -> None:
-    assert is_past(Order(DOCUMENTED), at(*hours), start) is expected
+    server = serve(page("1"), failing)
+    pages = make_client(server.url, workers=2).pages(Slice(Reader()) for _ in range(9))
+    before = {*threading.enumerate()}
+    next(pages)
+    assert isinstance(pages, Generator)
+    pages.close()
+    has_left.set()
+    for thread in {*threading.enumerate()} - before:
+        if thread.name.startswith("analytics-pipeline"):
+            thread.join(30)
+            assert not thread.is_alive()
+    assert len(server.requests) <= 3
 
 
-@pytest.mark.parametrize("documented", [DOCUMENTED, UNDOCUMENTED])
-def test_without_a_start_all_is_wanted(documented: bool) -> None:
-    order = noted(documented, at(3, 2, 1))
-    assert not order.is_past(at(3, 2, 1), None)
+def test_a_page_is_given_out_with_the_slice_that_takes_it() -> None:
+    class Replaced(Slice):
+        def taking(self, page: Page) -> Slice | None:
+            return other if page.records[0]["id"] == 1 else None
 
+    other = Slice(Reader())
+    slices = [Replaced(Reader(project=project)) for project in "ab"]
 
-@pytest.mark.parametrize(
-    ("hours", "expected"),
-    [
-        ([9, 8, 7], False),
-        ([9, 8, 4], False),  # one old row does not end a list
-        ([9, 4, 3], True),
-        ([9, 8, 4, 4], True),
-        ([4, 3, 2], True),
-        ([9, None, 4, None, 3], True),
-        ([9, 5, 5], False),
-        ([3, 3, 3], False),  # equal times show no order
-        ([4], False),
-        ([4, 3, 9], False),
-        ([4, 9, 3], False),
-        ([3, 4, 9], False),
-        ([], False),
-        ([None], False),
-    ],
-)
-def test_where_no_order_is_documented_the_page_has_to_show_it(
-    hours: list[float | None], expected: bool
-) -> None:
-    assert is_past(Order(UNDOCUMENTED), at(*hours), 5) is expected
+    def fetch(part: Slice) -> Page:
+        cursor = None if part is other else "c"
+        return page_of({"a": 1, "b": 2, "": 3}[part.owner.project], cursor=cursor)
 
-
-@pytest.mark.parametrize(
-    ("length", "older", "expected"),
-    [
-        (100, 9, False),
-        (100, 10, True),
-        (95, 9, False),
-        (95, 10, True),
-        (20, 1, False),
-        (20, 2, True),
-        (2, 1, False),
-        (2, 2, True),
-    ],
-)
-def test_a_tenth_of_the_page_and_two_rows_have_to_be_older(
-    length: int, older: int, expected: bool
-) -> None:
-    newer = length - older
-    times = at(*(newer - number - 0.5 for number in range(length)))
-    assert is_past(Order(UNDOCUMENTED), times, 0) is expected
-
-
-def test_after_a_page_in_ascending_order_a_list_is_read_whole() -> None:
-    order = noted(UNDOCUMENTED, at(1, 2, 3))
-    assert not is_past(order, at(4, 3, 2), 9)
-    assert not is_past(order, at(4, 3, 2), 9)
-
-
-def test_after_a_page_without_order_a_later_one_may_end_the_list() -> None:
-    order = noted(UNDOCUMENTED, at(9, 7, 8))
-    assert is_past(order, at(4, 3, 2), 5)
-
-
-@pytest.mark.parametrize(
-    ("documented", "pages", "newest_first", "edge"),
-    [
-        (UNDOCUMENTED, [], None, None),
-        (DOCUMENTED, [], True, None),
-        (UNDOCUMENTED, [[3, 2, 1]], True, 1),
-        (UNDOCUMENTED, [[3, 2], [2, 1]], True, 1),
-        (UNDOCUMENTED, [[1, 2, 3]], False, 3),
-        (UNDOCUMENTED, [[1, 2], [2, 5]], False, 5),
-        (UNDOCUMENTED, [[2, 2]], None, None),
-        (UNDOCUMENTED, [[2]], None, None),
-        (UNDOCUMENTED, [[2, 2], [2, 1]], True, 1),
-        (UNDOCUMENTED, [[3, 2], [1, 1]], True, 1),
-        (UNDOCUMENTED, [[3, 2], [1, 2]], None, None),
-        (UNDOCUMENTED, [[2, 3, 1]], None, None),
-        (UNDOCUMENTED, [[3, None, 2]], True, 2),
-        (UNDOCUMENTED, [[None, None]], None, None),
-        (DOCUMENTED, [[2, 2]], True, 2),
-        (DOCUMENTED, [[1, 2, 3]], True, 1),
-        (DOCUMENTED, [[5, 4], [None], [3, 2]], True, 2),
-    ],
-)
-def test_pages_show_a_direction_and_how_far_reading_has_come(
-    documented: bool,
-    pages: list[list[float | None]],
-    newest_first: bool | None,
-    edge: float | None,
-) -> None:
-    order = noted(documented, *(at(*hours) for hours in pages))
-    assert order.newest_first is newest_first
-    assert order.edge == (None if edge is None else time(edge))
-
-
-@pytest.mark.parametrize(
-    ("newest_first", "hours", "expected"),
-    [
-        (True, [6, 5, 4], True),
-        (True, [5, 4], False),  # rows of just that time may be missing
-        (True, [4, 3], False),  # the rows between were deleted, or moved
-        (True, [None, 6], True),
-        (True, [None], False),
-        (True, [], False),
-        (False, [4, 5, 6], True),
-        (False, [5, 6], False),
-        (False, [6, 7], False),
-        (False, [], False),
-    ],
-)
-def test_a_page_that_is_asked_again_has_to_reach_what_was_read(
-    newest_first: bool, hours: list[float | None], expected: bool
-) -> None:
-    order = Order(UNDOCUMENTED)
-    order.resume(newest_first, time(5))
-    assert (order.newest_first, order.edge) == (newest_first, time(5))
-    assert order.overlaps(at(*hours)) is expected
-
-
-def test_without_an_earlier_reading_nothing_overlaps() -> None:
-    assert not Order(DOCUMENTED).overlaps(at(3, 2, 1))
-
-
-@pytest.mark.parametrize(
-    ("newest_first", "hours", "edge"), [(True, [6, 5, 3], 3), (False, [4, 5, 8], 8)]
-)
-def test_a_resumed_order_goes_on_from_its_edge(
-    newest_first: bool, hours: list[float], edge: float
-) -> None:
-    order = Order(UNDOCUMENTED)
-    order.resume(newest_first, time(5))
-    order.note(at(*hours))
-    assert (order.newest_first, order.edge) == (newest_first, time(edge))
-
-
-def test_pages_in_another_order_than_before_show_none() -> None:
-    order = Order(UNDOCUMENTED)
-    order.resume(True, time(5))
-    order.note(at(6, 7, 8))
-    assert (order.newest_first, order.edge) == (None, None)
-
-
-def test_a_list_that_was_ascending_is_read_whole_after_it_was_resumed() -> None:
-    order = Order(UNDOCUMENTED)
-    order.resume(False, time(1))
-    assert not is_past(order, at(4, 3, 2), 9)
-
-
-# Lists that may be left and gone on with
-
-
-def listing(endpoint: Endpoint = THINGS, start: float | None = None) -> ListSlice:
-    return ListSlice(Forgiving(endpoint), None if start is None else time(start))
-
-
-def test_a_list_is_read_to_its_end() -> None:
-    part = listing()
-    assert part.after(page_of(3, 2, cursor="a")) == (part,)
-    assert (part.page_cursor, part.pages, part.ended) == ("a", 1, False)
-    assert part.after(page_of(1)) == ()
-    assert (part.pages, part.ended) == (2, True)
-
-
-@pytest.mark.parametrize(
-    ("endpoint", "hours", "ends"),
-    [
-        (ORDERED, [9, 8, 4], True),
-        (THINGS, [9, 8, 4], False),
-        (THINGS, [9, 4, 3], True),
-        (THINGS, [3, 4, 9], False),
-    ],
-)
-def test_a_list_ends_at_the_rows_before_its_start(
-    endpoint: Endpoint, hours: list[float], ends: bool
-) -> None:
-    part = listing(endpoint, start=5)
-    assert part.after(page_of(*hours, cursor="a")) == (() if ends else (part,))
-    assert (part.ended, part.pages) == (ends, 1)
-
-
-def test_a_list_of_pages_in_ascending_order_is_read_whole() -> None:
-    part = listing(start=5)
-    assert part.after(page_of(1, 2, cursor="a")) == (part,)
-    assert part.after(page_of(4, 3, 2, cursor="b")) == (part,)
-    assert part.after(page_of(3, 2, 1, cursor="c")) == (part,)
-
-
-def test_a_cursor_that_comes_again_is_an_error() -> None:
-    part = listing()
-    part.after(page_of(3, cursor="a"))
-    part.after(page_of(2, cursor="b"))
-    with pytest.raises(PageCursorLoop):
-        part.after(page_of(1, cursor="a"))
-
-
-def test_a_list_cannot_be_left_at_its_first_page() -> None:
-    part = listing(ORDERED)
-    part.owner.is_full = True  # type: ignore[attr-defined]
-    assert part.after(page_of(9, 8, cursor="a")) == (part,)
-    assert part.position() is None
-
-
-@pytest.mark.parametrize(
-    ("endpoint", "pages", "position"),
-    [
-        (THINGS, [[9, 8], [7, 6]], Position("0", True, time(6))),
-        (THINGS, [[1, 2], [2, 3]], Position("0", False, time(3))),
-        (ORDERED, [[9, 9], [9, 9]], Position("0", True, time(9))),
-        (ORDERED, [[None], [7]], Position("0", True, time(7))),
-        (THINGS, [[9, 9], [9, 9]], None),
-        (THINGS, [[9, 8], [6, 7]], None),
-        (THINGS, [[None], [None]], None),
-    ],
-)
-def test_a_list_can_be_left_at_a_later_page_if_its_pages_are_in_order(
-    endpoint: Endpoint, pages: list[list[float | None]], position: Position | None
-) -> None:
-    part = listing(endpoint)
-    for number, hours in enumerate(pages):
-        if number == len(pages) - 1:
-            part.owner.is_full = True  # type: ignore[attr-defined]
-        more = part.after(page_of(*hours, cursor=str(number)))
-    assert part.position() == position
-    assert more == (() if position else (part,))
-    assert (part.ended, part.pages) == (False, 2)
-
-
-def resumed(position: Position, endpoint: Endpoint = THINGS) -> ListSlice:
-    part = listing(endpoint)
-    part.resume(position)
-    return part
-
-
-NEWEST_FIRST = Position("p", True, time(5))
-OLDEST_FIRST = Position("p", False, time(5))
-
-
-@pytest.mark.parametrize(
-    ("position", "hours"), [(NEWEST_FIRST, [6, 5]), (OLDEST_FIRST, [4, 5])]
-)
-def test_a_resumed_list_begins_with_the_page_it_was_left_at(
-    position: Position, hours: list[float]
-) -> None:
-    part = resumed(position)
-    assert (part.page_cursor, part.resumed_at) == ("p", time(5))
-    assert part.after(page_of(*hours, cursor="q")) == (part,)
-    assert (part.asked_cursor, part.page_cursor) == ("p", "q")
-
-
-def test_a_resumed_list_can_be_left_only_when_it_is_further() -> None:
-    part = resumed(NEWEST_FIRST)
-    part.owner.is_full = True  # type: ignore[attr-defined]
-    assert part.after(page_of(6, 5, cursor="q")) == (part,)
-    assert part.position() is None
-    assert part.after(page_of(5, 5, cursor="r")) == (part,)
-    assert part.position() is None
-    assert part.after(page_of(5, 4, cursor="s")) == ()
-    assert part.position() == Position("r", True, time(4))
-
-
-@pytest.mark.parametrize(
-    ("position", "hours"), [(NEWEST_FIRST, [4, 3]), (OLDEST_FIRST, [6, 7])]
-)
-def test_a_resumed_list_with_a_gap_is_the_owners_affair(
-    position: Position, hours: list[float]
-) -> None:
-    part = resumed(position)
-    owner = part.owner
-    assert isinstance(owner, Forgiving)
-    owner.instead = [part.restart()]
-    assert part.after(page_of(*hours, cursor="q")) == owner.instead
-    (error,) = owner.errors
-    assert "others would be missed" in str(error)
-    assert (part.pages, part.ended) == (0, False)
-
-
-def test_only_the_first_page_of_a_resumed_list_may_show_a_gap() -> None:
-    part = resumed(NEWEST_FIRST)
-    part.after(page_of(6, 5, cursor="q"))
-    assert part.after(page_of(2, 1, cursor="r")) == (part,)
-
-
-def test_a_restarted_list_begins_with_its_first_page() -> None:
-    part = resumed(NEWEST_FIRST)
-    part.start = time(1)
-    again = part.restart()
-    assert (again.page_cursor, again.resumed_at, again.start) == (None, None, time(1))
-    assert again.owner is part.owner
-    assert again.after(page_of(1, cursor="a")) == (again,)
-
-
-@pytest.mark.parametrize(
-    ("position", "before", "after"),
-    [(NEWEST_FIRST, [6, 5], [4.9]), (OLDEST_FIRST, [4, 5], [5.1])],
-)
-def test_rows_of_the_page_that_is_asked_again_are_no_new_ones(
-    position: Position, before: list[float], after: list[float]
-) -> None:
-    part = resumed(position)
-    part.after(page_of(*before, *after, cursor="q"))
-    assert all(part.is_overlap(time(hour)) for hour in before)
-    assert not any(part.is_overlap(time(hour)) for hour in after)
-    part.after(page_of(*after, cursor="r"))
-    assert not any(part.is_overlap(time(hour)) for hour in before)
-
-
-def test_a_list_from_its_beginning_asks_for_nothing_again() -> None:
-    part = listing(ORDERED)
-    part.after(page_of(6, 5, cursor="q"))
-    assert not part.is_overlap(time(6))
+    pages = ListClient(fetch, workers=1).pages(slices)
+    assert [(part, each.records[0]["id"]) for part, each in pages] == [
+        (other, 1),
+        (other, 3),
+    ]

@@ -1,74 +1,18 @@
-"""Credentials and what the user names never reach the warehouse; the rest does."""
+"""What the user names never reaches the warehouse, nor do credentials; the rest does."""
 
 import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from analytics_pipeline.errors import UnexpectedAnswer
-from analytics_pipeline.tables.redaction import MASK, Redactor, mask_credentials, redact
+from analytics_pipeline.tables.redaction import MASK, Redacted, Redactor, redact
 from analytics_pipeline.tables.values import dumps, loads
+from tests.unit.profiles import SHORT
 
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "token",
-        "securityToken",
-        "sentry:token",
-        "password",
-        "db_password",
-        "PASSWD",
-        "passphrase",
-        "clientSecret",
-        "credentials",
-        "secret_key",
-        "appconnectPrivateKey",
-        "apiKey",
-        "accessKey",
-    ],
-)
-def test_a_credential_is_masked_whatever_it_is(name: str) -> None:
-    for value in ("s3cret", 12, ["s3cret"], {"a": "s3cret"}):
-        assert mask_credentials({name: value}) == {name: MASK}
-
-
-@pytest.mark.parametrize(
-    "name", ["publicKey", "public_key", "tokenCount", "securityTokenHeader", "key"]
-)
-def test_names_that_only_resemble_a_credential_are_kept(name: str) -> None:
-    assert mask_credentials({name: "value"}) == {name: "value"}
-
-
-@pytest.mark.parametrize("value", [None, "", [], {}, True, False])
-def test_the_absence_of_a_credential_is_told(value: Any) -> None:
-    assert mask_credentials({"token": value}) == {"token": value}
-
-
-def test_credentials_are_found_at_any_depth() -> None:
-    value = {"options": [{"a": {"sentry:token": "s3cret", "b": 1}}]}
-    masked = {"options": [{"a": {"sentry:token": MASK, "b": 1}}]}
-    assert mask_credentials(value) == masked
-
-
-def test_credentials_are_found_in_text_that_holds_json() -> None:
-    sources = json.dumps([{"name": "s3", "secret_key": "s3cret"}])
-    masked = mask_credentials({"symbolSources": sources})["symbolSources"]
-    assert json.loads(masked) == [{"name": "s3", "secret_key": MASK}]
-
-
-@pytest.mark.parametrize(
-    "text", ["{not json", "[", '[1,  2, {"a": 1.50}]', '{"token": ""}', "plain", ""]
-)
-def test_text_without_credentials_stays_as_it_is(text: str) -> None:
-    assert mask_credentials({"text": text}) == {"text": text}
-
-
-def test_the_value_given_is_not_changed() -> None:
-    value = {"token": "s3cret", "user": {"email": "a@b.example"}}
-    mask_credentials(value)
-    redact(value, ["user", "email"])
-    assert value == {"token": "s3cret", "user": {"email": "a@b.example"}}
+# A path
 
 
 @pytest.mark.parametrize(
@@ -85,6 +29,7 @@ def test_the_value_given_is_not_changed() -> None:
         ("user.email", {"user": None}, {"user": None}),
         ("user.email", {"user": "text"}, {"user": "text"}),
         ("user.email", {"email": "other"}, {"email": "other"}),
+        ("user.email", {"user": {"Email": "x"}}, {"user": {"Email": "x"}}),
         ("event.type", {"event.type": "x"}, {"event.type": MASK}),
         (
             "a.b.c",
@@ -99,8 +44,8 @@ def test_the_value_given_is_not_changed() -> None:
         ),
         (
             "list.ip",
-            {"list": [{"ip": 1}, {"b": 2}, 3]},
-            {"list": [{"ip": MASK}, {"b": 2}, 3]},
+            {"list": [{"ip": 1}, {"b": 2}, 3, [{"ip": 4}]]},
+            {"list": [{"ip": MASK}, {"b": 2}, 3, [{"ip": MASK}]]},
         ),
     ],
 )
@@ -110,39 +55,270 @@ def test_a_path_names_what_is_redacted(
     assert redact(value, path.split(".")) == redacted
 
 
+@pytest.mark.parametrize("name", ["key", "name"])
 @pytest.mark.parametrize(
     ("path", "first", "second"),
     [
         ("tags.user.email", MASK, "linux"),
         ("tags.os", "a@b.example", MASK),
         ("tags.*", MASK, MASK),
+        ("tags.value", MASK, MASK),
         ("tags.user", "a@b.example", "linux"),
+        ("tags.OS", "a@b.example", "linux"),
     ],
 )
 def test_a_path_goes_on_with_the_key_of_a_tag(
-    path: str, first: str, second: str
+    name: str, path: str, first: str, second: str
 ) -> None:
     tags = [
-        {"key": "user.email", "value": "a@b.example"},
-        {"key": "os", "value": "linux"},
+        {name: "user.email", "value": "a@b.example"},
+        {name: "os", "value": "linux"},
     ]
     result = redact({"tags": tags}, path.split("."))["tags"]
     assert [tag["value"] for tag in result] == [first, second]
-    assert [tag["key"] for tag in result] == ["user.email", "os"]
+    assert [tag[name] for tag in result] == ["user.email", "os"]
+
+
+def test_the_query_that_repeats_a_tag_is_masked_with_it() -> None:
+    tag = {"key": "user", "value": "id:5", "query": 'user.id:"5"'}
+    masked = [{"key": "user", "value": MASK, "query": MASK}]
+    assert redact({"tags": [tag]}, ["tags", "user"]) == {"tags": masked}
+
+
+@pytest.mark.parametrize(
+    ("path", "masked"),
+    [
+        ("headers.Authorization", ["Authorization"]),
+        ("headers.authorization", []),
+        ("headers.X.Request", ["X.Request"]),
+        ("headers.*", ["Authorization", "X.Request", "Host"]),
+        ("headers.a.example", []),
+        ("headers", None),
+    ],
+)
+def test_a_path_goes_on_with_the_name_of_a_pair(
+    path: str, masked: list[str] | None
+) -> None:
+    headers = [["Authorization", "Basic x"], ["X.Request", "5"], ["Host", "a.example"]]
+    expected = [[name, MASK if name in (masked or ()) else v] for name, v in headers]
+    result = redact({"headers": headers}, path.split("."))
+    assert result == {"headers": MASK if masked is None else expected}
+
+
+def test_a_header_of_a_request_is_found_in_an_events_entries() -> None:
+    entries = [
+        {"type": "message", "data": {"formatted": "x"}},
+        {"type": "request", "data": {"headers": [["Authorization", "x"], ["A", "y"]]}},
+    ]
+    path = ["entries", "data", "headers", "Authorization"]
+    result = redact({"entries": entries}, path)["entries"]
+    assert result[0] is entries[0]
+    assert result[1]["data"] == {"headers": [["Authorization", MASK], ["A", "y"]]}
+
+
+@pytest.mark.parametrize(
+    "pair", [["user", "VALUE"], {"key": "user", "value": "VALUE"}], ids=["list", "dict"]
+)
+@pytest.mark.parametrize("path", ["pairs.user.email", "pairs.*.email"])
+def test_a_path_goes_on_behind_the_name_of_a_pair(pair: Any, path: str) -> None:
+    def pairs(value: Any) -> Any:
+        text = json.dumps([pair]).replace('"VALUE"', json.dumps(value))
+        return {"pairs": json.loads(text)}
+
+    given = pairs([{"email": "x", "a": 1}, 2])
+    assert redact(given, path.split(".")) == pairs([{"email": MASK, "a": 1}, 2])
+
+
+def test_lists_of_two_that_are_no_pairs_are_kept() -> None:
+    for value in ([[1, "x"], ["a"], ["a", "b", "c"], []], ["a", "b"]):
+        assert redact({"lines": value}, ["lines", "a"]) == {"lines": value}
+
+
+def test_a_path_goes_on_inside_of_text_that_holds_json() -> None:
+    inner = json.dumps({"email": "x", "deep": [["email", "y"]]})
+    text = json.dumps({"user": {"email": "x", "a": 1}, "more": inner})
+    result = redact({"data": text}, ["data", "user", "email"])["data"]
+    assert result.startswith('{"user":{"email":"***","a":1},"more":')
+    result = redact({"data": text}, ["data", "more", "deep", "email"])["data"]
+    more = json.loads(json.loads(result)["more"])
+    assert more == {"email": "x", "deep": [["email", MASK]]}
+
+
+@pytest.mark.parametrize("text", ['{"a":  1}', "{broken", "[", '"email"', "email", ""])
+def test_text_in_which_nothing_matches_stays_as_it_is(text: str) -> None:
+    assert redact({"data": text}, ["data", "email"]) == {"data": text}
+
+
+def test_the_value_given_is_not_changed() -> None:
+    value = {
+        "user": {"email": "x"},
+        "tags": [["email", "x"], {"key": "email", "value": 1}],
+    }
+    before = json.dumps(value)
+    for path in ("user.email", "tags.email", "*.email"):
+        assert redact(value, path.split(".")) != value
+    assert json.dumps(value) == before
+
+
+def test_what_does_not_match_is_not_copied() -> None:
+    value = {"user": {"email": "x"}, "tags": [["a", "b"]], "text": '{"b": 1}'}
+    for path in ("a.b", "user.name", "tags.b", "text.a", "*.none"):
+        assert redact(value, path.split(".")) is value
+    assert redact(value, ["user", "email"])["tags"] is value["tags"]
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["key", "pair", "tag", "named"]),
+        st.sampled_from(["a", "b.c", "A", "é"]),
+        st.sampled_from(["plain", "text", "list", "lists"]),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+def built(steps: list[tuple[str, str, str]], value: Any) -> Any:
+    """A value that has another one at the path of the steps' names."""
+    for kind, name, form in reversed(steps):
+        match kind:
+            case "pair":
+                value = [["other", 1], [name, value]]
+            case "tag":
+                value = [{"key": name, "value": value}]
+            case "named":
+                value = [{"name": name, "value": value}, 5]
+            case _:
+                value = {"other": "x", name: value}
+        match form:
+            case "text":
+                value = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+            case "list" | "lists":
+                value = [None, value, "x"] if form == "list" else [[[value]]]
+    return value
+
+
+@SHORT
+@given(steps, st.booleans())
+def test_a_path_finds_its_value_in_any_nesting(
+    steps: list[tuple[str, str, str]], star: bool
+) -> None:
+    names = [name for _, name, _ in steps]
+    path = ".".join([*names[:-1], "*" if star else names[-1]]).split(".")
+    result = json.dumps(redact(built(steps, "s3cret"), path))
+    assert "s3cret" not in result
+    if not star:
+        assert result == json.dumps(built(steps, MASK))
+
+
+# A page
 
 
 @pytest.mark.parametrize("table", ["projects", "project_detail"])
 def test_projects_lose_their_credentials_without_being_asked(table: str) -> None:
-    assert Redactor([]).clean(table, {"id": "1", "securityToken": "s3cret"}) == {
-        "id": "1",
-        "securityToken": MASK,
-    }
+    rows = [{"id": "1", "securityToken": "s3cret"}]
+    page = Redactor([]).clean_all(table, rows)
+    assert page == Redacted([{"id": "1", "securityToken": MASK}], frozenset(), {})
+
+
+@pytest.mark.parametrize("table", ["events", "issues", "releases"])
+def test_other_tables_are_not_touched_without_paths(table: str) -> None:
+    rows = [{"id": "1", "token": "a word"}]
+    page = Redactor([]).clean_all(table, rows)
+    assert page.records is rows
+    assert page == Redacted(rows, frozenset(), {})
 
 
 def test_events_keep_everything_but_the_paths_named() -> None:
     row = {"id": "1", "token": "a word", "user": {"email": "a@b.example", "id": 5}}
-    redactor = Redactor(["user.email", "user.ip_address"])
-    assert redactor.clean("events", row) == {**row, "user": {"email": MASK, "id": 5}}
+    page = Redactor(["user.email", "user.ip_address"]).clean_all("events", [row])
+    assert page.records == [{**row, "user": {"email": MASK, "id": 5}}]
+    assert page.matched == {"user.email"}
+
+
+def test_a_path_matches_if_one_row_has_it_even_as_null() -> None:
+    rows: list[dict[str, Any]] = [{"user": None}, {"user": {"email": None}}]
+    page = Redactor(["user.email", "user.name"]).clean_all("events", rows)
+    assert page.records == rows
+    assert page.matched == {"user.email"}
+    assert {*page.near_misses} == {"user.name"}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_paths_of_which_one_leads_to_the_other_match_both(order: int) -> None:
+    paths = ["user", "user.email", "*"][::order]
+    page = Redactor(paths).clean_all("events", [{"user": {"email": "x"}}])
+    assert page == Redacted([{"user": MASK}], frozenset({*paths}), {})
+
+
+def test_a_path_into_a_credential_matches_though_it_is_masked_anyway() -> None:
+    rows = [{"id": "1", "options": {"credentials": {"user": "x", "b": 1}}}]
+    page = Redactor(["options.credentials.user"]).clean_all("projects", rows)
+    masked = [{"id": "1", "options": {"credentials": MASK}}]
+    assert page == Redacted(masked, frozenset({"options.credentials.user"}), {})
+
+
+ROW = {
+    "event.type": "error",
+    "user": {"email": "x", "ip_address": None},
+    "tags": [{"key": "user.email", "value": "x"}, {"name": "browser", "value": "y"}],
+    "entries": [{"data": {"headers": [["Authorization", "x"]], "a": '{"phone": 1}'}}],
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "near"),
+    [
+        ("User.Email", "user.email"),
+        ("user.emial", "user.email"),
+        ("user.ip_adress", "user.ip_address"),
+        ("users.email", "user.email"),
+        ("tags.user_email", "tags.user.email"),
+        ("tags.user.emial", "tags.user.email"),
+        ("tags.Browser", "tags.browser"),
+        ("event.Type", "event.type"),
+        ("entries.data.headers.authorization", "entries.data.headers.Authorization"),
+        ("entries.data.a.Phone", "entries.data.a.phone"),
+        ("*.Email", "*.email"),
+        ("user.*.email", ""),
+        ("user.telephone", ""),
+        ("something.else", ""),
+    ],
+)
+def test_a_path_that_matches_nothing_comes_with_one_nearly_the_same(
+    path: str, near: str
+) -> None:
+    page = Redactor([path]).clean_all("events", [{}, ROW])
+    assert page == Redacted([{}, ROW], frozenset(), {path: near})
+
+
+@pytest.mark.parametrize(
+    ("path", "tables"),
+    [
+        ("user.email", {"events"}),
+        ("event.type", {"events"}),
+        ("culprit", {"events", "issues"}),
+        ("authors.email", {"releases"}),
+        ("nothing.email", {"events", "issues", "releases", "projects"}),
+        ("*.email", {"events", "issues", "releases", "projects"}),
+    ],
+)
+def test_a_path_is_missed_only_where_its_field_belongs(
+    path: str, tables: set[str]
+) -> None:
+    redactor = Redactor([path])
+    for table in ("events", "issues", "releases", "projects"):
+        near_misses = redactor.clean_all(table, [{"id": "1"}]).near_misses
+        assert near_misses == ({path: ""} if table in tables else {})
+        assert redactor.clean_all(table, []) == ([], frozenset(), {})
+
+
+def test_a_path_is_followed_in_tables_that_do_not_declare_its_field() -> None:
+    page = Redactor(["user.email"]).clean_all("issues", [{"user": {"email": "x"}}])
+    assert page == Redacted([{"user": {"email": MASK}}], frozenset({"user.email"}), {})
+
+
+# Deep rows
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
@@ -150,8 +326,14 @@ def test_deep_nesting_hides_no_credential(opening: str, closing: str) -> None:
     deep = (opening * 1500 + '{"token": "s3cret", "b": 1}' + closing * 1500).encode()
     options = loads(deep)[0]
     row = {"options": options, "text": deep.decode()}
-    text = dumps(Redactor(["x.y"]).clean("projects", row))
+    text = dumps(Redactor(["x.y"]).clean_all("projects", [row]).records)
     assert (text.count(b"s3cret"), text.count(MASK.encode())) == (0, 2)
+
+
+def test_deep_lists_hide_nothing_that_a_path_names() -> None:
+    deep = loads(("[" * 1500 + '{"email": "x"}' + "]" * 1500).encode())[0]
+    page = Redactor(["user.email"]).clean_all("events", [{"user": deep}])
+    assert dumps(page.records).count(MASK.encode()) == 1
 
 
 def test_a_row_too_deep_to_be_looked_through_is_refused() -> None:
@@ -159,4 +341,4 @@ def test_a_row_too_deep_to_be_looked_through_is_refused() -> None:
     for _ in range(50_000):
         row = {"a": row}
     with pytest.raises(UnexpectedAnswer, match="projects: .* nested too deeply"):
-        Redactor([]).clean("projects", row)
+        Redactor([]).clean_all("projects", [row])

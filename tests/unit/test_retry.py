@@ -1,31 +1,58 @@
 """Waiting: how long, how often, and how many at a time. Nobody really sleeps."""
 
+import io
+import logging
 import threading
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 
 import pytest
 from urllib3 import HTTPResponse
+from urllib3.util.retry import Retry
 
-from analytics_pipeline.client.retry import LONGEST_WAIT, RateLimiter, RateLimitRetry
+from analytics_pipeline.client import retry
+from analytics_pipeline.client.retry import (
+    FULL_WINDOW,
+    LONGEST_WAIT,
+    RateLimiter,
+    RateLimitRetry,
+    hide_log_of_retries,
+    pause,
+    stop_with,
+)
 from tests.conftest import Clock
 
 LIMIT = "X-Sentry-Rate-Limit-"
 GIVE_UP = 30.0
 """Seconds until a thread that is never let through fails its test."""
 YEAR = 31_536_000
+TOO_CONCURRENT = b'{"detail": "above the allowed concurrency for this endpoint"}'
 
 
-def most_at_a_time(limiter: RateLimiter, expected: int) -> int:
-    """How many of 40 workers were inside together; as many as expected must be."""
+ENDPOINTS = ("events", "issues", "projects", "releases")
+
+
+def known(limit: int, *endpoints: str) -> RateLimiter:
+    """A limiter of endpoints that have answered, and told no limits."""
+    limiter = RateLimiter(limit)
+    for endpoint in endpoints or ("",):
+        limiter.update({}, endpoint)
+    return limiter
+
+
+def most_at_a_time(
+    limiter: RateLimiter, expected: int, endpoints: Sequence[str] = ("",)
+) -> int:
+    """How many of many workers were inside together; as many as expected must be."""
     together = threading.Barrier(expected, timeout=GIVE_UP)
     lock = threading.Lock()
     inside = most = 0
 
     def work(number: int) -> None:
         nonlocal inside, most
-        with limiter.slot():
+        with limiter.slot(endpoints[number % len(endpoints)]):
             with lock:
                 inside += 1
                 most = max(most, inside)
@@ -34,7 +61,7 @@ def most_at_a_time(limiter: RateLimiter, expected: int) -> int:
                 inside -= 1
 
     with ThreadPoolExecutor(40) as pool:
-        list(pool.map(work, range(40)))
+        list(pool.map(work, range(8 * expected)))
     return most
 
 
@@ -44,11 +71,57 @@ def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @pytest.mark.parametrize("limit", [1, 2, 5])
 def test_only_so_many_requests_run_at_a_time(limit: int) -> None:
-    assert most_at_a_time(RateLimiter(limit), limit) == limit
+    assert most_at_a_time(known(limit), limit) == limit
+
+
+def test_an_endpoint_that_has_not_answered_gets_one_request_at_a_time() -> None:
+    limiter = RateLimiter(4)
+    assert most_at_a_time(limiter, 1) == 1
+    limiter.update({})
+    assert most_at_a_time(limiter, 4) == 4
+
+
+def test_endpoints_that_have_not_answered_may_be_asked_beside_each_other() -> None:
+    assert most_at_a_time(RateLimiter(9), 4, ENDPOINTS) == 4
+
+
+def test_the_limit_is_for_all_endpoints_together() -> None:
+    assert most_at_a_time(known(4, *ENDPOINTS), 4, ENDPOINTS) == 4
+
+
+def test_what_the_server_allows_is_for_one_endpoint() -> None:
+    limiter = known(5, *ENDPOINTS)
+    limiter.update({LIMIT + "ConcurrentLimit": "2"}, "events")
+    assert most_at_a_time(limiter, 2, ["events"]) == 2
+    assert most_at_a_time(limiter, 5, ["issues"]) == 5
+
+
+def test_an_answer_without_a_limit_leaves_the_one_before() -> None:
+    limiter = RateLimiter(4)
+    limiter.update({LIMIT + "ConcurrentLimit": "2"})
+    limiter.update({})
+    assert most_at_a_time(limiter, 2) == 2
+
+
+def test_a_request_that_waits_for_the_first_answer_goes_on_when_it_comes() -> None:
+    limiter, is_through = RateLimiter(2), threading.Event()
+
+    def work() -> None:
+        with limiter.slot("events"):
+            is_through.set()
+
+    thread = threading.Thread(target=work)
+    with limiter.slot("events"):
+        thread.start()
+        assert not is_through.wait(0.01)
+        limiter.update({}, "events")
+        assert is_through.wait(GIVE_UP)
+    thread.join(GIVE_UP)
 
 
 @pytest.mark.parametrize(
-    ("said", "limit"), [("2", 2), ("0", 1), ("8", 4), ("", 4), ("-1", 4), ("two", 4)]
+    ("said", "limit"),
+    [("2", 2), ("0", 1), ("8", 4), ("", 4), ("-1", 4), ("two", 4), ("²", 4)],
 )
 def test_the_server_may_allow_fewer_at_a_time(said: str, limit: int) -> None:
     limiter = RateLimiter(4)
@@ -165,9 +238,16 @@ def test_a_used_up_limit_without_a_reset_does_not_hold(
     assert clock.sleeps == []
 
 
+def refused(
+    status: int, headers: dict[str, str], body: bytes = b"too many"
+) -> HTTPResponse:
+    """An answer whose body is still to be read."""
+    return HTTPResponse(io.BytesIO(body), headers, status, preload_content=False)
+
+
 def asked_to_wait(status: int, headers: dict[str, str]) -> None:
     """The first retry after such an answer."""
-    response = HTTPResponse(status=status, headers=headers)
+    response = refused(status, headers)
     retry = RateLimitRetry.of(RateLimiter(4))
     retry.increment("GET", "/", response).sleep(response)
 
@@ -180,12 +260,8 @@ def asked_to_wait(status: int, headers: dict[str, str]) -> None:
         ("0", []),
         (str(YEAR), [LONGEST_WAIT]),
         ("9" * 400, [LONGEST_WAIT]),
-        ("9" * 5000, []),
         (formatdate(time.time() + YEAR, usegmt=True), [LONGEST_WAIT]),
         (formatdate(0, usegmt=True), []),
-        ("soon", []),
-        ("-5", []),
-        ("", []),
     ],
     ids=lambda value: str(value)[:12],
 )
@@ -197,17 +273,126 @@ def test_retry_after_is_seconds_or_a_date(
     assert clock.sleeps == sleeps
 
 
-@pytest.mark.parametrize(("status", "sleeps"), [(429, [30]), (503, [])])
-def test_a_refusal_without_retry_after_waits_for_the_reset(
-    status: int, sleeps: list[float], clock: Clock
+@pytest.mark.parametrize("said", ["9" * 5000, "soon", "-5", ""], ids=len)
+@pytest.mark.parametrize(("status", "sleeps"), [(429, [FULL_WINDOW]), (503, [])])
+def test_a_retry_after_that_says_no_time_is_none(
+    status: int, said: str, sleeps: list[float], clock: Clock
 ) -> None:
-    asked_to_wait(status, {LIMIT + "Reset": str(clock.now + 30)})
+    asked_to_wait(status, {"Retry-After": said})
     assert clock.sleeps == sleeps
+
+
+@pytest.mark.parametrize(("status", "sleeps"), [(429, [30]), (503, [])])
+@pytest.mark.parametrize("remaining", [{}, {LIMIT + "Remaining": "0"}])
+def test_a_refusal_without_retry_after_waits_for_the_reset(
+    status: int, remaining: dict[str, str], sleeps: list[float], clock: Clock
+) -> None:
+    asked_to_wait(status, {LIMIT + "Reset": str(clock.now + 30), **remaining})
+    assert clock.sleeps == sleeps
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Reset": "None"},
+        {"Reset": ""},
+        {"Remaining": "0"},
+        {"Remaining": "0", "Reset": "soon"},
+        {"Remaining": "some"},
+        {"Remaining": "-1"},
+    ],
+)
+def test_a_429_that_tells_no_time_holds_all_for_a_full_window(
+    headers: dict[str, str], clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked_to_wait(429, {LIMIT + name: said for name, said in headers.items()})
+    assert clock.sleeps == [FULL_WINDOW]
+    assert messages(caplog) == ["rate limit: all requests wait for 60 s"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [({"Remaining": "5", "ConcurrentRemaining": "0"}, b"no"), ({}, TOO_CONCURRENT)],
+)
+def test_a_429_about_this_moment_is_retried_after_1_4_and_8_seconds_more_or_less(
+    headers: dict[str, str],
+    body: bytes,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    limiter = RateLimiter(4)
+    retry = RateLimitRetry.of(limiter)
+    told = {LIMIT + name: said for name, said in headers.items()}
+    for _ in range(3):
+        response = refused(429, told, body)
+        retry = retry.increment("GET", "/", response)
+        retry.sleep(response)
+    assert clock.sleeps == [pytest.approx(seconds, rel=0.5) for seconds in (1, 4, 8)]
+    assert limiter.waited == 0
+    assert all(
+        text.startswith("too many requests at once") for text in messages(caplog)
+    )
+
+
+def test_another_fault_behind_it_is_a_usual_one(clock: Clock) -> None:
+    response = refused(429, {}, TOO_CONCURRENT)
+    retry = RateLimitRetry.of(RateLimiter(4)).increment("GET", "/", response)
+    retry = retry.increment("GET", "/", refused(503, {}, TOO_CONCURRENT))
+    retry.sleep(response=refused(503, {}))
+    assert clock.sleeps == [4]
+
+
+@pytest.mark.parametrize(
+    ("said", "sleeps"), [("7", [7]), ("soon", [pytest.approx(1, rel=0.5)])]
+)
+def test_where_requests_are_left_retry_after_counts_all_the_same(
+    said: str, sleeps: list[float], clock: Clock
+) -> None:
+    asked_to_wait(429, {LIMIT + "Remaining": "5", "Retry-After": said})
+    assert clock.sleeps == sleeps
+
+
+@pytest.mark.parametrize(
+    ("headers", "limit"), [({}, 3), ({LIMIT + "ConcurrentLimit": "2"}, 4)]
+)
+def test_a_429_about_concurrency_without_a_number_lets_one_request_less_through(
+    headers: dict[str, str], limit: int
+) -> None:
+    limiter = known(4)
+    response = refused(429, headers, TOO_CONCURRENT)
+    RateLimitRetry.of(limiter).increment("GET", "/", response).sleep(response)
+    assert limiter.at_a_time("") == limit
+    assert most_at_a_time(limiter, limit) == limit
+
+
+def test_one_request_at_a_time_stays() -> None:
+    limiter = known(2)
+    for _ in range(5):
+        limiter.reduce()
+    assert most_at_a_time(limiter, 1) == 1
+
+
+def test_how_many_requests_an_endpoint_takes_is_known_from_its_answers() -> None:
+    limiter = RateLimiter(4)
+    assert limiter.at_a_time("events") == 4
+    limiter.update({LIMIT + "ConcurrentLimit": "2"}, "events")
+    assert (limiter.at_a_time("events"), limiter.at_a_time("issues")) == (2, 4)
+    limiter.update({LIMIT + "ConcurrentLimit": "25"}, "events")
+    assert limiter.at_a_time("events") == 4
+
+
+def test_a_body_that_breaks_off_tells_nothing(clock: Clock) -> None:
+    response = refused(429, {"Content-Encoding": "gzip"}, b"no gzip")
+    retry = RateLimitRetry.of(RateLimiter(4)).increment("GET", "/", response)
+    retry.sleep(response)
+    assert clock.sleeps == [FULL_WINDOW]
 
 
 def test_a_wait_that_the_server_asked_for_holds_everybody(clock: Clock) -> None:
     limiter = RateLimiter(4)
-    response = HTTPResponse(status=429, headers={"Retry-After": "30"})
+    response = refused(429, {"Retry-After": "30"})
     retry = RateLimitRetry.of(limiter).increment("GET", "/", response)
     retry.sleep(response)
     assert (limiter.waited, clock.sleeps) == (30, [30])
@@ -226,3 +411,84 @@ def test_without_a_word_from_the_server_the_delays_are_0_4_and_8_seconds(
     assert messages(caplog) == [
         f"status 502; asking again in {seconds} s" for seconds in (0, 4, 8)
     ]
+
+
+# Threads that are not wanted any more
+
+
+def outcome_of(work: Callable[[], None], stopped: threading.Event) -> list[str]:
+    """What a thread that may be stopped came to."""
+    outcome = []
+
+    def run() -> None:
+        stop_with(stopped)
+        try:
+            work()
+        except SystemExit:
+            outcome.append("ended")
+        else:
+            outcome.append("went on")
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(GIVE_UP)
+    return outcome
+
+
+@pytest.mark.parametrize(
+    ("is_stopped", "outcome"), [(True, ["ended"]), (False, ["went on"])]
+)
+def test_a_stopped_thread_ends_at_its_next_request_or_pause(
+    is_stopped: bool, outcome: list[str]
+) -> None:
+    stopped = threading.Event()
+    if is_stopped:
+        stopped.set()
+    assert outcome_of(lambda: pause(0), stopped) == outcome
+    assert outcome_of(lambda: pause(60), stopped) == outcome
+    limiter = RateLimiter(1)
+
+    def ask() -> None:
+        with limiter.slot():
+            pass
+
+    assert outcome_of(ask, stopped) == outcome
+    assert most_at_a_time(limiter, 1) == 1
+
+
+def test_a_thread_that_is_stopped_in_its_pause_ends_there(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = threading.Event()
+    monkeypatch.setattr(retry, "POLL", 0.5)
+    monkeypatch.setattr(clock, "sleep", lambda seconds: stopped.set())
+    assert outcome_of(lambda: pause(600), stopped) == ["ended"]
+
+
+# The log of urllib3
+
+
+def test_lines_about_these_retries_are_hidden_for_as_long_as_their_owner_lives(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Owner:
+        pass
+
+    caplog.set_level(logging.DEBUG)
+    log = logging.getLogger("urllib3.connectionpool")
+    monkeypatch.setattr(log, "filters", [])  # without those of other tests' sessions
+
+    def say_all() -> list[str]:
+        caplog.clear()
+        log.warning("Retrying (%r)", RateLimitRetry.of(RateLimiter(4)))
+        log.warning("Retrying (%r)", Retry(3))
+        log.warning("%(name)s", {"name": "of a mapping"})
+        log.warning("plain")
+        return [line.partition("(")[2][:5] or line for line in messages(caplog)]
+
+    owner = Owner()
+    hide_log_of_retries(owner)
+    assert say_all() == ["Retry", "of a mapping", "plain"]
+    del owner
+    assert say_all() == ["RateL", "Retry", "of a mapping", "plain"]
+    assert log.filters == []

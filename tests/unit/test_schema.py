@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from analytics_pipeline.client.endpoints import APIS
+from analytics_pipeline.tables.issues import FIGURES, RECENT
 from analytics_pipeline.tables.schema import ARROW, EXTRA, READ_AT, TABLES, column_name
 
 LISTS: dict[str, Any] = json.loads(
@@ -56,6 +57,7 @@ def test_a_field_of_the_vendor_has_a_column_of_its_type(
 ) -> None:
     plain = said.removesuffix("?")
     kind = "json" if plain.startswith("array") else KIND_OF[plain]
+    field = TABLES[table].aliases.get(field, field)
     assert TABLES[table].types[field] == SAID_DIFFERENTLY.get((table, field), kind)
 
 
@@ -71,7 +73,7 @@ def test_no_two_fields_share_a_column(name: str) -> None:
         ("events", "groupID", "group_id"),
         ("events", "eventID", "event_id"),
         ("events", "projectID", "project_id"),
-        ("events", "event.type", "event_type"),
+        ("events", "type", "type"),
         ("events", "dateCreated", "date_created"),
         ("issues", "lastSeen", "last_seen"),
         ("issues", "shortId", "short_id"),
@@ -84,6 +86,42 @@ def test_columns_are_named_as_dlt_names_them(
     table: str, field: str, column: str
 ) -> None:
     assert TABLES[table].names[field] == column
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_an_alias_is_no_field_of_its_own_and_leads_to_one(name: str) -> None:
+    table = TABLES[name]
+    assert table.aliases.keys().isdisjoint(table.types)
+    assert {*table.aliases.values()} <= table.types.keys()
+
+
+def test_the_type_of_an_event_has_two_names() -> None:
+    assert TABLES["events"].aliases == {"event.type": "type"}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_description_stands_at_its_column(name: str) -> None:
+    table = TABLES[name]
+    described = {
+        column: words["description"]
+        for column, words in table.columns.items()
+        if "description" in words
+    }
+    assert described == {
+        table.names[field]: text for field, text in table.descriptions.items()
+    }
+
+
+def test_the_figures_of_issues_are_described() -> None:
+    columns = TABLES["issues"].columns
+    for figure in (*FIGURES, RECENT, "lifetime"):
+        assert columns[column_name(figure)]["description"]
+
+
+def test_what_an_organization_says_of_itself_is_not_in_each_of_its_projects() -> None:
+    only_in_detail = {"avatar", "color", "isInternal", "isPublic", "organization"}
+    assert only_in_detail.isdisjoint(TABLES["projects"].types)
+    assert only_in_detail <= TABLES["project_detail"].types.keys()
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -6,14 +6,22 @@ import logging
 import socket
 import threading
 import traceback
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from analytics_pipeline.client import session as session_module
-from analytics_pipeline.client.session import REDIRECTS, ApiSession, RequestStats
+from analytics_pipeline.client.session import (
+    REDIRECTS,
+    ApiSession,
+    RequestStats,
+    is_loopback,
+)
 from analytics_pipeline.demo.http import Response
 from analytics_pipeline.errors import (
     AnalyticsError,
@@ -38,7 +46,7 @@ from tests.unit.canned import (
     refusal,
 )
 
-RETRIED = [429, 500, 502, 503, 504]
+RETRIED = [500, 502, 503, 504]
 
 
 def get(
@@ -48,7 +56,8 @@ def get(
 ) -> list[Any]:
     """The ids of a page of things."""
     url = server if isinstance(server, str) else server.url
-    answer = ApiSession(url, TOKEN, 4).get(PATH, params or {}, stats or RequestStats())
+    session = ApiSession(url, TOKEN, 4)
+    answer = session.get(PATH, params or {}, stats or RequestStats())
     return [record["id"] for record in json.loads(answer.content)["data"]]
 
 
@@ -90,7 +99,9 @@ def test_a_passing_failure_is_retried_after_0_4_and_8_seconds(
     serve: Serve, clock: Clock, status: int
 ) -> None:
     stats = RequestStats()
-    assert get(serve(*[refusal(status)] * 3, page("1")), stats=stats) == ["1"]
+    assert get(
+        serve(*[refusal(status, "gone fishing")] * 3, page("1")), stats=stats
+    ) == ["1"]
     assert (clock.sleeps, stats.requests) == ([4, 8], 4)
 
 
@@ -104,6 +115,64 @@ def test_a_lasting_failure_shows_the_status_and_the_detail(
     assert it.value.status == status
     assert "private" not in str(it.value)
     assert (len(server.requests), clock.sleeps) == (4, [4, 8])
+
+
+def test_a_429_without_any_time_is_asked_again_a_full_window_later(
+    serve: Serve, clock: Clock
+) -> None:
+    assert get(serve(refusal(429), refusal(429), page("1"))) == ["1"]
+    assert clock.sleeps == [60, 60]
+
+
+def test_a_429_about_concurrency_is_asked_again_soon_and_shows_its_words_if_it_lasts(
+    serve: Serve, clock: Clock
+) -> None:
+    words = "above the allowed concurrency for this endpoint"
+    server = serve(refusal(429, words))
+    with pytest.raises(HttpError, match=f"429 .*{words}"):
+        get(server)
+    assert len(server.requests) == 4
+    assert clock.sleeps == [pytest.approx(seconds, rel=0.5) for seconds in (1, 4, 8)]
+
+
+@pytest.mark.parametrize(("status", "requests"), [(500, 1), (503, 4)])
+def test_a_request_may_have_statuses_of_its_own_to_be_tried_again(
+    serve: Serve, status: int, requests: int
+) -> None:
+    server = serve(refusal(status))
+    session = ApiSession(server.url, TOKEN, 4)
+    with pytest.raises(HttpError, match=str(status)):
+        session.get(PATH, {}, RequestStats(), statuses=(502, 503))
+    assert len(server.requests) == requests
+    with pytest.raises(HttpError, match=str(status)):
+        session.get(PATH, {}, RequestStats())
+    assert len(server.requests) == requests + 4
+
+
+def test_what_an_endpoint_allows_at_a_time_is_heard(serve: Serve) -> None:
+    together, most = threading.Barrier(2, timeout=30), []
+    lock, inside = threading.Lock(), [0]
+
+    def answer(handler: BaseHTTPRequestHandler, good: Response) -> Response:
+        with lock:
+            inside[0] += 1
+            most.append(inside[0])
+        together.wait()
+        with lock:
+            inside[0] -= 1
+        return page("1")
+
+    first = page("1")
+    first.headers["X-Sentry-Rate-Limit-ConcurrentLimit"] = "2"
+    session = ApiSession(serve(first, answer).url, TOKEN, 9)
+
+    def ask(number: int) -> None:
+        session.get(PATH, {}, RequestStats(), endpoint="things")
+
+    ask(0)
+    with ThreadPoolExecutor(9) as pool:
+        list(pool.map(ask, range(8)))
+    assert max(most) == 2
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 422, 501, 599])
@@ -155,6 +224,41 @@ def test_a_broken_answer_is_asked_for_again(
     stats = RequestStats()
     assert get(serve(*[broken] * 3, page("1")), stats=stats) == ["1"]
     assert (clock.sleeps, stats.requests) == ([4, 8], 4)
+
+
+FAULTS: dict[str, Answer] = {
+    "503": refusal(503),
+    "500": refusal(500),
+    "cut": cut_short,
+    "chunks": cut_between_chunks,
+    "gzip": cut_gzip,
+    "hung up": hung_up,
+}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        *permutations(["503", "cut", "hung up"]),
+        ("cut", "503", "cut"),
+        ("hung up", "hung up", "cut"),
+        ("gzip", "chunks", "500"),
+    ],
+    ids=", ".join,
+)
+def test_one_answer_takes_four_connections_at_most_whatever_the_mix_of_faults(
+    serve: Serve, clock: Clock, names: Sequence[str]
+) -> None:
+    faults = [FAULTS[name] for name in names]
+    stats = RequestStats()
+    server = serve(*faults, page("1"))
+    assert get(server, stats=stats) == ["1"]
+    assert (len(server.requests), stats.requests, clock.sleeps) == (4, 4, [4, 8])
+    clock.sleeps.clear()
+    server = serve(*faults, *faults)
+    with pytest.raises(ApiError):
+        get(server)
+    assert (len(server.requests), clock.sleeps) == (4, [4, 8])
 
 
 @pytest.mark.parametrize("broken", BROKEN)
@@ -273,6 +377,91 @@ def test_redirects_without_end_are_an_error(serve: Serve) -> None:
     with pytest.raises(HttpError, match="302 Found"):
         get(server)
     assert len(server.requests) == REDIRECTS
+
+
+# Proxies
+
+
+@pytest.fixture
+def proxy(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> CannedServer:
+    """A proxy for all addresses, in the environment; it records what reaches it."""
+    server = serve(page("of the proxy"))
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        for each in (name, name.upper()):
+            monkeypatch.setenv(each, server.url)
+    return server
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_this_machine_is_asked_directly_where_there_is_a_proxy(
+    serve: Serve, proxy: CannedServer, host: str
+) -> None:
+    server = serve(redirect(PATH), page("1"))
+    assert get(server.url.replace("127.0.0.1", host)) == ["1"]
+    assert server.requests[0].headers["authorization"] == f"Bearer {TOKEN}"
+    assert proxy.requests == []
+
+
+@pytest.mark.usefixtures("clock")
+def test_the_token_goes_unencrypted_through_no_proxy(proxy: CannedServer) -> None:
+    with pytest.raises(Unreachable):
+        get("http://errors.invalid")
+    assert proxy.requests == []
+
+
+def test_another_machine_is_asked_through_the_proxy_and_encrypted(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    with socket.socket() as bound, ThreadPoolExecutor(1) as pool:
+        bound.bind(("127.0.0.1", 0))
+        bound.listen()
+        bound.settimeout(30)
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{bound.getsockname()[1]}")
+
+        def refuse() -> bytes:
+            connection, _ = bound.accept()
+            with connection:
+                asked = connection.recv(4096)
+                connection.sendall(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+            bound.close()
+            return asked
+
+        asked = pool.submit(refuse)
+        with pytest.raises(Unreachable):
+            get("https://errors.invalid")
+        words = asked.result()
+    assert words.startswith(b"CONNECT errors.invalid:443 ")
+    assert TOKEN.encode() not in words
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("localhost", True),
+        ("a.localhost", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost.example.com", False),
+        ("10.0.0.1", False),
+        ("0.0.0.0", False),
+        ("", False),
+    ],
+)
+def test_loopback_addresses_are_this_machine(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+# The log
+
+
+def test_retries_are_logged_in_our_words_only(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    get(serve(hung_up, hung_up, page("1")))
+    names = {record.name for record in caplog.records}
+    assert names == {"analytics_pipeline.client.retry"}
+    assert len(caplog.records) == 2
 
 
 # The token

@@ -1,16 +1,20 @@
 """A span read in windows holds each row of the list, for about as many requests."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from analytics_pipeline.bookmarks import Progress, Span
+from analytics_pipeline.client.lists import ListSlice, Position
 from analytics_pipeline.client.page import Page, Record
 from analytics_pipeline.client.pagination import Slice
+from analytics_pipeline.client.time_filter import TimeFilter
 from analytics_pipeline.client.time_windows import (
     PAGES,
     SECOND,
@@ -18,13 +22,15 @@ from analytics_pipeline.client.time_windows import (
     ceil,
     floor,
 )
-from tests.unit.canned import ListClient, Reader
+from analytics_pipeline.errors import ApiError, ListChanged
+from tests.unit.canned import THINGS, ListClient, Reader
 from tests.unit.profiles import SHORT
 
 END = datetime(2026, 11, 1, tzinfo=UTC)
 START = END - timedelta(days=9000)
 SIZE = 3
 """Rows of a page."""
+DENSE = [60 * n for n in range(1, 3001)]
 
 
 @dataclass
@@ -38,10 +44,16 @@ class Reading:
     """Without the rows that are left for another window."""
 
 
+def make_filter(is_proven: bool) -> TimeFilter:
+    time_filter = TimeFilter()
+    time_filter.is_proven = is_proven
+    return time_filter
+
+
 class TimedList:
     """Rows of a server that filters by time, so many seconds before `END`."""
 
-    def __init__(self, ages: list[float]) -> None:
+    def __init__(self, ages: Sequence[float]) -> None:
         self.rows: list[Record] = [
             {"id": number, "time": END - timedelta(seconds=age)}
             for number, age in enumerate(sorted(ages))
@@ -65,11 +77,13 @@ class TimedList:
         *,
         spans: list[Span] | None = None,
         pages: int | None = None,
+        is_proven: bool = True,
     ) -> list[Reading]:
         """Read spans to their end; after so many pages, leave what is not begun."""
         owner = Reader()
+        time_filter = make_filter(is_proven)
         waiting: list[Slice] = [
-            TimeWindow(owner, start, end, workers=workers)
+            TimeWindow(owner, start, end, workers=workers, time_filter=time_filter)
             for start, end in spans or [(START, END)]
         ]
         readings: list[Reading] = []
@@ -77,6 +91,7 @@ class TimedList:
             part = waiting.pop(0)
             assert isinstance(part, TimeWindow)
             page = self.fetch(part)
+            assert part.taking(page) is part
             owner.is_full = pages is not None and len(readings) + 1 >= pages
             waiting[:0] = part.after(page)
             low = part.covered[0] if part.is_left else part.start
@@ -85,6 +100,14 @@ class TimedList:
             if owner.is_full:
                 break
         return readings
+
+
+def make_window(
+    owner: Reader, workers: int = 4, *, is_proven: bool = False
+) -> TimeWindow:
+    """A window of the whole span."""
+    time_filter = make_filter(is_proven)
+    return TimeWindow(owner, START, END, workers=workers, time_filter=time_filter)
 
 
 def ids(readings: list[Reading]) -> list[int]:
@@ -108,22 +131,22 @@ lists = st.lists(ages, max_size=400).map(TimedList)
 
 
 @SHORT
-@given(lists, st.integers(1, 9))
+@given(lists, st.integers(1, 9), st.booleans())
 def test_each_row_is_kept_once_and_the_whole_span_is_covered(
-    rows: TimedList, workers: int
+    rows: TimedList, workers: int, is_proven: bool
 ) -> None:
-    readings = rows.read(workers)
+    readings = rows.read(workers, is_proven=is_proven)
     assert ids(readings) == [*range(len(rows.rows))]
     assert left_of(readings, [(START, END)]) == []
 
 
 @SHORT
-@given(lists, st.integers(1, 9))
+@given(lists, st.integers(1, 9), st.booleans())
 def test_what_a_page_covers_has_been_kept_by_then(
-    rows: TimedList, workers: int
+    rows: TimedList, workers: int, is_proven: bool
 ) -> None:
     kept: set[int] = set()
-    for reading in rows.read(workers):
+    for reading in rows.read(workers, is_proven=is_proven):
         kept |= {record["id"] for record in reading.kept}
         low, high = reading.covered
         assert START <= low <= high <= END
@@ -131,23 +154,23 @@ def test_what_a_page_covers_has_been_kept_by_then(
 
 
 @SHORT
-@given(lists, st.integers(1, 9), st.integers(1, 60))
+@given(lists, st.integers(1, 9), st.integers(1, 60), st.booleans())
 def test_a_reading_that_was_left_goes_on_with_what_is_not_covered(
-    rows: TimedList, workers: int, pages: int
+    rows: TimedList, workers: int, pages: int, is_proven: bool
 ) -> None:
-    first = rows.read(workers, pages=pages)
+    first = rows.read(workers, pages=pages, is_proven=is_proven)
     left = left_of(first, [(START, END)])
-    second = rows.read(workers, spans=left) if left else []
+    second = rows.read(workers, spans=left, is_proven=is_proven) if left else []
     assert {*ids(first + second)} == {*range(len(rows.rows))}
     assert left_of(first + second, [(START, END)]) == []
 
 
 @SHORT
-@given(lists, st.integers(1, 9))
+@given(lists, st.integers(1, 9), st.booleans())
 def test_only_rows_of_a_second_at_the_edge_of_a_window_are_read_twice(
-    rows: TimedList, workers: int
+    rows: TimedList, workers: int, is_proven: bool
 ) -> None:
-    readings = rows.read(workers)
+    readings = rows.read(workers, is_proven=is_proven)
     edges = {reading.part.end for reading in readings}
     times = {row["id"]: row["time"] for row in rows.rows}
     counts = Counter(row["id"] for reading in readings for row in reading.records)
@@ -157,7 +180,7 @@ def test_only_rows_of_a_second_at_the_edge_of_a_window_are_read_twice(
 
 def test_a_window_that_is_not_begun_waits_for_another_load_when_one_is_full() -> None:
     owner = Reader()
-    window = TimeWindow(owner, START, END, workers=1)
+    window = make_window(owner, workers=1)
     assert window.is_due()
     owner.is_full = True
     assert not window.is_due()
@@ -169,9 +192,7 @@ def test_a_window_that_is_not_begun_waits_for_another_load_when_one_is_full() ->
 
 def test_a_client_asks_for_no_window_that_is_not_due() -> None:
     rows = TimedList([60.0])
-    windows = [
-        TimeWindow(Reader(is_full=True), START, END, workers=2) for _ in range(3)
-    ]
+    windows = [make_window(Reader(is_full=True), workers=2) for _ in range(3)]
     assert list(ListClient(rows.fetch, workers=2).pages(windows)) == []
     assert rows.asked == []
 
@@ -202,6 +223,15 @@ def test_one_worker_reads_one_list() -> None:
     assert len(rows.asked) == 1000
 
 
+def test_where_a_server_takes_one_request_at_a_time_one_list_is_read() -> None:
+    rows = TimedList(DENSE)
+    time_filter = make_filter(is_proven=True)
+    time_filter.at_a_time = 1
+    window = TimeWindow(Reader(), START, END, workers=4, time_filter=time_filter)
+    assert len(list(ListClient(rows.fetch, workers=4).pages([window]))) == 1000
+    assert {*rows.asked} == {(START, END)}
+
+
 def test_no_window_is_paged_deeply() -> None:
     readings = TimedList([30 * n for n in range(1, 3000)]).read()
     depths = Counter(id(reading.part) for reading in readings)
@@ -227,7 +257,7 @@ def test_a_span_is_widened_to_whole_seconds() -> None:
 
 
 def test_rows_without_a_time_do_not_end_a_window() -> None:
-    window = TimeWindow(Reader(), START, END, workers=4)
+    window = make_window(Reader())
     page = Page([{"id": 1}], [None], "next", END, END)
     assert window.after(page) == (window,)
     assert window.covered == (END, END)
@@ -235,10 +265,153 @@ def test_rows_without_a_time_do_not_end_a_window() -> None:
 
 def test_windows_read_side_by_side_bring_the_same_rows() -> None:
     rows = TimedList([30 * n for n in range(1, 1000)])
-    window = TimeWindow(Reader(), START, END, workers=4)
+    window = make_window(Reader(), is_proven=True)
     client = ListClient(rows.fetch, workers=4)
     read = [
         record["id"] for _, page in client.pages([window]) for record in page.records
     ]
     alone = [row["id"] for reading in rows.read() for row in reading.records]
     assert Counter(read) == Counter(alone)
+
+
+# Servers of which it is not known whether they filter
+
+
+def test_nothing_but_one_older_window_is_cut_off_before_the_filter_is_proven() -> None:
+    rows = TimedList(DENSE)
+    window = make_window(Reader())
+    page = rows.fetch(window)
+    assert window.taking(page) is window
+    (older,) = window.after(page)
+    assert isinstance(older, TimeWindow)
+    assert (older.start, older.end) == (START, window.covered[0])
+    page = rows.fetch(older)
+    assert older.taking(page) is older
+    assert len(older.after(page)) > 1
+
+
+def test_a_first_window_proves_nothing() -> None:
+    time_filter = TimeFilter()
+    window = TimeWindow(Reader(), START, END, workers=4, time_filter=time_filter)
+    assert window.taking(TimedList(DENSE).fetch(window)) is window
+    assert (time_filter.is_proven, time_filter.is_ignored) == (False, False)
+
+
+@pytest.mark.parametrize("ages", [[], [1, 2, 3], DENSE, [5] * 300])
+def test_to_prove_a_filter_costs_two_requests_at_most(ages: list[float]) -> None:
+    proven, unproven = TimedList(ages), TimedList(ages)
+    proven.read(is_proven=True)
+    unproven.read(is_proven=False)
+    assert len(unproven.asked) <= len(proven.asked) + 2
+
+
+# Servers that ignore windows
+
+
+class Unfiltered(TimedList):
+    """Rows of a server that ignores windows."""
+
+    def fetch(self, part: Slice) -> Page:
+        place = int(part.page_cursor or 0)
+        self.asked.append(part.window or (START, END))
+        cursor = str(place + SIZE) if place + SIZE < len(self.rows) else None
+        rows = self.rows[place : place + SIZE]
+        return Page(rows, [row["time"] for row in rows], cursor, END, END)
+
+    def read_by_client(self, workers: int, spans: list[Span]) -> tuple[list[int], bool]:
+        """The ids in the order that they come, and whether the filter is ignored."""
+        owner = Owner(replace(THINGS, newest_first=True))
+        time_filter = TimeFilter()
+        windows = [
+            TimeWindow(owner, a, b, workers=workers, time_filter=time_filter)
+            for a, b in spans
+        ]
+        pages = ListClient(self.fetch, workers).pages(windows)
+        ids = [record["id"] for _, page in pages for record in page.records]
+        return ids, time_filter.is_ignored
+
+
+@dataclass
+class Owner(Reader):
+    """Goes on with the whole list where windows are ignored."""
+
+    whole: ListSlice | None = None
+
+    def without_windows(self, edge: datetime | None) -> Slice | None:
+        if self.whole is not None:
+            return None
+        self.whole = ListSlice(self, None)
+        if edge is not None:
+            self.whole.resume(Position(None, newest_first=True, edge=edge))
+        return self.whole
+
+    def on_error(self, part: Slice, error: ApiError) -> Sequence[Slice]:
+        assert isinstance(error, ListChanged)
+        assert isinstance(part, ListSlice)
+        return [part.restart()]
+
+
+def older_row() -> Page:
+    time = START - timedelta(days=1)
+    return Page([{"id": 2}], [time], "d", END, END)
+
+
+def test_the_whole_list_goes_on_at_the_page_of_its_window() -> None:
+    owner = Owner(THINGS)
+    window = make_window(owner, workers=1)
+    page = Page([{"id": 1}], [END - SECOND], "c", END, END)
+    assert window.taking(page) is window
+    assert window.after(page) == (window,)
+    whole = window.taking(older_row())
+    assert whole is owner.whole
+    assert isinstance(whole, ListSlice)
+    assert (whole.page_cursor, whole.pages, whole.resumed_at) == ("c", 1, None)
+    assert window.taking(older_row()) is None
+
+
+def test_the_whole_list_overlaps_what_was_read_before_a_window_was_cut_off() -> None:
+    owner = Owner(THINGS)
+    window = make_window(owner)
+    page = TimedList(DENSE).fetch(window)
+    (older,) = window.after(page)
+    assert isinstance(older, TimeWindow)
+    whole = older.taking(page)  # the first page again
+    assert isinstance(whole, ListSlice)
+    assert (whole.page_cursor, whole.resumed_at) == (None, older.end)
+    # Rows of the last second may go on behind the page.
+    overlaps = [whole.is_overlap(time) for time in page.times if time]
+    assert overlaps == [True, True, False]
+
+
+@pytest.mark.parametrize("workers", [2, 4, 9])
+def test_a_server_that_ignores_windows_is_read_as_one_list(workers: int) -> None:
+    rows = Unfiltered(DENSE)
+    ids, is_ignored = rows.read_by_client(workers, [(START, END)])
+    assert is_ignored
+    # The first page comes again: as the one of the second window.
+    assert ids == [0, 1, 2, *range(len(DENSE))]
+    assert len(rows.asked) == 1 + len(DENSE) / SIZE
+
+
+def test_rows_before_a_window_show_that_windows_are_ignored_and_the_list_goes_on() -> (
+    None
+):
+    rows = Unfiltered(DENSE)
+    ids, is_ignored = rows.read_by_client(1, [(END - timedelta(hours=1), END)])
+    assert is_ignored
+    assert ids == [*range(len(DENSE))]
+
+
+@SHORT
+@given(
+    st.lists(ages, max_size=200).map(Unfiltered),
+    st.integers(1, 9),
+    st.lists(st.floats(0, 9000), max_size=3),
+)
+def test_no_row_is_lost_where_a_server_ignores_windows(
+    rows: Unfiltered, workers: int, cuts: list[float]
+) -> None:
+    edges = sorted({START, END, *(floor(END - timedelta(days=cut)) for cut in cuts)})
+    spans = [*pairwise(edges)][::-1]
+    ids, _ = rows.read_by_client(workers, spans)
+    assert {*ids} == {*range(len(rows.rows))}

@@ -1,0 +1,149 @@
+"""Masking of credentials, which are known by their names or by their shape."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from analytics_pipeline.tables.values import dumps, loads
+
+MASK = "***"
+_Container = TypeVar("_Container", list[Any], dict[str, Any])
+
+# By the end of the name: `securityToken`, `sentry:token`, `X-Api-Key`, `secret_keys`;
+# but not `publicKey`, `project_key`, `tokenCount` or `securityTokenHeader`.
+_NAME = (
+    r"(?:tokens?|passwords?|passwd|pwd|passphrases?|secrets?|credentials?|authorization"
+    r"|(?:api|private|access|auth|signing|encryption|secret|service|integration)"
+    r"[-_ .:]?keys?)"
+)
+_CREDENTIAL = re.compile(f"{_NAME}$", re.IGNORECASE)
+# Groups named "keep" stay, the rest of a match is masked.
+_IN_TEXT = (
+    re.compile(
+        r"(?P<keep>)-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----.*?(-----END [^-]*-----|\Z)",
+        re.DOTALL,
+    ),
+    # https://user:password@host, as in a DSN, too
+    re.compile(r'(?P<keep>://[^\s/?#:@"<>]*:)[^\s/?#"<>]+(?=@)'),
+    # https://host/?key=…
+    re.compile(
+        rf"(?P<keep>[?&;#](?:[\w.%\[\]-]*{_NAME}|key|sig|signature)=)[^\s&#\"'<>)`\\]+",
+        re.IGNORECASE,
+    ),
+)
+_URL = re.compile(r"://[^\s\"'<>)`\\]+")
+# What names a URL of a web hook: `hooks.slack.com`, `/api/hooks/`, `/webhookb2/`.
+_HOOK = re.compile(r"[/.][\w-]*hooks?(?:b2)?(?=[/.])", re.IGNORECASE)
+_KEY_SEGMENT = re.compile(
+    r"(?<=/)(?:[\da-f]{32}[^/?#]*|(?=[^/?#]*\d)(?=[^/?#]*[a-z])[^/?#]{16,})",
+    re.IGNORECASE,
+)
+_LAST_SEGMENT = re.compile(r"(?P<keep>^[^/]*/[^?#]*/)[^/?#]+")
+
+
+def mask_credentials(value: Any) -> Any:
+    """Return the value with `***` for every credential in it, at any depth.
+
+    A credential is what stands under the name of one, in pairs of name and value as
+    well; and in text private keys in PEM form, passwords and keys in URLs, and the
+    secret part of web-hook URLs. Text that holds JSON is looked into: Sentry keeps
+    symbol sources so. What has no credential is returned as it is, not as a copy.
+    """
+    if isinstance(value, str):
+        inside = mask_json_text(value, mask_credentials)
+        return _mask_text(value) if inside is None else inside
+    changes: dict[Any, Any] = {}
+    if isinstance(value, dict):
+        names = pair_names(value)
+        for key, item in value.items():
+            if _is_credential(*(names if key == "value" else [key])):
+                new = _mask_unless_empty(item)
+            elif key in ("id", "slug", "name") and isinstance(item, str):
+                continue  # they identify the row, or what is in it
+            else:
+                new = mask_credentials(item)
+            if new is not item:
+                changes[key] = new
+        return updated(value, changes)
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            if isinstance(item, list) and _is_credential(*pair_names(item)):
+                new = updated(item, {1: _mask_unless_empty(item[1])})
+            else:
+                new = mask_credentials(item)
+            if new is not item:
+                changes[index] = new
+        return updated(value, changes)
+    return value
+
+
+def pair_names(item: Any) -> list[str]:
+    """Return the names of a pair; none where the item is no pair of name and value.
+
+    Pairs are `["Accept", "*/*"]`, as request headers are sent, `{"key": …, "value": …}`,
+    as tags are, and `{"name": …, "value": …}`.
+    """
+    names: list[Any] = []
+    if isinstance(item, list) and len(item) == 2:
+        names = item[:1]
+    elif isinstance(item, dict) and "value" in item:
+        names = [item.get("key"), item.get("name")]
+    return [name for name in names if isinstance(name, str)]
+
+
+def json_inside(text: str) -> Any:
+    """Return the list or object that is the text's content; None where there is none."""
+    if text.lstrip()[:1] not in ("{", "["):
+        return None
+    try:
+        return loads(text.encode())[0]
+    except ValueError:
+        return None
+
+
+def mask_json_text(text: str, mask: Callable[[Any], Any]) -> str | None:
+    """Return JSON text with its content masked; None where the text is no JSON."""
+    content = json_inside(text)
+    if content is None:
+        return None
+    masked = mask(content)
+    return text if masked is content else dumps(masked).decode()
+
+
+def updated(value: _Container, changes: Mapping[Any, Any]) -> _Container:
+    """Return a copy with changed items, or the value itself if there are no changes."""
+    if not changes:
+        return value
+    copy = value.copy()
+    for key, item in changes.items():
+        copy[key] = item
+    return copy
+
+
+def _is_credential(*names: str) -> bool:
+    return any(_CREDENTIAL.search(name) for name in names)
+
+
+def _mask_unless_empty(value: Any) -> Any:
+    """Return the mask, or what tells only whether there is a credential."""
+    return value if isinstance(value, bool) or value in (None, "", [], {}) else MASK
+
+
+def _mask_text(text: str) -> str:
+    masked = text
+    for pattern in _IN_TEXT:
+        masked = pattern.sub(rf"\g<keep>{MASK}", masked)
+    masked = _URL.sub(_mask_hook, masked)
+    return text if masked == text else masked
+
+
+def _mask_hook(match: re.Match[str]) -> str:
+    """Mask what is like a key in a web-hook URL; where the host is `hooks.…`, its end."""
+    url = match[0]
+    hook = _HOOK.search(url)
+    if not hook:
+        return url
+    path = _KEY_SEGMENT.sub(MASK, url[hook.end() :])
+    if url.startswith("://hooks."):
+        path = _LAST_SEGMENT.sub(rf"\g<keep>{MASK}", path)
+    return url[: hook.end()] + path

@@ -1,0 +1,182 @@
+"""GlitchTip as it really is: empty answers for wrong names, other organizations."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from analytics_pipeline import analytics_source, runner
+from analytics_pipeline.cli.main import main
+from analytics_pipeline.errors import (
+    AnalyticsError,
+    IncompleteLoad,
+    OtherApi,
+    UnknownName,
+)
+from analytics_pipeline.tables.schema import TABLES
+from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
+from tests.fake_server import FakeServer
+
+Start = Callable[..., FakeServer]
+OTHERS = {"acme-groe": ["shop", "api"]}
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts servers; they end with the test."""
+    with ExitStack() as stack:
+        yield lambda *api, **options: stack.enter_context(
+            small_server(*(api or ["glitchtip"]), **options)
+        )
+
+
+def arguments(server: FakeServer, *more: str) -> list[str]:
+    return ["--base-url", server.url, "--organization", ORGANIZATION, *more]
+
+
+# Names
+
+
+@pytest.mark.parametrize("api", ["v1", "sentry", "glitchtip"])
+def test_all_projects_are_those_of_the_organization(
+    start: Start, api: str, warehouse: Warehouse
+) -> None:
+    server = start(api, other_organizations=OTHERS)
+    settings: dict[str, Any] = {
+        "base_url": server.url,
+        "auth_token": TOKEN,
+        "organization": ORGANIZATION,
+        "api": api,
+    }
+    assert sorted(runner.all_projects(**settings)) == ["backend", "frontend"]
+    source = analytics_source(**settings, project="frontend")
+    assert sorted(runner.all_projects(source)) == ["backend", "frontend"]
+    warehouse.load(server, api=api, tables=["projects"])
+    assert sorted(warehouse.ids("projects", "slug")) == ["backend", "frontend"]
+    assert not any("/-/" in request.path for request in server.requests)
+
+
+@pytest.mark.parametrize("api", ["v1", "glitchtip"])
+@pytest.mark.parametrize("table", TABLES)
+def test_a_wrong_organization_never_looks_like_an_empty_one(
+    start: Start, api: str, table: str, warehouse: Warehouse
+) -> None:
+    server = start(api, other_organizations=OTHERS)
+    source = analytics_source(server.url, TOKEN, "acme-gro", "frontend", api)
+    with pytest.raises(IncompleteLoad, match="did you mean 'acme-groe'"):
+        runner.load(warehouse.pipeline(), source, [table])
+    with pytest.raises(AnalyticsError, match="did you mean 'acme-groe'"):
+        runner.all_projects(
+            base_url=server.url, auth_token=TOKEN, organization="acme-gro", api=api
+        )
+
+
+def test_an_organization_without_projects_of_the_token_is_unknown(start: Start) -> None:
+    server = start(other_organizations=OTHERS)
+    with pytest.raises(UnknownName, match="no organization 'nobody' for this token"):
+        runner.all_projects(
+            base_url=server.url,
+            auth_token=TOKEN,
+            organization="nobody",
+            api="glitchtip",
+        )
+
+
+@pytest.mark.parametrize("api", ["v1", "sentry", "glitchtip"])
+def test_a_wrong_project_is_named_with_the_one_that_is_meant(
+    start: Start, api: str, warehouse: Warehouse
+) -> None:
+    server = start(api)
+    summary = warehouse.load(server, ["frontend", "backnd"], api=api)
+    assert sorted(summary.skipped) == [
+        "events of project 'backnd'",
+        "issues of project 'backnd'",
+        "project_detail of project 'backnd'",
+    ]
+    for reason in summary.skipped.values():
+        assert reason.endswith("did you mean 'backend'?")
+    assert set(warehouse.ids("project_detail", "slug")) == {"frontend"}
+
+
+def test_an_empty_project_costs_one_request_a_list(
+    start: Start, warehouse: Warehouse
+) -> None:
+    projects = ["frontend", *(f"empty-{n}" for n in range(40))]
+    server = start(projects=projects[:1], page_size=100)
+    for slug in projects[1:]:
+        server.add_project(slug)
+    for _ in range(2):
+        before = len(server.requests)
+        summary = warehouse.load(server, projects, api="glitchtip")
+        assert not summary.skipped
+        assert len(server.requests) - before == 3 * len(projects) + 2
+        assert summary.requests == 3 * len(projects) + 2
+
+
+def test_a_project_that_is_deleted_between_two_runs_of_one_source_is_found_out(
+    start: Start, warehouse: Warehouse
+) -> None:
+    server = start(events=0, issues=0)
+    source = analytics_source(
+        server.url, TOKEN, ORGANIZATION, ["frontend", "backend"], "glitchtip"
+    )
+    assert not runner.load(warehouse.pipeline(), source).skipped
+    server.fail(404, on="/projects/acme/backend/ ", times=0)
+    server.fail(404, on="/projects/acme/backend/?", times=5)
+    summary = runner.load(warehouse.pipeline(), source)
+    assert sorted(summary.skipped) == [
+        "events of project 'backend'",
+        "issues of project 'backend'",
+        "project_detail of project 'backend'",
+    ]
+
+
+def test_an_empty_project_is_no_failure_if_the_token_may_not_see_its_detail(
+    start: Start, warehouse: Warehouse
+) -> None:
+    server = start(events=0)
+    server.fail(403, on="/projects/acme/frontend/?", times=5)
+    server.fail(403, on="/projects/acme/backend/?", times=5)
+    summary = warehouse.load(server, api="glitchtip", tables=["events", "issues"])
+    assert not summary.skipped
+
+
+# The right api
+
+
+@pytest.mark.parametrize("spoken", ["v1", "sentry", "glitchtip"])
+@pytest.mark.parametrize("asked", ["v1", "sentry", "glitchtip"])
+def test_the_right_api_is_named_and_the_run_ends(
+    start: Start, spoken: str, asked: str, warehouse: Warehouse
+) -> None:
+    if asked == spoken or (spoken, asked) == ("sentry", "glitchtip"):
+        pytest.skip("it works, or works in part")
+    server = start(spoken)
+    with pytest.raises(OtherApi, match=f"set api to '{spoken}'") as caught:
+        warehouse.load(server, api=asked)
+    assert caught.value.apis == (spoken,)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_address_with_the_prefix_of_another_api_is_refused_unasked(
+    start: Start, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTH_TOKEN", TOKEN)
+    server = start()
+    url = ["--base-url", server.url + "/api/0/", "--organization", ORGANIZATION]
+    assert main([*url, "--project", "frontend"]) == 2
+    assert "api 'sentry' or 'glitchtip'" in capsys.readouterr().err
+    assert server.requests == []
+
+
+def test_addresses_are_understood_as_people_copy_them(
+    start: Start, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTH_TOKEN", TOKEN)
+    server = start()
+    words = ["--base-url", server.url + "/api/0/", "--api", "glitchtip", "--json"]
+    words += ["--organization", f"{server.url}/{ORGANIZATION}/issues?query=x"]
+    assert main([*words, "--all-projects"]) == 0
+    assert json.loads(capsys.readouterr().out)["tables"]["events"]["rows"] == 60

@@ -1,0 +1,308 @@
+"""Advice for errors: the name, or the API, that is probably meant."""
+
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+import pytest
+
+from analytics_pipeline.client.diagnosis import PAGES, Diagnosis
+from analytics_pipeline.client.endpoints import APIS
+from analytics_pipeline.client.session import ApiSession
+from analytics_pipeline.demo.http import Response, html_response
+from analytics_pipeline.errors import (
+    ApiError,
+    BrokenAnswer,
+    EmptyAnswer,
+    HttpError,
+    ListChanged,
+    MissingField,
+    MissingLink,
+    OtherApi,
+    UnknownName,
+    Unreachable,
+)
+from tests.unit.canned import (
+    TOKEN,
+    Answer,
+    CannedServer,
+    Serve,
+    json_answer,
+    link,
+    refusal,
+)
+from tests.unit.test_page import answer
+
+LATER = "what is loaded stays; run it again later"
+
+
+def diagnosis(
+    server: CannedServer, api: str = "sentry", organization: str = "acme"
+) -> Diagnosis:
+    return Diagnosis(ApiSession(server.url, TOKEN, 4), APIS[api], organization)
+
+
+def refused(
+    status: int, detail: Any = "no", kind: str = "application/json"
+) -> HttpError:
+    response = answer({"detail": detail}, {"Content-Type": kind}, status)
+    return HttpError(f"{status}, {detail!r}", response=response)
+
+
+def projects(names: Mapping[str, list[str]], cursor: str | None = None) -> Response:
+    """A page of the projects of organizations."""
+    rows = [
+        {"id": slug, "slug": slug, "organization": {"slug": organization}}
+        for organization, slugs in names.items()
+        for slug in slugs
+    ]
+    return json_answer(200, rows, link(cursor))
+
+
+def advice(
+    asked: Diagnosis, error: ApiError, table: str = "events", project: str = "frontend"
+) -> str:
+    """What stands behind an error of a list."""
+    endpoint = APIS["sentry"].endpoints[table]
+    before = f"the list: {error}"
+    text = str(asked.explained(error, endpoint, project, "the list"))
+    assert text.startswith(before)
+    return text.removeprefix(before).removeprefix("; ")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (refused(401), "the server rejected the token: check auth_token; it may have"),
+        (refused(403), "the token lacks the scope project:read, or may not see this"),
+        (refused(400), LATER),
+        (refused(500), LATER),
+        (refused(503), LATER),
+        (BrokenAnswer("cut"), LATER),
+        (Unreachable("refused"), f"check base_url and the network; {LATER}"),
+        (EmptyAnswer("no link"), ""),
+        (MissingLink("no link"), ""),
+        (MissingField("no id"), ""),
+        (ListChanged("rows were deleted"), ""),
+    ],
+)
+def test_what_an_error_means_is_said_without_asking(
+    serve: Serve, error: ApiError, text: str
+) -> None:
+    server = serve(projects({}))
+    said = advice(diagnosis(server), error)
+    assert said.startswith(text)
+    assert bool(said) is bool(text)
+    assert server.requests == []
+
+
+def test_an_answer_without_rows_or_links_means_what_its_list_says() -> None:
+    session = ApiSession("http://host.invalid", TOKEN, 1)
+    asked = Diagnosis(session, APIS["sentry"], "acme")
+    said = advice(asked, EmptyAnswer("no link"), "issues")
+    assert said.startswith("Sentry answers so to a user who is in no team")
+
+
+# Names
+
+
+NAMES = {"acme": ["frontend", "backend"], "globex": ["shop"]}
+
+
+@pytest.mark.parametrize(
+    ("organization", "project", "text"),
+    [
+        ("acme", "frontent", "no project 'frontent' for this token; did you mean 'fro"),
+        ("acme", "x", "there is no project 'x' for this token"),
+        ("acne", "frontend", "no organization 'acne' for this token; did you mean 'ac"),
+        ("acne", "", "no organization 'acne' for this token; did you mean 'acme'?"),
+        ("x", "frontend", "there is no organization 'x' for this token"),
+        ("acme", "frontend", "check the names of organization 'acme' and project 'fr"),
+        ("acme", "", "check the names of organization 'acme', and that the token"),
+    ],
+)
+@pytest.mark.parametrize("error", [refused(404), UnknownName("no such")])
+def test_an_unknown_name_is_answered_with_one_nearly_the_same(
+    serve: Serve, organization: str, project: str, text: str, error: ApiError
+) -> None:
+    server = serve(projects(NAMES))
+    said = advice(diagnosis(server, organization=organization), error, project=project)
+    assert text in said
+    assert ("did you mean" in said) is ("did you mean" in text)
+
+
+def test_where_a_list_says_so_400_is_an_unknown_name(serve: Serve) -> None:
+    asked = diagnosis(serve(projects(NAMES)))
+    assert "did you mean" in advice(asked, refused(400), "issues", "frontent")
+
+
+@pytest.mark.parametrize("bad", [refusal(403), refusal(503), Response(200, {}, b"?")])
+def test_names_that_cannot_be_asked_for_leave_what_is_to_be_checked(
+    serve: Serve, bad: Response
+) -> None:
+    server = serve(bad)
+    asked = diagnosis(server)
+    said = advice(asked, refused(404))
+    assert said.startswith("check the names of organization 'acme' and project")
+    before = len(server.requests)
+    assert advice(asked, refused(404)) == said
+    assert len(server.requests) == before
+
+
+@pytest.mark.parametrize(
+    ("api", "path"),
+    [
+        ("v1", "/v1/projects/"),
+        ("sentry", "/api/0/organizations/a%2Fb/projects/"),
+        ("glitchtip", "/api/0/projects/"),
+    ],
+)
+def test_names_are_asked_for_once_page_by_page(
+    serve: Serve, api: str, path: str
+) -> None:
+    def body(slug: str) -> Any:
+        rows = [{"id": 1, "slug": slug}]
+        return rows if APIS[api].envelope is None else {"data": rows}
+
+    pages = [
+        json_answer(200, body("a"), link("c")),
+        json_answer(200, body("b"), link(None)),
+    ]
+    server = serve(*pages)
+    asked = diagnosis(server, api, "a/b")
+    for _ in range(3):
+        assert asked.names() == {"a/b": ["a", "b"]}
+    assert [request.path for request in server.requests] == [path, path]
+    params = dict(APIS[api].endpoints["projects"].params)
+    assert [request.query for request in server.requests] == [
+        params,
+        params | {"cursor": "c"},
+    ]
+
+
+def test_of_very_many_names_the_first_pages_are_enough(serve: Serve) -> None:
+    server = serve(*(projects(NAMES, cursor=f"c{n}") for n in range(PAGES + 5)))
+    assert len(diagnosis(server).names()["acme"]) == 2 * PAGES
+    assert len(server.requests) == PAGES
+
+
+# APIs
+
+
+NOT_FOUND = html_response(404, b"<h1>Not Found</h1>")
+GLITCHTIP_LINK = {"Link": '{\'<http://x/>; rel="next"; results="false"\'}'}
+OTHER = [
+    OtherApi("not JSON"),
+    refused(404, kind="text/html"),
+    refused(422, "sort: not allowed"),
+]
+V1 = {"/v1/": json_answer(200, {"data": []}, link(None))}
+SENTRY = {"/api/0/organizations/": json_answer(200, [], link(None))}
+GLITCHTIP = {"/api/0/": json_answer(200, [], GLITCHTIP_LINK)}
+LOCKED = {"/api/0/": refusal(403)}
+NAMELESS = {"/api/0/": refusal(404)}
+
+
+def speaking(*answers: dict[str, Response]) -> Answer:
+    """Answers by how the path begins; nothing is elsewhere."""
+
+    def answer_by_path(handler: BaseHTTPRequestHandler, good: Response) -> Response:
+        for each in answers:
+            for path, response in each.items():
+                if handler.path.startswith(path):
+                    return response
+        return NOT_FOUND
+
+    return answer_by_path
+
+
+def explained(asked: Diagnosis, error: ApiError) -> ApiError:
+    endpoint = APIS["sentry"].endpoints["events"]
+    return asked.explained(error, endpoint, "frontend", "the list")
+
+
+@pytest.mark.parametrize("error", OTHER)
+@pytest.mark.parametrize(
+    ("configured", "spoken", "right"),
+    [
+        ("sentry", V1, ["v1"]),
+        ("sentry", V1 | NAMELESS, ["v1"]),
+        ("sentry", GLITCHTIP, ["glitchtip"]),
+        ("glitchtip", SENTRY, ["sentry"]),
+        ("v1", SENTRY, ["sentry"]),
+        ("v1", GLITCHTIP, ["glitchtip"]),
+        ("v1", LOCKED, ["sentry", "glitchtip"]),
+    ],
+)
+def test_the_api_that_the_server_speaks_is_named(
+    serve: Serve,
+    error: ApiError,
+    configured: str,
+    spoken: dict[str, Response],
+    right: list[str],
+) -> None:
+    server = serve(speaking(spoken))
+    asked = diagnosis(server, configured)
+    other = explained(asked, error)
+    assert isinstance(other, OtherApi)
+    assert other.apis == tuple(right)
+    assert str(other).startswith(f"the list: {error}; ")
+    assert str(other).endswith(f": set api to {' or '.join(map(repr, right))}")
+    before = len(server.requests)
+    assert str(explained(asked, error)) == str(other)
+    assert len(server.requests) == before
+
+
+@pytest.mark.parametrize("error", [refused(404), UnknownName("the list is empty")])
+@pytest.mark.parametrize(
+    ("spoken", "right"),
+    [
+        (V1 | NAMELESS, ["v1"]),
+        (GLITCHTIP, ["glitchtip"]),
+        ({"/v1/": refusal(403)}, []),
+        (NAMELESS, []),
+        ({}, []),
+    ],
+)
+def test_where_no_name_is_known_another_api_has_to_answer(
+    serve: Serve, error: ApiError, spoken: dict[str, Response], right: list[str]
+) -> None:
+    other = explained(diagnosis(serve(speaking(spoken))), error)
+    assert getattr(other, "apis", ()) == tuple(right)
+    assert ("check the names" in str(other)) is not bool(right)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OtherApi("not JSON"), ""),
+        (refused(404, kind="text/html"), "check the names"),
+        (refused(422, "sort: not allowed"), LATER),
+    ],
+)
+@pytest.mark.parametrize("spoken", [{}, NAMELESS])
+def test_a_server_that_speaks_no_api_is_left_to_the_other_advice(
+    serve: Serve, error: ApiError, text: str, spoken: dict[str, Response]
+) -> None:
+    said = advice(diagnosis(serve(speaking(spoken))), error)
+    assert said.startswith(text)
+    assert bool(said) is bool(text)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [refused(404), refused(422, "limit: too large"), OtherApi("a proxy's page")],
+)
+def test_where_projects_are_listed_such_an_answer_speaks_for_no_other_api(
+    serve: Serve, error: ApiError
+) -> None:
+    server = serve(speaking(V1, {"/api/0/": projects(NAMES)}))
+    assert "set api" not in advice(diagnosis(server), error)
+    assert not [each for each in server.requests if each.path.startswith("/v1")]
+
+
+def test_an_error_keeps_what_it_is(serve: Serve) -> None:
+    error = refused(404)
+    same = explained(diagnosis(serve(projects(NAMES))), error)
+    assert isinstance(same, HttpError)
+    assert (same.status, same.response) == (404, error.response)

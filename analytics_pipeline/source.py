@@ -156,9 +156,10 @@ def analytics_source(
         project: slug, or a list of slugs. A list that the server refuses (403, 404) is
             skipped: a warning, the trace and the summary of `runner.load` name it.
         api: kind of server: `"v1"`, `"sentry"` or `"glitchtip"`.
-        since: ISO text or datetime, UTC without zone, not in the future. How far back events, issues and
-            releases are loaded. An earlier time than before loads the part that is
-            missing; a later one changes nothing. Projects are always read whole.
+        since: ISO text or datetime, UTC without zone, not in the future. How far back
+            events, issues and releases are loaded. An earlier time than before loads the
+            part that is missing; a later one changes nothing. Projects are always read
+            whole.
         until: end of a span, exclusive. Exactly `since` to `until` is loaded then, and
             the stored bookmarks stay as they are.
         full_events: whole events with stack traces where the server's list holds

@@ -317,7 +317,7 @@ class ListSync:
             end=(lists.until or now) if endpoint.filters_time else None,
             anew=anew,
         )
-        if progress.left == []:  # `since` is in the future of the server
+        if progress.left == []:  # `since` is now
             self.is_open = False
         if lists.sync.client.time_filter.is_ignored:
             progress.left = None
@@ -368,7 +368,8 @@ class ListSync:
     def select(self, part: Slice, page: Page) -> list[Record]:
         """Return the records that are wanted, masked and with their keys."""
         self.pages += 1
-        self.progress.see(page.times, page.server_time)
+        if page.is_answer:  # or the server's clock is not known
+            self.progress.see(page.times, page.server_time)
         records, times = self._wanted(part, page)
         self.lists.run.count(len(records))
         reread = self._count_reread(part, times, page.server_time)

@@ -48,6 +48,8 @@ class Page(NamedTuple):
     """What the server's clock said then; the local one where it said nothing."""
     replaced: int = 0
     """Characters that no database takes, replaced by U+FFFD."""
+    is_answer: bool = True
+    """The server was asked; otherwise it is known that there is nothing."""
 
 
 def parse_page(
@@ -121,7 +123,7 @@ def owner(project: Record) -> str | None:
 def no_rows() -> Page:
     """Return the page of a list that is known to be empty, and so was not asked for."""
     now = datetime.now(UTC)
-    return Page([], [], None, now, now)
+    return Page([], [], None, now, now, is_answer=False)
 
 
 def next_cursor(link: str | None) -> str | None:

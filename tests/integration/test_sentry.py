@@ -382,3 +382,25 @@ def test_a_minute_of_refusals_is_outlasted(
     load(warehouse, server)
     assert_all_are_loaded(warehouse, server)
     assert sum(clock.sleeps) > 60
+
+
+# Columns
+
+
+@pytest.mark.parametrize("full_events", [False, True])
+def test_the_type_of_an_event_is_in_one_column(
+    start: Start, warehouse: Warehouse, full_events: bool
+) -> None:
+    load(warehouse, start(), full_events=full_events)
+    sql = "select distinct type, coalesce(extra ->> 'event.type', '-')"
+    assert warehouse.rows(f"{sql} from analytics.events") == [("error", "-")]
+
+
+def test_whole_events_have_columns_for_all_that_they_hold(
+    start: Start, warehouse: Warehouse
+) -> None:
+    load(warehouse, start(), full_events=True)
+    names = "_meta, grouping_config, measurements, breakdowns"
+    assert warehouse.rows(f"select {names} from analytics.events limit 1")
+    sql = "select typeof(start_timestamp), typeof(end_timestamp) from analytics.events"
+    assert warehouse.rows(f"{sql} limit 1") == [("DOUBLE", "DOUBLE")]

@@ -55,6 +55,10 @@ class Progress:
     """The time that reading has come to."""
     left: list[Span] | None = None
     """What is still to be read, where the server filters by time."""
+    end: datetime | None = None
+    """Up to where to read, where the server filters by time."""
+    stuck: int | None = None
+    """Runs in a row that failed where this reading was left."""
 
     def see(self, times: Iterable[datetime | None], server_time: datetime) -> None:
         """Take note of the times of a page."""
@@ -62,6 +66,19 @@ class Progress:
             self.began = server_time
         past = [time for time in times if time is not None and time <= self.began]
         self.newest = latest(self.newest, *past)
+
+    def extend(self, end: datetime, lookback: timedelta) -> bool:
+        """Read what is new first, before what an earlier run has left.
+
+        Return whether that was possible: where the server filters by time.
+        """
+        if self.left is None or self.end is None or end <= self.end:
+            return False
+        begin = latest(_before(self.end, lookback), self.start) or self.end
+        self.left.insert(0, (begin, end))
+        self.end = end
+        self.began = None  # the reading now goes up to the time of its next page
+        return True
 
     def cover(self, low: datetime, high: datetime) -> None:
         """Take a span that has been read from what is left."""
@@ -119,6 +136,7 @@ class Bookmark:
                 spans = [(recent, end), (start, self.interval.since)]
             from_beginning = [(latest(a, BEGINNING) or BEGINNING, b) for a, b in spans]
             self.progress.left = [(a, b) for a, b in from_beginning if a < b]
+            self.progress.end = end
         return self.progress
 
     def _recent(
@@ -183,7 +201,7 @@ class Bookmark:
 
 BEGINNING = datetime.fromisoformat("2000-01-01T00:00:00Z")
 """From where a server that wants a start is asked, when there is none."""
-_TIMES = ("since", "start", "began", "newest", "edge")
+_TIMES = ("since", "start", "began", "newest", "edge", "end")
 
 
 def earliest(*starts: datetime | None) -> datetime | None:

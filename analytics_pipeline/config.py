@@ -83,8 +83,17 @@ def parse_config(
     Raises:
         ConfigurationError: a setting is missing or makes no sense.
     """
+    texts = {"api": api, "base_url": base_url, "auth_token": auth_token}
+    texts["organization"] = organization
+    for name, value in texts.items():
+        if not isinstance(value, str | None):
+            raise ConfigurationError(f"{name} must be text, not {type(value).__name__}")
+    flags = {"full_events": full_events, "full_refresh": full_refresh}
+    for name, flag in (flags | {"allow_http": allow_http}).items():
+        if not isinstance(flag, bool):
+            raise ConfigurationError(f"{name} must be true or false, not {flag!r}")
     if api not in APIS:
-        hint = get_close_matches(api, APIS)
+        hint = get_close_matches(str(api), APIS)
         raise ConfigurationError(
             f"api {api!r} is not one of {', '.join(APIS)}"
             + (f"; did you mean {hint[0]!r}?" if hint else "")
@@ -136,12 +145,14 @@ def normalize_base_url(base_url: str, allow_http: bool, prefix: str = "") -> str
         InsecureUrl: not a URL, or http:// to another machine without `allow_http`: the
             token must not cross a network unencrypted.
     """
+    base_url = base_url.strip()
     try:
         parts = urlsplit(base_url)
         host = parts.hostname or ""
-    except ValueError:
-        host = ""
-    if not host or parts.scheme not in ("http", "https"):
+        is_good = parts.port != 0 and not re.search(r"[\s,;]", parts.netloc)
+    except ValueError:  # no port, no address
+        is_good = False
+    if not is_good or not host or parts.scheme not in ("http", "https"):
         bare = re.sub(r"^[a-z]*:?/*", "", base_url) if "/" in base_url else base_url
         example = f"did you mean https://{bare}?" if "." in bare else "give https://…"
         raise InsecureUrl(f"base_url {base_url!r} is not an address; {example}")

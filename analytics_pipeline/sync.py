@@ -34,6 +34,7 @@ from analytics_pipeline.errors import (
     UnexpectedAnswer,
     UnknownName,
     Unreachable,
+    WindowsIgnored,
 )
 from analytics_pipeline.loading.destinations import is_replaced, merges_copies
 from analytics_pipeline.loading.run import Run, active_run
@@ -52,6 +53,8 @@ BATCH = 5_000
 """Rows of one Arrow table: fewer cost time, more cost memory."""
 FAILURES = 5
 """After so many lists, of which none gave a page, a run ends."""
+STUCK = 2
+"""Runs that fail where a reading was left, before the list is begun anew."""
 _NO_SUCH_PAGE = (400, 404, 410, 422, 500)
 """How servers say that they do not take a page cursor any more."""
 READ = "read: "
@@ -186,7 +189,7 @@ class Lists:
 
     def slices(self) -> Iterator[Slice]:
         """Give out what to read of each list, as long as the load is not full."""
-        for project in self._projects():
+        for project in sorted(self._projects(), key=self._is_complete):
             each = ListSync(self, project)
             if each.name in self.run.finished:
                 continue
@@ -195,6 +198,11 @@ class Lists:
                 return
             self.reading.append(each)
             yield from each.begin()
+
+    def _is_complete(self, project: str) -> bool:
+        """Tell whether a list was read to its end: those that were not come first."""
+        stored = self.stored.get(self.key(project), {})
+        return "since" in stored and "progress" not in stored
 
     def _projects(self) -> tuple[str, ...]:
         return self.sync.config.projects_of(self.endpoint)
@@ -317,6 +325,10 @@ class ListSync:
             end=(lists.until or now) if endpoint.filters_time else None,
             anew=anew,
         )
+        # A load by itself goes on with what is left: its next one may do the rest.
+        is_extended = self.is_resumed and lists.run.keeps_going and lists.until is None
+        if is_extended and progress.extend(now, lists.lookback):
+            lists.run.begun.add(self.name)
         if progress.left == []:  # `since` is now
             self.is_open = False
         if lists.sync.client.time_filter.is_ignored:
@@ -371,8 +383,10 @@ class ListSync:
         if page.is_answer:  # or the server's clock is not known
             self.progress.see(page.times, page.server_time)
         records, times = self._wanted(part, page)
-        self.lists.run.count(len(records))
         reread = self._count_reread(part, times, page.server_time)
+        # In loads by themselves, what was there fills none, or the rest never comes.
+        known = 0 if self.lists.run.keeps_going else reread
+        self.lists.run.count(len(records) - known)
         self.reread += reread
         self.rows += len(records) - reread
         past = [time for time in times if time and time <= page.server_time]
@@ -445,6 +459,7 @@ class ListSync:
         self._save(is_done=not self.progress.left)
 
     def _note_page(self, position: Position | None, is_last: bool) -> None:
+        self.progress.stuck = None
         if position:
             self.progress.page_cursor = position.page_cursor
             self.progress.newest_first = position.newest_first
@@ -477,6 +492,9 @@ class ListSync:
             log.warning("%s; %s is read from its beginning", error, self.description)
             self.progress.page_cursor = self.progress.edge = None
             return [cast(ListSlice, part).restart()]
+        if isinstance(error, WindowsIgnored):
+            whole = self.without_windows(None)
+            return [whole] if whole else []
         is_hopeless = isinstance(error, Unreachable) or (
             isinstance(error, OtherApi) and error.apis
         )
@@ -494,14 +512,24 @@ class ListSync:
             run.failures.setdefault(self.description, error)
         else:
             raise error
-        is_lasting = isinstance(error, UnexpectedAnswer | PageCursorLoop)
-        if is_lasting and self.is_resumed and self.pages <= 1:
-            # No further than the run before: let the next one begin with what is new.
-            self.bookmark.progress = None
-            self._store()
+        if self.is_resumed and self.pages <= 1:
+            self._note_stuck(error)
         self.is_open = False
         run.finished.add(self.name)
         return ()
+
+    def _note_stuck(self, error: ApiError) -> None:
+        """Let another run begin with what is new, if this came no further for good.
+
+        An outage is over another time; the server is up if other lists gave pages.
+        """
+        is_lasting = isinstance(error, UnexpectedAnswer | PageCursorLoop)
+        if not is_lasting and self.lists.run.has_pages:
+            self.progress.stuck = (self.progress.stuck or 0) + 1
+            is_lasting = self.progress.stuck >= STUCK and self.progress.left is None
+        if is_lasting:
+            self.bookmark.progress = None
+        self._store()
 
     def report(self) -> dict[str, Any]:
         """Return what was done, for dlt's trace and the summary of a run."""

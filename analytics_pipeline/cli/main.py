@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any, NoReturn
 
+from dlt.common.configuration.exceptions import ConfigurationException
 from dlt.common.exceptions import DltException
 
 from analytics_pipeline import runner
@@ -139,7 +140,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (AnalyticsError, DltException, OSError) as error:
         log.debug("what led to it:", exc_info=True)
         say(f"error: {sentence(error)}", RED)
-        wrong = isinstance(root_error(error), ConfigurationError)
+        wrong = isinstance(
+            root_error(error), ConfigurationError | ConfigurationException
+        )
         return USAGE if wrong else commands.FAILED
 
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import requests
 
 from analytics_pipeline.client.endpoints import APIS, ApiSpec, Endpoint
-from analytics_pipeline.client.page import Page, owner, parse_page
+from analytics_pipeline.client.page import Page, error_detail, owner, parse_page
 from analytics_pipeline.client.session import ApiSession, RequestStats
 from analytics_pipeline.errors import (
     ApiError,
@@ -46,7 +46,9 @@ class Diagnosis:
     ) -> ApiError:
         """Return the error of a list with the list's title and what to do next."""
         apis: list[str] = []
-        if _refuses_sort(error) or (_is_shapeless(error) and self._is_doubtful()):
+        if _refuses_sort(error, endpoint) or (
+            _is_shapeless(error) and self._is_doubtful()
+        ):
             apis = self._find_apis(REFUSES)
         elif _is_unknown(error, endpoint) and self._is_doubtful():
             apis = self._find_apis(ANSWERS)
@@ -129,8 +131,8 @@ class Diagnosis:
             response = self._ask(spec.prefix + spec.endpoints["projects"].path, {})
             _parse_projects(response, spec)
         except HttpError as error:
-            is_of_names = error.status == 404 and spec.prefix == self._spec.prefix
-            return REFUSES if _is_json(error.response) and not is_of_names else NOTHING
+            is_same = spec.prefix == self._spec.prefix  # then it refuses ours as well
+            return REFUSES if _is_json(error.response) and not is_same else NOTHING
         except ApiError:
             return NOTHING
         is_its_link = response.headers["Link"].startswith(spec.link)
@@ -141,9 +143,11 @@ class Diagnosis:
         return self._session.get(path, params, RequestStats(), statuses=())
 
 
-def _refuses_sort(error: ApiError) -> bool:
+def _refuses_sort(error: ApiError, endpoint: Endpoint) -> bool:
     """Tell whether a server does not know `sort`: GlitchTip, asked as a Sentry."""
-    return isinstance(error, HttpError) and error.status == 422 and "sort" in str(error)
+    if "sort" not in endpoint.params or not isinstance(error, HttpError):
+        return False
+    return error.status == 422 and "sort" in error_detail(error.response)
 
 
 def _is_shapeless(error: ApiError) -> bool:

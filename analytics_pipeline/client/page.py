@@ -242,6 +242,8 @@ def _server_time(response: requests.Response) -> datetime | None:
 
 def _title(response: requests.Response) -> str:
     """Return what a web page is called; other text may hold values of a row."""
+    if "html" not in response.headers.get("Content-Type", ""):
+        return ""
     text = _without_token(response.text, response)[:4000]
     title = re.search("<(title|h1)[^>]*>([^<]*)", text, re.IGNORECASE)
     return f", {shortened(' '.join(title[2].split()), 80)!r}" if title else ""

@@ -1,5 +1,6 @@
 """The Link loop: lists, and parts of lists, read page by page and side by side."""
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,8 @@ from analytics_pipeline.client.retry import STATUSES, stop_with
 from analytics_pipeline.client.session import ApiSession, RequestStats
 from analytics_pipeline.client.time_filter import Span, TimeFilter
 from analytics_pipeline.errors import ApiError, HttpError, PageCursorLoop, UnknownName
+
+log = logging.getLogger(__name__)
 
 
 class ListName(Protocol):
@@ -65,6 +68,8 @@ class Slice:
     page_cursor: str | None = None
     """Of the page to ask for next; None is the first page."""
     pages: int = 0
+    is_empty: bool = True
+    """No row has come so far."""
     _known: set[str] = field(default_factory=set, repr=False)
 
     @property
@@ -225,7 +230,9 @@ class Client:
             )
         if owner.endpoint.of_all_organizations:
             page = of_organization(page, self.organization)
-        if owner.endpoint.unknown_is_empty and not (page.records or part.pages):
+        part.is_empty &= not page.records
+        is_all = page.next_cursor is None
+        if owner.endpoint.unknown_is_empty and part.is_empty and is_all:
             self._check_names(owner)
         return page
 
@@ -300,6 +307,13 @@ class Client:
                 is_unknown = bool(empty.project) and error.status == 404
                 if is_unknown or error.status not in (403, 404):
                     raise
+                if error.status == 403:
+                    log.warning(
+                        "%s: no rows, and without the scope project:read nothing tells"
+                        " whether the name is right",
+                        self.describe(empty),
+                    )
+                    return
             else:
                 return
         names = {} if empty.project else self.diagnosis.names()

@@ -240,4 +240,6 @@ def _connection_error(url: str, error: Exception) -> ApiError:
 def _reason(error: Exception) -> str:
     cause: Any = error.args[0] if error.args else error
     cause = getattr(cause, "reason", None) or cause
+    if isinstance(cause, ProxyError):
+        return f"{cause.args[0]}: {_reason(cause.original_error)}"
     return re.sub(r"<[^>]*>: |\w+\(host=[^)]*\): ", "", str(cause))

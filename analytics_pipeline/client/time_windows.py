@@ -15,6 +15,7 @@ from itertools import pairwise
 from analytics_pipeline.client.page import Page
 from analytics_pipeline.client.pagination import Slice, SliceOwner
 from analytics_pipeline.client.time_filter import TimeFilter
+from analytics_pipeline.errors import WindowsIgnored
 
 PAGES = 10
 SECOND = timedelta(seconds=1)
@@ -62,20 +63,33 @@ class TimeWindow(Slice):
         return self.pages > 0 or self.owner.room() > 0
 
     def taking(self, page: Page) -> Slice | None:
-        """Return the whole list in its place, where the server ignores windows."""
-        if any(self._excludes(time) for time in page.times if time):
-            self._filter.is_ignored = True
-        if not self._filter.is_ignored:
+        """Return the whole list in its place, where the server ignores windows.
+
+        Then this is a page of the whole list, which goes on behind it.
+
+        Raises:
+            WindowsIgnored: the server does so, but did not always: what was read of
+                this list tells nothing, and it has to begin anew.
+        """
+        times = [time for time in page.times if time is not None]
+        newer = [time for time in times if time >= self.end + SECOND]
+        older = [time for time in times if time < self.start - SECOND]
+        again = [time for time in times if time >= self.covered[0] + SECOND]
+        # A row or two may have another time for the server than the one it shows.
+        odd = len(times) // 10
+        is_outside = len(newer) + len(older) > odd
+        if not (is_outside or len(again) > odd or self._filter.is_ignored):
             self._filter.is_proven |= self._is_cut_off
             return self
-        whole = self.owner.without_windows(self.end if self._is_cut_off else None)
+        self._filter.is_ignored = True
+        if self._filter.is_proven or not is_outside:
+            raise WindowsIgnored("the server gives rows of other times than asked for")
+        is_overlap = self._is_cut_off and newer
+        whole = self.owner.without_windows(self.end if is_overlap else None)
         if whole is not None:
             whole.pages = self.pages
             whole.page_cursor = self.page_cursor
         return whole
-
-    def _excludes(self, time: datetime) -> bool:
-        return time < self.start - SECOND or time >= self.end + SECOND
 
     def after(self, page: Page) -> Sequence[Slice]:
         """Return the window again, or what is left of it in windows of its density."""

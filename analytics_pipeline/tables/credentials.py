@@ -13,21 +13,28 @@ _Container = TypeVar("_Container", list[Any], dict[str, Any])
 # but not `publicKey`, `project_key`, `tokenCount` or `securityTokenHeader`.
 _NAME = (
     r"(?:tokens?|passwords?|passwd|pwd|passphrases?|secrets?|credentials?|authorization"
-    r"|(?:api|private|access|auth|signing|encryption|secret|service|integration)"
+    r"|jwt|cookies?"
+    r"|(?:api|private|access|auth|signing|encryption|secret|service|integration|client)"
     r"[-_ .:]?keys?)"
 )
-_CREDENTIAL = re.compile(f"{_NAME}$", re.IGNORECASE)
+_CREDENTIAL = re.compile(
+    rf"(?:{_NAME}(?:[-_ .]?(?:value|hash|pem|v?\d+))?|^auth|^pass)\s*$", re.IGNORECASE
+)
 # Groups named "keep" stay, the rest of a match is masked.
 _IN_TEXT = (
     re.compile(
-        r"(?P<keep>)-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----.*?(-----END [^-]*-----|\Z)",
+        r"(?P<keep>)-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,40}-----.*?(-----END [^-]*-----|\Z)",
         re.DOTALL,
     ),
     # https://user:password@host, as in a DSN, too
     re.compile(r'(?P<keep>://[^\s/?#:@"<>]*:)[^\s/?#"<>]+(?=@)'),
+    # Authorization: Bearer …
+    re.compile(r"(?P<keep>\bBearer\s+)[\w.~+/=-]{8,}", re.IGNORECASE),
+    # https://api.telegram.org/bot…/
+    re.compile(r"(?P<keep>/bot)\d{5,}:[\w-]{20,}"),
     # https://host/?key=…
     re.compile(
-        rf"(?P<keep>[?&;#](?:[\w.%\[\]-]*{_NAME}|key|sig|signature)=)[^\s&#\"'<>)`\\]+",
+        rf"(?P<keep>[?&;#](?:[\w.%\[\]-]*{_NAME}|key|sig|[\w-]*signature)=)[^\s&#\"'<>)`\\]+",
         re.IGNORECASE,
     ),
 )

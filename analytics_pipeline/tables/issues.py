@@ -19,11 +19,17 @@ def promote_totals(issue: dict[str, Any]) -> None:
     if not isinstance(lifetime, dict):
         return
     recent = {name: issue.get(name) for name in FIGURES}
-    totals = {n: lifetime[n] for n in FIGURES if lifetime.get(n) is not None}
+    totals = {n: lifetime[n] for n in FIGURES if _is_figure(n, lifetime.get(n))}
     if totals:
         issue[RECENT] = recent
         issue.update(totals)
         issue["lastSeen"] = _later(issue.get("lastSeen"), recent["lastSeen"])
+
+
+def _is_figure(name: str, value: Any) -> bool:
+    if name.endswith("Seen"):
+        return parse_timestamp(value) is not None
+    return type(value) is int or (isinstance(value, str) and value.isdecimal())
 
 
 def _later(one: Any, other: Any) -> Any:

@@ -337,3 +337,13 @@ def test_a_long_list_shows_its_progress(
     line = next(s for s in capsys.readouterr().err.splitlines() if "events of" in s)
     shape = r"events of project 'frontend': \d+ rows, back to 20\d\d-\d\d-\d\d"
     assert re.match(shape, line.replace("backend", "frontend"))
+
+
+def test_a_setting_that_dlt_cannot_read_is_wrong_usage(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTH_TOKEN", TOKEN)
+    monkeypatch.setenv("SOURCES__ANALYTICS_PIPELINE__WORKERS", "abc")
+    words = ["--base-url", "http://127.0.0.1:9", "--organization", "acme"]
+    assert main([*words, "--project", "frontend"]) == 2
+    assert "workers" in capsys.readouterr().err

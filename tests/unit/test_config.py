@@ -460,3 +460,24 @@ def test_a_path_with_an_empty_part_is_refused(path: str) -> None:
 def test_anything_else_is_no_path(redact: Any) -> None:
     with pytest.raises(ConfigurationError, match="^redact "):
         parse(redact=redact)
+
+
+@pytest.mark.parametrize("name", ["api", "base_url", "auth_token", "organization"])
+@pytest.mark.parametrize("value", [5, ["acme"], b"acme"])
+def test_what_must_be_text_is_refused_otherwise(name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} must be text"):
+        parse(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["full_events", "full_refresh", "allow_http"])
+def test_a_text_is_neither_true_nor_false(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} must be true or false"):
+        parse(**{name: "false"})
+
+
+@pytest.mark.parametrize(
+    "url", ["https://host:99999", "https://host:abc", "https://exa mple.com"]
+)
+def test_an_address_that_cannot_be_is_refused_unasked(url: str) -> None:
+    with pytest.raises(InsecureUrl, match="is not an address"):
+        parse(base_url=url)

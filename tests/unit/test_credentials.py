@@ -230,3 +230,50 @@ def test_no_credential_is_left_in_any_nesting(value: Any) -> None:
     assert SECRET not in json.dumps(masked)
     assert MASK in json.dumps(masked)
     assert mask_credentials(masked) == masked
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "clientKey",
+        "token1",
+        "tokenValue",
+        "webhookSecretV2",
+        "passwordHash",
+        "auth",
+        "privateKeyPem",
+        "pass",
+        "jwt",
+        "cookie",
+    ],
+)
+def test_further_names_of_credentials_are_known(name: str) -> None:
+    assert mask_credentials({name: "abc"}) == {name: MASK}
+
+
+@pytest.mark.parametrize("name", ["compass", "oauth", "tokenCount", "author"])
+def test_names_that_only_look_like_them_are_not(name: str) -> None:
+    assert mask_credentials({name: "abc"}) == {name: "abc"}
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("Authorization: Bearer abcdefgh123", "Authorization: Bearer ***"),
+        (
+            "https://api.telegram.org/bot12345678:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw/x",
+            "https://api.telegram.org/bot***/x",
+        ),
+        (
+            "https://s3.test/x?X-Amz-Signature=abc",
+            "https://s3.test/x?X-Amz-Signature=***",
+        ),
+    ],
+)
+def test_further_keys_in_text_are_masked(text: str, masked: str) -> None:
+    assert mask_credentials({"doc": text}) == {"doc": masked}
+
+
+def test_a_long_text_that_only_begins_like_a_private_key_is_read_quickly() -> None:
+    text = "-----BEGIN " + "PRIVATE KEY" * 100_000
+    assert mask_credentials({"doc": text}) == {"doc": text}

@@ -217,7 +217,7 @@ def speaking(*answers: dict[str, Response]) -> Answer:
 
 
 def explained(asked: Diagnosis, error: ApiError) -> ApiError:
-    endpoint = APIS["sentry"].endpoints["events"]
+    endpoint = APIS["sentry"].endpoints["issues"]  # asked with `sort`
     return asked.explained(error, endpoint, "frontend", "the list")
 
 

@@ -65,8 +65,8 @@ def test_a_total_that_is_not_sent_leaves_the_figure(missing: str) -> None:
         ("2026-11-01T00:00:00Z", None, None),
         ("2026-11-01T00:00:00Z", "soon", None),
         ("soon", "2026-11-01T00:00:00Z", "2026-11-01T00:00:00Z"),
-        ("soon", "later", None),
-        (5, None, None),
+        ("soon", "later", "later"),
+        (5, "2026-11-01T00:00:00Z", "2026-11-01T00:00:00Z"),
     ],
 )
 def test_the_later_one_is_when_an_issue_was_last_seen(

@@ -22,7 +22,7 @@ from analytics_pipeline.client.time_windows import (
     ceil,
     floor,
 )
-from analytics_pipeline.errors import ApiError, ListChanged
+from analytics_pipeline.errors import ApiError, ListChanged, WindowsIgnored
 from tests.unit.canned import THINGS, ListClient, Reader
 from tests.unit.profiles import SHORT
 
@@ -346,6 +346,9 @@ class Owner(Reader):
         return self.whole
 
     def on_error(self, part: Slice, error: ApiError) -> Sequence[Slice]:
+        if isinstance(error, WindowsIgnored):
+            whole = self.without_windows(None)
+            return [whole] if whole else []
         assert isinstance(error, ListChanged)
         assert isinstance(part, ListSlice)
         return [part.restart()]
@@ -415,3 +418,22 @@ def test_no_row_is_lost_where_a_server_ignores_windows(
     spans = [*pairwise(edges)][::-1]
     ids, _ = rows.read_by_client(workers, spans)
     assert {*ids} == {*range(len(rows.rows))}
+
+
+def test_a_server_that_ignores_windows_only_at_times_lets_the_list_begin_anew() -> None:
+    owner = Owner(THINGS)
+    window = make_window(owner)
+    (older,) = window.after(TimedList(DENSE).fetch(window))
+    assert isinstance(older, TimeWindow)
+    assert older.taking(Page([], [], None, END, END)) is older  # it honours windows
+    with pytest.raises(WindowsIgnored):
+        older.taking(TimedList(DENSE).fetch(window))
+
+
+def test_a_page_of_rows_that_came_before_lets_the_list_begin_anew() -> None:
+    owner = Owner(THINGS)
+    window = make_window(owner, workers=1)
+    first = TimedList(DENSE).fetch(window)
+    window.after(first)
+    with pytest.raises(WindowsIgnored):
+        window.taking(first)

@@ -13,7 +13,7 @@ from tests.fake_server import FakeServer
 
 @pytest.fixture
 def v1() -> Iterator[FakeServer]:
-    with small_server() as server:
+    with small_server(events=200) as server:
         yield server
 
 

@@ -1,7 +1,8 @@
 """No test sleeps, sees the user's settings, or leaves anything behind."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -136,6 +137,13 @@ def server(api: str) -> Iterator[FakeServer]:
     """3 pages of events, 2 of issues, and some of each project."""
     with small_server(api) as server:
         yield server
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., FakeServer]]:
+    """Starts small servers, as `small_server` makes them; they end with the test."""
+    with ExitStack() as stack:
+        yield lambda *api, **options: stack.enter_context(small_server(*api, **options))
 
 
 def small_server(api: str = "v1", **changes: Any) -> FakeServer:

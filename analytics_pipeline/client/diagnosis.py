@@ -8,7 +8,7 @@ from urllib.parse import quote
 import requests
 
 from analytics_pipeline.client.endpoints import APIS, ApiSpec, Endpoint
-from analytics_pipeline.client.page import Page, error_detail, owner, parse_page
+from analytics_pipeline.client.page import error_detail, owner, parse_answer
 from analytics_pipeline.client.session import ApiSession, RequestStats
 from analytics_pipeline.errors import (
     ApiError,
@@ -93,7 +93,7 @@ class Diagnosis:
         path = self._spec.prefix + self._spec.directory
         for _ in range(PAGES):
             response = self._ask(path, params)
-            page = _parse_projects(response, self._spec)
+            page = parse_answer(response, self._spec, self._spec.endpoints["projects"])
             for record in page.records:
                 projects = names.setdefault(owner(record) or self._organization, [])
                 projects.append(str(record.get("slug")))
@@ -128,8 +128,9 @@ class Diagnosis:
 
     def _grade(self, spec: ApiSpec) -> int:
         try:
-            response = self._ask(spec.prefix + spec.endpoints["projects"].path, {})
-            _parse_projects(response, spec)
+            projects = spec.endpoints["projects"]
+            response = self._ask(spec.prefix + projects.path, {})
+            parse_answer(response, spec, projects)
         except HttpError as error:
             is_same = spec.prefix == self._spec.prefix  # then it refuses ours as well
             return REFUSES if _is_json(error.response) and not is_same else NOTHING
@@ -166,14 +167,3 @@ def _is_unknown(error: ApiError, endpoint: Endpoint) -> bool:
 
 def _is_json(response: requests.Response | None) -> bool:
     return response is not None and "json" in response.headers.get("Content-Type", "")
-
-
-def _parse_projects(response: requests.Response, spec: ApiSpec) -> Page:
-    endpoint = spec.endpoints["projects"]
-    return parse_page(
-        response,
-        spec.envelope,
-        key=endpoint.key,
-        time_field=endpoint.replication_key,
-        single=False,
-    )

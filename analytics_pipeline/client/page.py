@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 
 import requests
 
+from analytics_pipeline.client.endpoints import ApiSpec, Endpoint
 from analytics_pipeline.errors import (
     EmptyAnswer,
     HttpError,
@@ -118,6 +119,19 @@ def owner(project: Record) -> str | None:
     organization = project.get("organization")
     slug = organization.get("slug") if isinstance(organization, dict) else None
     return slug if isinstance(slug, str) else None
+
+
+def parse_answer(
+    response: requests.Response, spec: ApiSpec, endpoint: Endpoint
+) -> Page:
+    """Return the page that an answer of an endpoint is; errors as of `parse_page`."""
+    return parse_page(
+        response,
+        spec.envelope,
+        key=endpoint.key,
+        time_field=endpoint.replication_key,
+        single=endpoint.single,
+    )
 
 
 def no_rows() -> Page:

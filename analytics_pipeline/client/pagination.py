@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from analytics_pipeline.client.diagnosis import Diagnosis
 from analytics_pipeline.client.endpoints import ApiSpec, Endpoint
-from analytics_pipeline.client.page import Page, of_organization, parse_page
+from analytics_pipeline.client.page import Page, of_organization, parse_answer
 from analytics_pipeline.client.retry import STATUSES, stop_with
 from analytics_pipeline.client.session import ApiSession, RequestStats
 from analytics_pipeline.client.time_filter import Span, TimeFilter
@@ -261,13 +261,7 @@ class Client:
         if endpoint.filters_time:
             limiter = self.session.limiter
             self.time_filter.at_a_time = limiter.at_a_time(endpoint.table)
-        page = parse_page(
-            response,
-            self.spec.envelope,
-            key=endpoint.key,
-            time_field=endpoint.replication_key,
-            single=endpoint.single,
-        )
+        page = parse_answer(response, self.spec, endpoint)
         self.diagnosis.is_confirmed = True
         wanted.stats.count(replaced=page.replaced)
         return page
@@ -309,9 +303,10 @@ class Client:
                     raise
                 if error.status == 403:
                     log.warning(
-                        "%s: no rows, and without the scope project:read nothing tells"
-                        " whether the name is right",
+                        "%s: no rows, and without the scope %s nothing tells whether the"
+                        " name is right",
                         self.describe(empty),
+                        self.spec.endpoints["project_detail"].scope,
                     )
                     return
             else:

@@ -111,17 +111,16 @@ def summarise(pipeline: dlt.Pipeline) -> Summary:
     )
     for report in reports:
         figures = {k: v for k, v in report.items() if k in TableSummary.__annotations__}
-        table = summary.tables.setdefault(report["table"], TableSummary())
-        table.add(TableSummary(**figures))
-        if report["refusal"]:
-            summary.skipped[report["list"]] = report["refusal"]
-        summary.waited = max(summary.waited, report["waited"])
-        kept = (summary.kept_from, report["kept_from"])
-        summary.kept_from = max(filter(None, kept), default=None)
-        summary.redacted.update(report["redacted"])
-        summary.near_misses = merged_near_misses(
-            summary.near_misses, report["near_misses"]
+        refused = {report["list"]: report["refusal"]} if report["refusal"] else {}
+        of_list = Summary(
+            {report["table"]: TableSummary(**figures)},
+            skipped=refused,
+            waited=report["waited"],
+            kept_from=report["kept_from"],
+            redacted=set(report["redacted"]),
+            near_misses=report["near_misses"],
         )
+        summary.add(of_list)
     return summary
 
 

@@ -1,8 +1,7 @@
 """GlitchTip as it really is: empty answers for wrong names, other organizations."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from analytics_pipeline.errors import (
     UnknownName,
 )
 from analytics_pipeline.tables.schema import TABLES
-from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
+from tests.conftest import ORGANIZATION, TOKEN, Warehouse
 from tests.fake_server import FakeServer
 
 Start = Callable[..., FakeServer]
@@ -24,16 +23,9 @@ OTHERS = {"acme-groe": ["shop", "api"]}
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
-    """Starts servers; they end with the test."""
-    with ExitStack() as stack:
-        yield lambda *api, **options: stack.enter_context(
-            small_server(*(api or ["glitchtip"]), **options)
-        )
-
-
-def arguments(server: FakeServer, *more: str) -> list[str]:
-    return ["--base-url", server.url, "--organization", ORGANIZATION, *more]
+def start(start: Start) -> Start:
+    """Starts servers, GlitchTips unless told otherwise; they end with the test."""
+    return lambda *api, **options: start(*(api or ["glitchtip"]), **options)
 
 
 # Names

@@ -1,7 +1,6 @@
 """Sentry as it really is: retention, windows that are ignored, totals, teams, limits."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -14,7 +13,7 @@ from analytics_pipeline.demo import Response
 from analytics_pipeline.demo.http import json_response
 from analytics_pipeline.errors import IncompleteLoad
 from analytics_pipeline.runner import Summary
-from tests.conftest import ORGANIZATION, TOKEN, Clock, Warehouse, small_server
+from tests.conftest import ORGANIZATION, TOKEN, Clock, Warehouse
 from tests.fake_server import FakeServer, too_many
 
 Start = Callable[..., FakeServer]
@@ -24,18 +23,34 @@ FOUR = ["a", "b", "c", "d"]
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
+def start(start: Start) -> Start:
     """Starts Sentry servers; they end with the test."""
-    with ExitStack() as stack:
-        yield lambda **options: stack.enter_context(
-            small_server("sentry", **{"page_size": 100} | options)
-        )
+    return lambda **options: start("sentry", **{"page_size": 100} | options)
 
 
 def load(warehouse: Warehouse, server: FakeServer, **settings: Any) -> Summary:
     """Load the events of `frontend` and `backend`, unless other settings are given."""
     tables = settings.pop("tables", ["events"])
     return warehouse.load(server, tables=tables, api="sentry", **settings)
+
+
+def run_partition(
+    warehouse: Warehouse,
+    server: FakeServer,
+    partition: runner.Partition,
+    **settings: Any,
+) -> Summary:
+    """Load the events of a partition."""
+    return runner.run_partition(
+        warehouse.pipeline(),
+        partition,
+        ["events"],
+        base_url=server.url,
+        auth_token=TOKEN,
+        organization=ORGANIZATION,
+        api="sentry",
+        **settings,
+    )
 
 
 def assert_all_are_loaded(warehouse: Warehouse, server: FakeServer) -> None:
@@ -91,15 +106,7 @@ def test_a_partition_before_retention_is_empty_and_says_so(
 ) -> None:
     server = start(events=300)
     partition = runner.Partition("frontend", NOW - 200 * DAY, NOW - 199 * DAY)
-    summary = runner.run_partition(
-        warehouse.pipeline(),
-        partition,
-        ["events"],
-        base_url=server.url,
-        auth_token=TOKEN,
-        organization=ORGANIZATION,
-        api="sentry",
-    )
+    summary = run_partition(warehouse, server, partition)
     assert summary.tables["events"].rows == 0
     assert clock.sleeps == []
     assert caplog.text.count("the server keeps no events from before") == 1
@@ -115,15 +122,7 @@ def test_partitions_over_the_edge_of_retention_bring_all_rows(
         if datetime.fromisoformat(row["dateCreated"]) > NOW - 20 * DAY
     }
     for piece in runner.partitions("frontend", NOW - 40 * DAY, NOW, "3d"):
-        runner.run_partition(
-            warehouse.pipeline(),
-            piece,
-            ["events"],
-            base_url=server.url,
-            auth_token=TOKEN,
-            organization=ORGANIZATION,
-            api="sentry",
-        )
+        run_partition(warehouse, server, piece)
     assert set(warehouse.ids("events")) == kept
 
 
@@ -270,16 +269,7 @@ def test_whole_events_without_a_date_are_in_partitions(
     server = start(projects=["frontend"], events=100)
     undate(server, 2)
     for piece in runner.partitions("frontend", NOW - 40 * DAY, NOW, "4d"):
-        runner.run_partition(
-            warehouse.pipeline(),
-            piece,
-            ["events"],
-            base_url=server.url,
-            auth_token=TOKEN,
-            organization=ORGANIZATION,
-            api="sentry",
-            full_events=True,
-        )
+        run_partition(warehouse, server, piece, full_events=True)
     assert_all_are_loaded(warehouse, server)
 
 

@@ -1,15 +1,14 @@
 """The demo server and its test subclass: what each vendor's server does."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import requests
 
-from tests.conftest import TOKEN, Clock, small_server
+from tests.conftest import TOKEN, Clock
 from tests.fake_server import FakeServer, too_many
 
 Start = Callable[..., FakeServer]
@@ -19,13 +18,6 @@ RELEASES = "/api/0/organizations/acme/releases/"
 PROJECTS = "/api/0/organizations/acme/projects/"
 ALL = {"query": "", "project": "-1"}
 DAY = timedelta(days=1)
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Starts servers; they end with the test."""
-    with ExitStack() as stack:
-        yield lambda *api, **options: stack.enter_context(small_server(*api, **options))
 
 
 @pytest.fixture

@@ -8,6 +8,10 @@ server's clock.
 
 A long reading is loaded in pieces. Until it has come to its end, the bookmark also holds
 its `Progress`, from which the next piece, or the next run, goes on.
+
+What changes in a row without a trace in its time is found by a sweep: now and then all of
+the list is read again. Its `Progress` stands beside that of what is new, so neither waits
+for the other.
 """
 
 from collections.abc import Iterable, Mapping
@@ -59,6 +63,20 @@ class Progress:
     """Up to where to read, where the server filters by time."""
     stuck: int | None = None
     """Runs in a row that failed where this reading was left."""
+    is_whole: bool | None = None
+    """It reads all once more."""
+    read_from: datetime | None = None
+    """Of a sweep: all that it has shown was received then or later, by our own clock."""
+    has_history: bool | None = None
+    """All that it has read so far went into the history, too."""
+    is_rechecking: bool | None = None
+    """Of a sweep that has come to the end of the list: what was seen again meanwhile, and
+    so moved to the list's top, is read once more."""
+
+    def see_at(self, read_at: datetime) -> None:
+        """Take note of when a page was received, by our own clock, which may step back."""
+        if self.began is not None:
+            self.read_from = min(self.read_from or read_at, read_at)
 
     def see(self, times: Iterable[datetime | None], server_time: datetime) -> None:
         """Take note of the times of a page."""
@@ -74,7 +92,7 @@ class Progress:
         """
         if self.left is None or self.end is None or end <= self.end:
             return False
-        begin = latest(_before(self.end, lookback), self.start) or self.end
+        begin = latest(earlier(self.end, lookback), self.start) or self.end
         self.left.insert(0, (begin, end))
         self.end = end
         self.began = None  # the reading now goes up to the time of its next page
@@ -98,6 +116,12 @@ class Bookmark:
     interval: Interval | None = None
     """None: it was never read to its end."""
     progress: Progress | None = None
+    swept: datetime | None = None
+    """When the last reading of all of the list began, by the server's clock."""
+    sweep: Progress | None = None
+    """The sweep that is under way."""
+    has_history: bool = False
+    """All of the list has been read into the history, and nothing past it since."""
 
     def begin(
         self,
@@ -128,6 +152,8 @@ class Bookmark:
         if anew:
             start = earliest(since, start)
         self.progress = Progress(begin, start)
+        if anew:
+            self.progress.is_whole = True
         if end is not None:
             # The client's clock may be behind the server's.
             end = latest(end, self.interval and self.interval.synced_to) or end
@@ -146,7 +172,7 @@ class Bookmark:
         assert self.interval
         if self.interval.synced_to is None:
             return self.interval.since
-        recent = _before(self.interval.synced_to, lookback)
+        recent = earlier(self.interval.synced_to, lookback)
         return latest(min(recent, latest_start or recent), self.interval.since)
 
     def complete(self) -> bool:
@@ -158,6 +184,8 @@ class Bookmark:
         done, self.progress = self.progress, None
         if done is None or (done.since and done.began and done.since > done.began):
             return True  # a `since` of the future: nothing is loaded
+        if done.is_whole or self.interval is None:
+            self._note_whole(done)
         before = self.interval.synced_to if self.interval else None
         if before and done.began and before > done.began:
             self.interval = Interval(done.since, None)
@@ -165,21 +193,49 @@ class Bookmark:
         self.interval = Interval(done.since, latest(before, done.newest, done.since))
         return True
 
+    def is_sweep_due(self, every: timedelta | None, now: datetime) -> bool:
+        """Tell whether to read all again, or to go on with that; with None, never."""
+        if every is None or self.interval is None:
+            return False
+        is_old = self.swept is None or not every or abs(now - self.swept) > every
+        return self.sweep is not None or is_old
+
+    def note_history(self, reading: Progress, *, has_history: bool) -> None:
+        """Note whether what a reading brings from here on goes into the history, too."""
+        if not has_history:
+            self.has_history = False
+        all_so_far = reading.began is None or bool(reading.has_history)
+        reading.has_history = (has_history and all_so_far) or None
+
+    def begin_sweep(self, *, anew: bool) -> Progress:
+        """Return the sweep to do: the one that is under way, or a new one."""
+        assert self.interval
+        if self.sweep is None or anew:
+            self.sweep = Progress(self.interval.since, self.interval.since)
+        return self.sweep
+
+    def complete_sweep(self) -> None:
+        """Note that the sweep has come to its end."""
+        done, self.sweep = self.sweep, None
+        if done:
+            self._note_whole(done)
+
+    def _note_whole(self, done: Progress) -> None:
+        self.swept = done.began
+        self.has_history |= bool(done.has_history)
+
     @classmethod
     def parse(cls, stored: Mapping[str, Any]) -> "Bookmark":
         """Return the bookmark that dlt's state holds."""
-        bookmark = cls()
+        bookmark = cls(swept=_parse(stored.get("swept")))
+        bookmark.has_history = stored.get("has_history", False)
         if "since" in stored:
             since, synced_to = stored["since"], stored["synced_to"]
             bookmark.interval = Interval(_parse(since), _parse(synced_to))
         if "progress" in stored:
-            fields = dict(stored["progress"])
-            spans = fields.pop("left", None)
-            times: dict[str, Any] = {n: _parse(fields.pop(n, None)) for n in _TIMES}
-            bookmark.progress = Progress(**times, **fields)
-            if spans is not None:
-                span = datetime.fromisoformat
-                bookmark.progress.left = [(span(a), span(b)) for a, b in spans]
+            bookmark.progress = _parse_progress(stored["progress"])
+        if "sweep" in stored:
+            bookmark.sweep = _parse_progress(stored["sweep"])
         return bookmark
 
     def as_state(self) -> dict[str, Any]:
@@ -189,19 +245,20 @@ class Bookmark:
             state = {
                 name: _text(time) for name, time in self.interval._asdict().items()
             }
+        if self.swept:
+            state["swept"] = _text(self.swept)
+        if self.has_history:
+            state["has_history"] = True
         if self.progress:
-            fields = {k: v for k, v in vars(self.progress).items() if v is not None}
-            times = {name: _text(fields[name]) for name in _TIMES if name in fields}
-            state["progress"] = fields | times
-            if self.progress.left is not None:
-                spans = [[_text(a), _text(b)] for a, b in self.progress.left]
-                state["progress"]["left"] = spans
+            state["progress"] = _progress_as_state(self.progress)
+        if self.sweep:
+            state["sweep"] = _progress_as_state(self.sweep)
         return state
 
 
 BEGINNING = datetime.fromisoformat("2000-01-01T00:00:00Z")
 """From where a server that wants a start is asked, when there is none."""
-_TIMES = ("since", "start", "began", "newest", "edge", "end")
+_TIMES = ("since", "start", "began", "newest", "edge", "end", "read_from")
 
 
 def earliest(*starts: datetime | None) -> datetime | None:
@@ -214,7 +271,27 @@ def latest(*times: datetime | None) -> datetime | None:
     return max((time for time in times if time), default=None)
 
 
-def _before(time: datetime, span: timedelta) -> datetime:
+def _parse_progress(stored: Mapping[str, Any]) -> Progress:
+    fields = dict(stored)
+    spans = fields.pop("left", None)
+    times: dict[str, Any] = {name: _parse(fields.pop(name, None)) for name in _TIMES}
+    progress = Progress(**times, **fields)
+    if spans is not None:
+        span = datetime.fromisoformat
+        progress.left = [(span(a), span(b)) for a, b in spans]
+    return progress
+
+
+def _progress_as_state(progress: Progress) -> dict[str, Any]:
+    state = {k: v for k, v in vars(progress).items() if v is not None}
+    state |= {name: _text(state[name]) for name in _TIMES if name in state}
+    if progress.left is not None:
+        state["left"] = [[_text(a), _text(b)] for a, b in progress.left]
+    return state
+
+
+def earlier(time: datetime, span: timedelta) -> datetime:
+    """Return the time so long before another one; the earliest of all, if it must be."""
     try:
         return time - span
     except OverflowError:

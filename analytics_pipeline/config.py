@@ -22,6 +22,7 @@ REGIONS = ("us", "de", "www")
 """Hosts of sentry.io that are not named after an organization."""
 SECTION = "sources.analytics_pipeline"
 BEGINNING = datetime.min.replace(tzinfo=UTC)
+UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 LONGEST = timedelta(days=365_250).total_seconds()
 """Seconds: a thousand years."""
 
@@ -41,11 +42,19 @@ class Config:
     full_events: bool
     full_refresh: bool
     rows_per_load: int | None
+    history: bool
+    sweep: timedelta | None
+    """How old the last reading of all issues may be; None: as old as it likes."""
     workers: int
     redact: tuple[str, ...]
 
     def __repr__(self) -> str:
         return f"Config({self.base_url}, {self.organization}, {self.projects})"
+
+    @property
+    def sweeps_now(self) -> bool:
+        """All issues are to be read again, whenever that was done last."""
+        return self.sweep == timedelta()
 
     @property
     def server(self) -> str:
@@ -73,6 +82,8 @@ def parse_config(
     workers: int = 4,
     redact: str | list[str] | None = None,
     allow_http: bool = False,
+    history: bool = False,
+    sweep: Any = "1d",
     needs_project: bool = True,
 ) -> Config:
     """Check the arguments of `analytics_source`, which documents them.
@@ -89,7 +100,8 @@ def parse_config(
         if not isinstance(value, str | None):
             raise ConfigurationError(f"{name} must be text, not {type(value).__name__}")
     flags = {"full_events": full_events, "full_refresh": full_refresh}
-    for name, flag in (flags | {"allow_http": allow_http}).items():
+    flags |= {"allow_http": allow_http, "history": history}
+    for name, flag in flags.items():
         if not isinstance(flag, bool):
             raise ConfigurationError(f"{name} must be true or false, not {flag!r}")
     if api not in APIS:
@@ -123,6 +135,8 @@ def parse_config(
         rows_per_load=None
         if rows_per_load is None
         else whole_number("rows_per_load", rows_per_load),
+        history=history,
+        sweep=parse_sweep(sweep),
         workers=whole_number("workers", workers),
         redact=redact_paths(redact, spec),
     )
@@ -198,6 +212,31 @@ def parse_seconds(setting: str, value: float) -> timedelta:
             f"{setting} {value!r} is no number of seconds from 0 to {LONGEST:,.0f}"
         )
     return timedelta(seconds=seconds)
+
+
+def parse_span(setting: str, value: str | timedelta) -> timedelta:
+    """Return the span of time that `"12h"`, `"7d"` or `"2w"` says."""
+    if isinstance(value, timedelta):
+        if value < timedelta(seconds=1):
+            raise ConfigurationError(f"{setting}: a span of {value} is too short")
+        return value
+    match = re.fullmatch(r"([1-9]\d{0,4})([hdw])", str(value).strip())
+    if match is None:
+        raise ConfigurationError(
+            f"{setting} {value!r} is not a span of time; write it as 12h, 7d or 2w"
+        )
+    return timedelta(**{UNITS[match[2]]: int(match[1])})
+
+
+def parse_sweep(value: str | timedelta) -> timedelta | None:
+    """Return how old the last sweep may be: 0 for `"now"`, None for `"never"`."""
+    words = {"now": timedelta(), "never": None}
+    if isinstance(value, str) and value.strip() in words:
+        return words[value.strip()]
+    try:
+        return parse_span("sweep", value)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error}, or as now or never") from None
 
 
 def whole_number(setting: str, value: Any) -> int:

@@ -3,17 +3,18 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import dlt
 from dlt.common.destination.client import WithStateSync
+from dlt.common.exceptions import DltException
 from dlt.common.runtime.collector_base import Collector
 from dlt.extract import DltSource
-from dlt.pipeline.exceptions import PipelineStepFailed
 
 from analytics_pipeline.client.lists import ListSlice, Reader
 from analytics_pipeline.config import resolve_config
-from analytics_pipeline.errors import IncompleteLoad
+from analytics_pipeline.errors import ConfigurationError, IncompleteLoad
 from analytics_pipeline.loading.destinations import (
     appended_tables,
     check_table_format,
@@ -24,6 +25,7 @@ from analytics_pipeline.loading.failures import (
     is_interruption,
     root_error,
 )
+from analytics_pipeline.loading.history import check_history
 from analytics_pipeline.loading.locks import (
     check_shareable,
     dataset_lock,
@@ -34,7 +36,15 @@ from analytics_pipeline.loading.partitions import Partition, partitions
 from analytics_pipeline.loading.run import Run
 from analytics_pipeline.loading.summary import Summary, summarise
 from analytics_pipeline.source import analytics_source, make_client
+from analytics_pipeline.tables.history import HISTORY
+from analytics_pipeline.tables.schema import TABLES
 from analytics_pipeline.tables.values import infrequent_gc
+from analytics_pipeline.verification import (
+    Verification,
+    compare,
+    only_repaired,
+    stored_copies,
+)
 
 __all__ = [
     "DATASET",
@@ -42,6 +52,7 @@ __all__ = [
     "ROWS_PER_LOAD",
     "Partition",
     "Summary",
+    "Verification",
     "all_projects",
     "load",
     "load_shared",
@@ -50,6 +61,7 @@ __all__ = [
     "root_error",
     "run_partition",
     "summarise",
+    "verify",
 ]
 
 NAME = "analytics_pipeline"
@@ -104,15 +116,22 @@ def load(
             server refused all.
         AnalyticsError: no list can be read: the server is out of reach, or the token
             is rejected. What was loaded until then stays.
-        ConfigurationError: the destination cannot have this table format.
+        ConfigurationError: the destination cannot have this table format, or no history.
         PipelineLocked: another process runs this pipeline.
         MissingTable: a table was dropped without dlt's knowledge; nothing was asked.
         PipelineStepFailed: dlt or the destination failed.
     """
+    run = Run(ROWS_PER_LOAD, keeps_going=True)
+    return _load(pipeline, _selected(source, tables), run, table_format)
+
+
+def _load(
+    pipeline: dlt.Pipeline, source: DltSource, run: Run, table_format: Any = None
+) -> Summary:
     started = time.perf_counter()
     check_table_format(pipeline, table_format)
-    source = _selected(source, tables)
-    run = Run(ROWS_PER_LOAD, keeps_going=True)
+    if HISTORY in source.selected_resources:
+        check_history(pipeline)
     total = Summary()
     with (
         pipeline_lock(pipeline),
@@ -144,6 +163,68 @@ def load(
     return total
 
 
+def verify(
+    pipeline: dlt.Pipeline,
+    source: DltSource,
+    tables: Sequence[str] = (),
+    *,
+    repair: bool = False,
+) -> Verification:
+    """Compare what the server shows with what the warehouse holds, row by row.
+
+    All of the span `since` to `until` of the source is read from the server, typed and
+    masked as in a load, and compared with the warehouse by key and by value. What came
+    after the comparison began is left out; columns that change with the hour (`stats`),
+    `read_at` and dlt's own are not compared. Rows that the server does not show any more
+    are counted apart.
+
+    Args:
+        pipeline: whose dataset to look at.
+        source: what to read, as for `load`.
+        tables: names of tables; none: all of the source but `issue_history`.
+        repair: load what is missing or different, and all doubled rows, once more; then
+            compare again.
+
+    Returns:
+        Numbers of each table and project, and the first ten rows of each kind.
+
+    Raises:
+        ConfigurationError: the source has no such table, or there is nothing to compare.
+        AnalyticsError: the server is out of reach, or the token is rejected.
+        IncompleteLoad: a list could not be read in order to be repaired.
+        PipelineLocked: another process runs this pipeline.
+        PipelineStepFailed: dlt or the destination failed.
+    """
+    started, began = time.perf_counter(), datetime.now(UTC)
+    if unknown := {*tables} - source.resources.keys():
+        raise ConfigurationError(
+            f"the source has no table {', '.join(sorted(unknown))}"
+        )
+    names = [name for name in TABLES if name in (tables or source.selected_resources)]
+    found = _compared(pipeline, source, names, began)
+    if repair and found.repairs:
+        first, repairs = found, found.repairs
+        run = Run(ROWS_PER_LOAD, keeps_going=True)
+        run.spans = {name: each.span for name, each in repairs.items()}
+        _load(pipeline, only_repaired(_selected(source, [*repairs]), repairs), run)
+        for name, each in repairs.items():
+            if each.gone:
+                copies = stored_copies(pipeline, source.resources[name], each.gone)
+                with pipeline_lock(pipeline), _plain_errors():
+                    pipeline.run(copies, schema=source.schema)
+        found = _compared(pipeline, source, names, began)
+        found.before = first.totals()
+    found.seconds = time.perf_counter() - started
+    return found
+
+
+def _compared(
+    pipeline: dlt.Pipeline, source: DltSource, names: Sequence[str], began: datetime
+) -> Verification:
+    with pipeline_lock(pipeline), _plain_errors():
+        return compare(pipeline, source, names, began)
+
+
 def _follow_warehouse(pipeline: dlt.Pipeline) -> None:
     """Let the state that the warehouse holds be the pipeline's, also where it is older.
 
@@ -169,12 +250,18 @@ def load_shared(
     this function; no row replaces one that was read later.
 
     Raises:
-        ConfigurationError: the destination is another.
+        ConfigurationError: the destination is another, or the source has a history:
+            only loads that know of each other can tell which states have ended.
         AnalyticsError, PipelineStepFailed: as dlt's own `pipeline.run` does.
     """
     started = time.perf_counter()
     check_shareable(pipeline)
     source = _selected(source, tables)
+    if HISTORY in source.selected_resources:
+        raise ConfigurationError(
+            f"{HISTORY} is not for several loads at once, nor for partitions: leave"
+            " history out here, and load it with runner.load()"
+        )
     skip_stale_rows(pipeline, source)
     run = Run(is_whole=True)
     with pipeline_lock(pipeline), _plain_errors(), run.active():
@@ -245,7 +332,7 @@ def _plain_errors() -> Iterator[None]:
     """Raise the error of this package, or the Ctrl-C, that dlt wrapped."""
     try:
         yield
-    except PipelineStepFailed as failure:
+    except DltException as failure:
         if is_interruption(failure):
             raise KeyboardInterrupt from failure
         root = root_error(failure)
@@ -262,4 +349,10 @@ def _continued(source: DltSource) -> DltSource:
 
 
 def _selected(source: DltSource, tables: Sequence[str]) -> DltSource:
-    return source.with_resources(*tables) if tables else source
+    """Return the source with these tables; the history comes along with its issues."""
+    if not tables:
+        return source
+    if HISTORY in tables and HISTORY not in source.resources:
+        raise ConfigurationError(f"{HISTORY} needs the setting history")
+    along = {HISTORY} & source.resources.keys() if "issues" in tables else set()
+    return source.with_resources(*{*tables, *along})

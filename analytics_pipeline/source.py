@@ -17,8 +17,11 @@ from analytics_pipeline.loading.destinations import (
     adapt_to_destination,
     hide_expected_warnings,
 )
+from analytics_pipeline.loading.history import with_ended_states
 from analytics_pipeline.sync import Incremental, Sync
 from analytics_pipeline.tables.arrow import to_arrow
+from analytics_pipeline.tables.history import COLUMNS as HISTORY_COLUMNS
+from analytics_pipeline.tables.history import states
 from analytics_pipeline.tables.schema import TABLES, column_name
 
 EVENTS, ISSUES = TABLES["events"], TABLES["issues"]
@@ -55,6 +58,14 @@ def issues(sync: Sync, last_seen: Incremental) -> Iterator[pa.Table]:
                 yield batch
         if (batch := lists.rest()) is not None:
             yield batch
+        if lists.ends_states():
+            yield ISSUES.schema.empty_table()  # for `issue_history`
+
+
+@dlt.transformer(columns=HISTORY_COLUMNS, write_disposition="merge")
+def issue_history(rows: pa.Table, sync: Sync) -> Any:
+    """The states of issues, from when to when, as far as runs have seen them."""
+    return with_ended_states(states(rows), sync.ended_sweeps)
 
 
 @dlt.resource(columns=PROJECTS.columns, primary_key="id", write_disposition="merge")
@@ -95,7 +106,7 @@ def project_detail(sync: Sync, date_created: Incremental) -> Iterator[pa.Table]:
             yield batch
 
 
-RESOURCES = (events, issues, projects, releases, project_detail)
+RESOURCES: tuple[Any, ...] = (events, issues, projects, releases, project_detail)
 
 
 def make_client(config: Config) -> Client:
@@ -111,14 +122,7 @@ def make_client(config: Config) -> Client:
     )
 
 
-# Side by side only if it is said of the source: dlt forgets it of a resource that is
-# called with arguments.
-@dlt.source(
-    name="analytics",
-    section="analytics_pipeline",
-    max_table_nesting=0,
-    parallelized=True,
-)
+@dlt.source(name="analytics", section="analytics_pipeline", max_table_nesting=0)
 def analytics_source(
     base_url: str | None = None,
     auth_token: TSecretStrValue | None = None,
@@ -134,6 +138,8 @@ def analytics_source(
     workers: int = 4,
     redact: str | list[str] | None = None,
     allow_http: bool = False,
+    history: bool = False,
+    sweep: Any = "1d",  # dlt reads no `str | timedelta` from its configuration
 ) -> Iterator[DltResource]:
     """Events, issues, projects, releases and project details of an organization.
 
@@ -176,11 +182,17 @@ def analytics_source(
             the server sends them; the summary of `runner.load` names what matched
             nothing.
         allow_http: send the token over http:// to other machines, too.
+        history: load `issue_history`, too: one row for each state of an issue, from when
+            to when. For databases; files cannot keep it.
+        sweep: all issues are read again when that was done longer ago than this, since a
+            change of status leaves no other trace: a span as `"12h"`, `"7d"` or a
+            timedelta; `"now"` or `"never"`.
 
     Returns:
         A source with the resources `events`, `issues`, `projects`, `releases` and
         `project_detail`, write disposition merge; columns in
-        `analytics_pipeline.tables.schema`.
+        `analytics_pipeline.tables.schema`. With `history` there is `issue_history`, too,
+        which is loaded together with `issues`; columns in `tables.history`.
 
     Raises:
         ConfigurationError: a setting is missing or makes no sense.
@@ -202,6 +214,8 @@ def analytics_source(
         workers=workers,
         redact=redact,
         allow_http=allow_http,
+        history=history,
+        sweep=sweep,
     )
     sync = Sync(config, make_client(config))
     hide_expected_warnings(sync)
@@ -213,6 +227,10 @@ def analytics_source(
             end_value=config.until,
             lag=config.lookback.total_seconds(),
         )
-        yield resource(sync, incremental).add_map(
-            partial(adapt_to_destination, resource.name)
-        )
+        adapt = partial(adapt_to_destination, resource.name)
+        # Said here, since dlt forgets it of a resource that is called with arguments.
+        # The history is not read side by side: the last rows say which states end.
+        made = resource(sync, incremental).add_map(adapt).parallelize()
+        yield made
+        if config.history and resource is issues:
+            yield made | issue_history(sync)

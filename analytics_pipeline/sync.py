@@ -16,7 +16,7 @@ from dlt.common.pipeline import current_pipeline
 from dlt.common.schema.utils import has_table_seen_data
 from dlt.common.storages.exceptions import CurrentLoadPackageStateNotAvailable
 
-from analytics_pipeline.bookmarks import Bookmark, Span, latest
+from analytics_pipeline.bookmarks import Bookmark, Progress, Span, earlier, latest
 from analytics_pipeline.client.endpoints import Endpoint
 from analytics_pipeline.client.lists import ListSlice, Position
 from analytics_pipeline.client.page import Page, Record
@@ -36,10 +36,13 @@ from analytics_pipeline.errors import (
     Unreachable,
     WindowsIgnored,
 )
+from analytics_pipeline.loading.batches import Batches
 from analytics_pipeline.loading.destinations import is_replaced, merges_copies
+from analytics_pipeline.loading.history import EndedSweep, check_history
 from analytics_pipeline.loading.run import Run, active_run
 from analytics_pipeline.loading.summary import forgotten, merged_near_misses
-from analytics_pipeline.tables.arrow import ArrowRows, newest_copies
+from analytics_pipeline.tables.arrow import ArrowRows
+from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.issues import promote_totals
 from analytics_pipeline.tables.redaction import Redactor
 from analytics_pipeline.tables.schema import TABLES, column_name
@@ -49,8 +52,6 @@ log = logging.getLogger(__name__)
 
 Incremental = dlt.sources.incremental[datetime]
 
-BATCH = 5_000
-"""Rows of one Arrow table: fewer cost time, more cost memory."""
 FAILURES = 5
 """After so many lists, of which none gave a page, a run ends."""
 STUCK = 2
@@ -71,6 +72,8 @@ class Sync:
         self._lock = threading.Lock()
         self._run = Run()
         self._load_id = ""
+        self.ended_sweeps: Sequence[EndedSweep] = ()
+        """Of the load that is under way."""
 
     @contextmanager
     def lists(self, table: str, incremental: Incremental) -> Iterator["Lists"]:
@@ -89,6 +92,7 @@ class Sync:
             run = active_run.get() or self._run_of_load()
             if run is not self._run:
                 self._run = run
+                run.client, run.config = self.client, self.config
                 self.client.forget_answers()
             return run
 
@@ -121,17 +125,28 @@ class Lists:
         self.run = sync.run()
         self.metrics = resource.custom_metrics
         self.reading: list[ListSync] = []
+        self.ended_sweeps: list[Sweep] = []
         self._incremental = self._checked(incremental)
+        self.has_history = endpoint.is_swept and self._is_history_selected()
+        if endpoint.is_swept:
+            sync.ended_sweeps = ()
         self.since = parse_since(incremental.initial_value)
         self.until = parse_time("until", incremental.end_value)
+        if endpoint.table in self.run.spans:
+            self.since, self.until = self.run.spans[endpoint.table]
         self.lookback = sync.config.lookback
         if incremental.lag is not None:
             self.lookback = parse_seconds("lag", incremental.lag)
         self.is_replaced = is_replaced(resource)
         """The table is emptied first, so all is read again, in one load."""
-        self.stored = self._stored(str(resource.table_name))
+        self._check_history()
+        self.table_name = str(resource.table_name)
+        self.stored = self._stored(self.table_name)
         is_unique = not merges_copies(resource)
-        self._batches = Batches(TABLES[endpoint.table].primary_key if is_unique else ())
+        self._batches = Batches(
+            self.run.rows_per_batch,
+            TABLES[endpoint.table].primary_key if is_unique else (),
+        )
 
     def _checked(self, incremental: Incremental) -> Incremental:
         column = column_name(self.endpoint.replication_key)
@@ -143,10 +158,54 @@ class Lists:
             )
         return incremental.advance(None)  # type: ignore[arg-type]
 
+    def _is_history_selected(self) -> bool:
+        selected = dlt.current.source().selected_resources
+        if HISTORY in selected and self.endpoint.table not in selected:
+            raise ConfigurationError(
+                f"{HISTORY} is loaded together with {self.endpoint.table}, or these would"
+                " be missed: select both"
+            )
+        return HISTORY in selected
+
+    def _check_history(self) -> None:
+        if HISTORY not in dlt.current.source().selected_resources:
+            return
+        if self.is_replaced and self.has_history:
+            raise ConfigurationError(
+                f"{HISTORY} cannot be kept while {self.endpoint.table} are replaced: merge"
+                " them, or leave history out"
+            )
+        pipeline = cast(dlt.Pipeline | None, current_pipeline())
+        if pipeline and pipeline.destination:
+            check_history(pipeline)
+
+    def lacks_history(self) -> bool:
+        """Tell whether the history is wanted, and has no table yet."""
+        resource = dlt.current.source().resources[HISTORY] if self.has_history else None
+        return resource is not None and not _has_rows(str(resource.table_name))
+
+    def ends_states(self) -> bool:
+        """Tell whether sweeps have shown by now which issues are gone."""
+        self._batches.confirm_all()
+        if not self.has_history:
+            return False
+        ended = []
+        for sweep in [*self.ended_sweeps]:
+            try:
+                ended.append(sweep.ended())
+            except ApiError as error:
+                self.ended_sweeps.remove(sweep)
+                sweep.on_error(sweep.top, error)
+        self.sync.ended_sweeps = [each for each in ended if each]
+        return bool(self.sync.ended_sweeps) or self.lacks_history()
+
     def confirm(self) -> None:
         """Note what was handed over last: the resource has come to its end."""
         self._batches.confirm_all()
-        self._set_last_value()
+        for sweep in self.ended_sweeps:
+            sweep.complete()
+        if self.endpoint.table not in self.run.spans:
+            self._set_last_value()
         if any(each.is_open for each in self.reading):
             self.run.is_unfinished = True
         if not self.run.keeps_going:
@@ -161,21 +220,24 @@ class Lists:
         if kept_from and self.endpoint.filters_time:
             log.warning("%s", forgotten(kept_from))
         run.ended.add(table)
-        if run.is_refused and run.ended >= {*dlt.current.source().selected_resources}:
+        selected = {*dlt.current.source().selected_resources} - {HISTORY}
+        if run.is_refused and run.ended >= selected:
             raise next(iter(run.refusals.values()))
 
     def _stored(self, table: str) -> dict[str, Any]:
         """Return the bookmarks, as far as they are true of the table."""
         state = dlt.current.resource_state()
-        tables = dlt.current.source_schema().tables
-        has_rows = table in tables and has_table_seen_data(tables[table])
         is_checked = table in self.run.checked
         self.run.checked.add(table)
-        if self.is_replaced or not (has_rows or is_checked):
+        if self.is_replaced or not (_has_rows(table) or is_checked):
             state.pop("bookmarks", None)  # dropped, refreshed, or another dataset
         if self.until is not None or self.run.is_whole:
             return self.run.bounded.setdefault(self.endpoint.table, {})
         bookmarks: dict[str, Any] = state.setdefault("bookmarks", {})
+        if self.lacks_history():  # it was switched on, or dropped
+            for each in bookmarks.values():
+                for part in (each, each.get("progress", {}), each.get("sweep", {})):
+                    part.pop("has_history", None)
         return bookmarks
 
     def _set_last_value(self) -> None:
@@ -192,7 +254,9 @@ class Lists:
         for project in sorted(self._projects(), key=self._is_complete):
             each = ListSync(self, project)
             if each.name in self.run.finished:
-                continue
+                each = Sweep(each)
+                if not each.is_due():
+                    continue
             if self.room() <= 0:
                 self.run.is_unfinished = True
                 return
@@ -215,11 +279,17 @@ class Lists:
     def room(self) -> float:
         """Return how many rows the load still takes before another one goes on."""
         # Only in `runner.load` another load can go on with such a reading.
-        needs_run = self.until is not None or self.sync.config.full_refresh
+        config = self.sync.config
+        needs_run = self.until is not None or config.full_refresh or config.sweeps_now
         is_one_load = needs_run and not self.run.keeps_going
         if self.is_replaced or self.endpoint.full_scan or is_one_load:
             return math.inf
-        return self.run.room(self.sync.config.rows_per_load)
+        return self.run.room(config.rows_per_load)
+
+    def can_sweep(self) -> bool:
+        """Tell whether there are bookmarks that say when all was read."""
+        is_bounded = self.until is not None or self.run.is_whole
+        return self.endpoint.is_swept and not (is_bounded or self.is_replaced)
 
     def select(self, part: Slice, page: Page) -> list[Record]:
         """Return the records of a page that are wanted, masked and with their keys."""
@@ -234,56 +304,6 @@ class Lists:
         return self._batches.take()
 
 
-class Batches:
-    """Collects pages to batches, and confirms them when they have been handed over.
-
-    With `unique`, the columns of a key, all becomes one batch, of which each key has
-    only its newest row: for destinations that cannot merge copies.
-    """
-
-    def __init__(self, unique: Sequence[str] = ()) -> None:
-        self._unique = unique
-        self._is_first = True
-        self._tables: list[pa.Table] = []
-        self._confirm: list[Callable[[], None]] = []
-        """For what is in `_tables`."""
-        self._handed_over: list[Callable[[], None]] = []
-
-    def add(self, table: pa.Table, confirm: Callable[[], None]) -> pa.Table | None:
-        """Take a page; that this is called says that the batch before was handed over."""
-        self._confirm_batch()
-        self._tables.append(table)
-        self._confirm.append(confirm)
-        # The first page goes at once, for `add_limit(1)`.
-        if self._unique or (not self._is_first and self._size() < BATCH):
-            return None
-        return self.take()
-
-    def take(self) -> pa.Table | None:
-        """Return the batch."""
-        self._confirm_batch()
-        self._handed_over, self._confirm = self._confirm, []
-        tables, self._tables = self._tables, []
-        if not any(table.num_rows for table in tables):
-            return None
-        self._is_first = False
-        batch = pa.concat_tables(tables)
-        return newest_copies(batch, self._unique) if self._unique else batch
-
-    def confirm_all(self) -> None:
-        """Confirm what was handed over, and what had no rows."""
-        self.take()
-        self._confirm_batch()
-
-    def _size(self) -> int:
-        return sum(table.num_rows for table in self._tables)
-
-    def _confirm_batch(self) -> None:
-        confirm, self._handed_over = self._handed_over, []
-        for each in confirm:
-            each()
-
-
 class ListSync:
     """One list in one load: where it begins, what came, and what is noted of it."""
 
@@ -294,6 +314,9 @@ class ListSync:
         self.stats = RequestStats()
         self.key = lists.key(project)
         self.name = (self.endpoint.table, self.key)
+        self.sweep_name = (self.endpoint.table, f"{self.key} sweep")
+        self.bookmark = Bookmark.parse(lists.stored.get(self.key, {}))
+        self.before = self.bookmark.interval
         self.description = lists.sync.client.describe(self)
         self.pages = self.rows = self.reread = self.mismatches = 0
         self.newest: datetime | None = None
@@ -306,14 +329,16 @@ class ListSync:
         """There is more to read, now or in another load."""
         self.is_resumed = False
         """The reading was begun by an earlier run."""
+        self.server_time: datetime | None = None
+        """The server's clock at the page that came last."""
 
     def begin(self) -> Sequence[Slice]:
         """Return what to read: from the bookmark on, or from where a reading was left."""
         lists, config, endpoint = self.lists, self.lists.sync.config, self.endpoint
         now = datetime.now(UTC)
-        self.bookmark = Bookmark.parse(lists.stored.get(self.key, {}))
-        self.before = self.bookmark.interval
         anew = config.full_refresh and self.name not in lists.run.begun
+        if self.before and lists.can_sweep():
+            anew = False  # it is swept instead
         changes = endpoint.refresh_window
         if anew or self.bookmark.progress is None:
             lists.run.begun.add(self.name)
@@ -325,6 +350,7 @@ class ListSync:
             end=(lists.until or now) if endpoint.filters_time else None,
             anew=anew,
         )
+        self.bookmark.note_history(progress, has_history=lists.has_history)
         # A load by itself goes on with what is left: its next one may do the rest.
         is_extended = self.is_resumed and lists.run.keeps_going and lists.until is None
         if is_extended and progress.extend(now, lists.lookback):
@@ -363,6 +389,18 @@ class ListSync:
             ]
         return windows
 
+    def after_end(self, part: Slice) -> Sequence[Slice]:
+        """Return the sweep of the list, if it is due."""
+        lists = self.lists
+        sweep = Sweep(self)
+        if not sweep.is_due():
+            return ()
+        if lists.room() <= 0:
+            lists.run.is_unfinished = True
+            return ()
+        lists.reading.append(sweep)
+        return sweep.begin()
+
     def room(self) -> float:
         """Return how many rows the load still takes; of a list that failed, none."""
         return self.lists.room() if self.is_open else 0
@@ -382,10 +420,15 @@ class ListSync:
         self.pages += 1
         if page.is_answer:  # or the server's clock is not known
             self.progress.see(page.times, page.server_time)
+            self.server_time = page.server_time
+            self.lists.run.compare_clocks(page.server_time, page.read_at)
+        if self.bookmark.sweep:
+            self.bookmark.sweep.see_at(page.read_at)
         records, times = self._wanted(part, page)
         reread = self._count_reread(part, times, page.server_time)
         # In loads by themselves, what was there fills none, or the rest never comes.
-        known = 0 if self.lists.run.keeps_going else reread
+        is_counted = self.lists.run.keeps_going or isinstance(self, Sweep)
+        known = 0 if is_counted else reread
         self.lists.run.count(len(records) - known)
         self.reread += reread
         self.rows += len(records) - reread
@@ -472,9 +515,12 @@ class ListSync:
         if is_done:
             is_complete = self.bookmark.complete()
             # A reading of an earlier run knows nothing of the rows since then.
-            self.is_open = self.name not in run.begun or not is_complete
+            is_current = self.name in run.begun
+            self.is_open = not (is_current and is_complete)
             if not self.is_open:
                 run.finished.add(self.name)
+            if self.before is None and is_current:
+                run.finished.add(self.sweep_name)  # that was all of it
         self._store()
 
     def _store(self) -> None:
@@ -510,6 +556,10 @@ class ListSync:
                 log.warning("skipped: %s", error)
         elif run.keeps_going and (run.has_pages or len(run.failures) < FAILURES):
             run.failures.setdefault(self.description, error)
+        elif isinstance(self, Sweep) and not run.keeps_going:
+            log.warning(
+                "%s; what is new is loaded, and it is swept another time", error
+            )
         else:
             raise error
         if self.is_resumed and self.pages <= 1:
@@ -528,8 +578,11 @@ class ListSync:
             self.progress.stuck = (self.progress.stuck or 0) + 1
             is_lasting = self.progress.stuck >= STUCK and self.progress.left is None
         if is_lasting:
-            self.bookmark.progress = None
+            self._forget_progress()
         self._store()
+
+    def _forget_progress(self) -> None:
+        self.bookmark.progress = None
 
     def report(self) -> dict[str, Any]:
         """Return what was done, for dlt's trace and the summary of a run."""
@@ -550,6 +603,125 @@ class ListSync:
             "kept_from": kept_from.isoformat() if kept_from else None,
             "waited": self.lists.sync.client.session.limiter.waited,
         }
+
+
+class Sweep(ListSync):
+    """All of a list once more: what changed without a trace in the rows' time.
+
+    A row that is seen again while the list is read moves to its top, past the place that
+    reading has come to. So what was seen since the sweep began is read again at its end.
+    """
+
+    def __init__(self, list_: ListSync) -> None:
+        super().__init__(list_.lists, list_.project)
+        self.name = self.sweep_name
+        self.bookmark = list_.bookmark
+        self._now = list_.server_time or datetime.now(UTC)
+        self.top: Slice = ListSlice(self, None)
+        """What is read once more at the end."""
+
+    def is_due(self) -> bool:
+        """Tell whether to begin it, or to go on with it, in this load."""
+        lists, config = self.lists, self.lists.sync.config
+        if not lists.can_sweep() or self.name in lists.run.finished:
+            return False
+        every = timedelta() if config.full_refresh else config.sweep
+        if lists.has_history and not self.bookmark.has_history:
+            every = timedelta()  # the history was switched on
+        return self.bookmark.is_sweep_due(every, self._now)
+
+    def begin(self) -> Sequence[Slice]:
+        """Return what to read: all, or from where the sweep was left."""
+        lists, config, before = self.lists, self.lists.sync.config, self.bookmark.sweep
+        lacks_history = lists.has_history and before and not before.has_history
+        is_wanted = config.full_refresh or config.sweeps_now or lacks_history
+        anew = bool(is_wanted) and self.name not in lists.run.begun
+        if anew or before is None:
+            lists.run.begun.add(self.name)
+        self.is_resumed = self.name not in lists.run.begun
+        self.progress = progress = self.bookmark.begin_sweep(anew=anew)
+        self.bookmark.note_history(progress, has_history=lists.has_history)
+        if progress.is_rechecking:
+            return [self._recheck(progress)]
+        # Where no order is documented, rows of any time may come on any page.
+        is_ordered = self.endpoint.newest_first
+        part = ListSlice(self, progress.start if is_ordered else None)
+        if progress.page_cursor and progress.edge:
+            newest_first = bool(progress.newest_first)
+            part.resume(Position(progress.page_cursor, newest_first, progress.edge))
+        return [part]
+
+    def after_end(self, part: Slice) -> Sequence[Slice]:
+        """Return the top of the list after its end."""
+        return () if part is self.top else [self._recheck(self.progress)]
+
+    def _recheck(self, progress: Progress) -> Slice:
+        began = progress.began or datetime.now(UTC)
+        # The rows may go by another clock than the server's `Date`.
+        start = earlier(min(began, progress.newest or began), self.lists.lookback)
+        self.top = ListSlice(self, start, can_be_left=False)
+        return self.top
+
+    def _count_reread(
+        self, part: Slice, times: Sequence[datetime | None], now: datetime
+    ) -> int:
+        """Return that all rows have come before, as far as anybody knows."""
+        return len(times)
+
+    def _note_page(self, position: Position | None, is_last: bool) -> None:
+        if self.progress.is_rechecking:
+            if is_last:
+                self.lists.ended_sweeps.append(self)
+        elif is_last:
+            self.progress.is_rechecking = True
+            self.progress.page_cursor = self.progress.edge = None
+            self._store()
+        else:
+            super()._note_page(position, is_last)
+
+    def ended(self) -> EndedSweep | None:
+        """Return what it has shown; None where nobody knows which project that is.
+
+        Raises:
+            ApiError: the project could not be asked for its id.
+        """
+        project_id = None
+        try:
+            project_id = self.lists.sync.client.project_id(self.project, self.stats)
+        except HttpError as error:
+            if error.status not in (403, 404):
+                raise
+            log.warning("%s: %s", self.description, error)
+        if project_id is None or self.progress.read_from is None:
+            log.warning(
+                "%s: states of issues that are gone were not ended, since project %r does"
+                " not tell its id",
+                HISTORY,
+                self.project,
+            )
+            return None
+        return EndedSweep(
+            issues_table=self.lists.table_name,
+            project_id=project_id,
+            start=self.progress.start,
+            read_from=self.progress.read_from,
+        )
+
+    def complete(self) -> None:
+        """Note that all was handed over."""
+        self.bookmark.complete_sweep()
+        self.is_open = False
+        self.lists.run.finished.add(self.name)
+        self._store()
+
+    def _forget_progress(self) -> None:
+        self.bookmark.sweep = None
+
+
+def _has_rows(table: str) -> bool:
+    """Tell whether dlt knows of rows of a table in this dataset."""
+    tables = dlt.current.source_schema().tables
+    return table in tables and has_table_seen_data(tables[table])
 
 
 def _is_outside(time: datetime, start: datetime | None, until: datetime | None) -> bool:

@@ -1,4 +1,4 @@
-"""The commands: run, check, demo, report. Each takes options, gives the exit code."""
+"""The commands: run, check, verify, demo, report. Each takes options, gives the exit code."""
 
 from argparse import Namespace
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,8 @@ def settings(options: Namespace) -> dict[str, Any]:
     """Return the source's arguments that are given as options; dlt finds the others."""
     names = (
         "base_url", "api", "organization", "since", "until", "full_events",
-        "full_refresh", "rows_per_load", "workers", "redact", "allow_http",
+        "full_refresh", "rows_per_load", "workers", "redact", "allow_http", "history",
+        "sweep",
     )  # fmt: skip
     given = {
         name: value
@@ -65,6 +66,19 @@ def run(options: Namespace) -> int:
         return FAILED
     output.show(summary, options.json)
     return SKIPPED if summary.skipped else LOADED
+
+
+def verify(options: Namespace) -> int:
+    """Compare the warehouse with the server."""
+    pipeline = make_pipeline(options)
+    source = analytics_source(**settings(options))
+    found = runner.verify(
+        pipeline, source, options.resource or (), repair=bool(options.repair)
+    )
+    output.show_verification(found, options.json)
+    if not found.is_equal:
+        return FAILED
+    return SKIPPED if found.skipped else LOADED
 
 
 def check(options: Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The command line: `python -m analytics_pipeline [run|check|demo|report]`."""
+"""The command line: `python -m analytics_pipeline [run|check|verify|demo|report]`."""
 
 import argparse
 import logging
@@ -20,6 +20,7 @@ from analytics_pipeline.cli.output import RED, say
 from analytics_pipeline.client.endpoints import APIS
 from analytics_pipeline.errors import AnalyticsError, ConfigurationError
 from analytics_pipeline.loading.failures import root_error, sentence
+from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.schema import TABLES
 
 USAGE = 2
@@ -34,11 +35,11 @@ EPILOG = """examples:
   python -m analytics_pipeline --base-url https://errors.example.com \\
       --organization acme --project frontend --project backend
   python -m analytics_pipeline --since 2026-01-01 --destination postgres
-  python -m analytics_pipeline report --destination postgres
+  python -m analytics_pipeline verify --since 2026-01-01 --repair
 
 The token is read from AUTH_TOKEN or .dlt/secrets.toml, other settings from
-.dlt/config.toml or the environment, too. Exit codes: 0 all loaded; 1 failed;
-2 wrong usage or missing settings; 3 loaded, but a project was skipped."""
+.dlt/config.toml or the environment, too. Exit codes: 0 all is well; 1 failed, or not
+equal (verify); 2 wrong usage or missing settings; 3 loaded, but a list was skipped."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -66,7 +67,7 @@ def parser() -> Parser:
     """Return the parser of the command line."""
     parser = Parser(
         prog="python -m analytics_pipeline",
-        usage="%(prog)s [run|check|demo|report] [options]",
+        usage="%(prog)s [run|check|verify|demo|report] [options]",
         description="Load what is new at an error-analytics API into a warehouse.",
         epilog=EPILOG,
         formatter_class=partial(
@@ -79,10 +80,10 @@ def parser() -> Parser:
         "command",
         nargs="?",
         default="run",
-        choices=["run", "check", "demo", "report"],
-        metavar="run|check|demo|report",
-        help="load (default), try the settings, try it all on a built-in server, or"
-        " write a page of what is loaded",
+        choices=["run", "check", "verify", "demo", "report"],
+        metavar="COMMAND",
+        help="load (run, the default), try the settings, compare the warehouse with the"
+        " server, try it all on a built-in one, write a page of what is loaded",
     )
     add("--base-url", metavar="URL", help="address of the server")
     add("--api", choices=list(APIS), metavar="NAME", help=_either(APIS))
@@ -92,15 +93,20 @@ def parser() -> Parser:
     add(
         "--resource",
         action="append",
-        choices=list(TABLES),
+        choices=[*TABLES, HISTORY],
         metavar="TABLE",
-        help=f"one of {', '.join(TABLES)}; repeatable",
+        help=f"{', '.join(TABLES)}; repeatable",
     )
     add("--since", metavar="T", help="how far back to load")
     add("--until", metavar="T", help="load exactly --since to T; bookmarks stay")
     add("--rows-per-load", metavar="N", type=int, help="rows of a piece of a long load")
     add("--full-events", action="store_true", default=None, help="with stack traces")
     add("--full-refresh", action="store_true", default=None, help="read all again")
+    add("--history", action="store_true", default=None, help="load issue_history, too")
+    add(
+        "--sweep", metavar="SPAN", help="read all issues each SPAN: 12h, 7d, now, never"
+    )
+    add("--repair", action="store_true", help="of verify: load again what differs")
     add("--redact", metavar="PATH", action="append", help="mask values, repeatable")
     add("--allow-http", action="store_true", default=None, help="token over http://")
     add("--workers", metavar="N", type=int, help="requests at a time (default: 4)")

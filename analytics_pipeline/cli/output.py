@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, TextIO
 
+from analytics_pipeline.loading.comparison import Counts, Example
 from analytics_pipeline.loading.summary import Summary, forgotten
+from analytics_pipeline.verification import Verification
 
 BOLD, RED, GREEN, YELLOW = "1", "31", "32", "33"
 
@@ -81,6 +83,50 @@ def show(summary: Summary, as_json: bool) -> None:
         say(f"redact: {path!r} matched nothing in this run{hint}", YELLOW)
     for reason in summary.skipped.values():
         say(f"skipped: {reason}", YELLOW)
+
+
+def show_verification(found: Verification, as_json: bool) -> None:
+    """Print how far the warehouse holds what the server shows."""
+    if as_json:
+        json_line(found.as_json())
+        return
+    rows = [["table", "project", *Counts.__annotations__]]
+    for name, lists in found.tables.items():
+        for project, counts in lists.items():
+            rows.append([name, project, *(f"{n:,}" for n in vars(counts).values())])
+    say(table(rows))
+    for name, kinds in found.examples.items():
+        for kind, examples in kinds.items():
+            colour = "" if kind == "gone" else YELLOW
+            say(f"{name}, {kind}: {'; '.join(map(_example, examples))}", colour)
+    for reason in found.failed.values():
+        say(f"not compared: {reason}", RED)
+    for reason in found.skipped.values():
+        say(f"skipped: {reason}", YELLOW)
+    _conclude(found)
+
+
+def _example(example: Example) -> str:
+    columns = f" ({', '.join(example.columns)})" if example.columns else ""
+    return f"{example.key}{columns}"
+
+
+def _conclude(found: Verification) -> None:
+    seconds = f"in {found.seconds:.1f} s"
+    if found.before:
+        total = Counts()
+        for counts in found.before.values():
+            total.add(counts)
+        say(
+            f"repaired: {total.missing:,} missing, {total.doubled:,} doubled,"
+            f" {total.different:,} different rows",
+            BOLD,
+        )
+    if found.is_equal:
+        say(f"the warehouse holds what the server shows; compared {seconds}", GREEN)
+    else:
+        advice = "" if found.before else "; --repair loads again what differs"
+        say(f"the warehouse differs from the server; compared {seconds}{advice}", RED)
 
 
 def json_line(value: Any) -> None:

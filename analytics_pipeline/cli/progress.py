@@ -35,7 +35,8 @@ class Lines(Collector):
         if time.monotonic() - self._told.setdefault(name, time.monotonic()) >= EVERY:
             self._told[name] = time.monotonic()
             rows = f"{name.removeprefix(READ)}: {self._counts[name]:,} rows"
-            print(f"{rows}, {message}", file=sys.stderr, flush=True)
+            line = f"{rows}, {message}" if message else rows
+            print(line, file=sys.stderr, flush=True)
 
     def _start(self, step: str) -> None:
         self._counts.clear()

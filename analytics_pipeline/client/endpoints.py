@@ -30,6 +30,8 @@ class Endpoint:
     """The order by `replication_key` is documented; otherwise each page has to show it."""
     full_scan: bool = False
     """Small, and changes without trace in `replication_key`: read to its end each time."""
+    is_swept: bool = False
+    """Changes without trace in `replication_key`, and is too large to be read each time."""
     filters_time: bool = False
     """Honours `start` and `end`, half open, in UTC without zone.
 
@@ -96,6 +98,7 @@ APIS: Mapping[str, ApiSpec] = {
                 path="/projects/{organization}/{project}/issues/",
                 scope="event:read",
                 replication_key="lastSeen",
+                is_swept=True,
                 params={"query": ""},  # all, not only the unresolved ones
             ),
             Endpoint(
@@ -140,6 +143,7 @@ APIS: Mapping[str, ApiSpec] = {
                 path="/organizations/{organization}/issues/",
                 scope="event:read",
                 replication_key="lastSeen",
+                is_swept=True,
                 # Without `query` only unresolved issues come; without project=-1 only
                 # those of projects that the token's user is a member of. The answer
                 # covers 90 days; the totals are in `lifetime`, which collapse=stats
@@ -201,6 +205,7 @@ APIS: Mapping[str, ApiSpec] = {
                 path="/projects/{organization}/{project}/issues/",
                 scope="event:read",
                 replication_key="lastSeen",
+                is_swept=True,
                 params={"limit": "100"},  # `sort` would give 422
                 newest_first=True,
                 unknown_is_empty=True,

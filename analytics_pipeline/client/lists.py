@@ -29,6 +29,10 @@ class Reader:
     def without_windows(self, edge: datetime | None) -> None:
         """Return nothing: it is read without windows."""
 
+    def after_end(self, part: Slice) -> Sequence[Slice]:
+        """Return nothing: that was all."""
+        return ()
+
     def on_error(self, part: Slice, error: ApiError) -> NoReturn:
         """Raise the error."""
         raise error
@@ -95,7 +99,10 @@ class ListSlice(Slice):
         self.asked_cursor = self.page_cursor
         self.order.note(times)
         self.ended = page.next_cursor is None or self.order.is_past(times, self.start)
-        if self.ended or (self.owner.room() <= 0 and self.position()):
+        if self.ended:
+            self.pages += 1
+            return self.owner.after_end(self)
+        if self.owner.room() <= 0 and self.position():
             self.pages += 1
             return ()
         return super().after(page)

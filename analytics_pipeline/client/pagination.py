@@ -56,6 +56,9 @@ class SliceOwner(ListName, Protocol):
         Rows from `edge` on have been read.
         """
 
+    def after_end(self, part: "Slice") -> Sequence["Slice"]:
+        """Return what to read next, now that a whole list has come to its end."""
+
     def on_error(self, part: "Slice", error: ApiError) -> Sequence["Slice"]:
         """Return what to read instead, or raise the error."""
 
@@ -285,6 +288,16 @@ class Client:
         if isinstance(known, HttpError):
             raise copy(known)
         return known
+
+    def project_id(self, project: str, stats: RequestStats) -> str | None:
+        """Return the id of a project, which is asked for once in a run.
+
+        Raises:
+            ApiError: as `ApiSession.get` does.
+        """
+        records = self._project_detail(project, stats).records
+        value = records[0].get("id") if records else None
+        return None if value is None else str(value)
 
     def _check_names(self, empty: ListName) -> None:
         """Raise an error if a list is empty because its names are wrong.

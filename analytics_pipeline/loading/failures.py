@@ -11,6 +11,7 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from analytics_pipeline.errors import AnalyticsError, MissingTable, shortened
+from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.schema import TABLES
 
 STEPS = {
@@ -70,7 +71,9 @@ def check_tables(pipeline: dlt.Pipeline, schema_name: str) -> None:
             stored = client.get_stored_schema(schema_name)
             tables = json.loads(stored.schema)["tables"] if stored else {}
             names = [
-                n for n in TABLES if n in tables and has_table_seen_data(tables[n])
+                n
+                for n in (*TABLES, HISTORY)
+                if n in tables and has_table_seen_data(tables[n])
             ]
             found = {n: bool(cols) for n, cols in client.get_storage_tables(names)}
     except Exception:

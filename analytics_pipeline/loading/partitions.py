@@ -1,14 +1,11 @@
 """A backfill divided into partitions: one project and one span of time each."""
 
-import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from analytics_pipeline.config import parse_time, project_list
+from analytics_pipeline.config import parse_span, parse_time, project_list
 from analytics_pipeline.errors import ConfigurationError
-
-UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 
 class Partition(NamedTuple):
@@ -34,11 +31,8 @@ def partitions(
     Raises:
         ConfigurationError: a time or `every` makes no sense, or no project is named.
     """
-    start, end, step = (
-        parse_time("since", since),
-        parse_time("until", until),
-        span(every),
-    )
+    start, end = parse_time("since", since), parse_time("until", until)
+    step = parse_span("every", every)
     if start is None:
         raise ConfigurationError("since is missing: a backfill begins there")
     if end is None:
@@ -50,17 +44,3 @@ def partitions(
         for n in range(count)
         for name in names
     ]
-
-
-def span(text: str | timedelta) -> timedelta:
-    """Return the timedelta that `"12h"`, `"7d"` or `"2w"` says."""
-    if isinstance(text, str):
-        match = re.fullmatch(r"([1-9]\d{0,4})([hdw])", text.strip())
-        if match is None:
-            raise ConfigurationError(
-                f"{text!r} is not a span of time; write it as 12h, 7d or 2w"
-            )
-        return timedelta(**{UNITS[match[2]]: int(match[1])})
-    if text < timedelta(seconds=1):
-        raise ConfigurationError(f"a span of {text} is too short")
-    return text

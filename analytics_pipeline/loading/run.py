@@ -6,12 +6,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import datetime, timedelta
 from typing import Any
 
+from analytics_pipeline.client.pagination import Client
+from analytics_pipeline.config import Config
 from analytics_pipeline.errors import ApiError
 
+ROWS_PER_BATCH = 5_000
+"""Rows of one Arrow table: fewer cost time, more cost memory."""
 SECONDS_PER_LOAD = 300.0
 """So long after its first page a load is ended, and another one goes on."""
+
+SAME_TIME = timedelta(seconds=2)
 
 
 class Run:
@@ -49,6 +56,15 @@ class Run:
         """Resources of this load that have come to their end."""
         self.bounded: dict[str, dict[str, Any]] = {}
         """Table → bookmarks of readings with an `until`, which are not kept."""
+        self.rows_per_batch = ROWS_PER_BATCH
+        self.spans: dict[str, tuple[datetime, datetime]] = {}
+        """Table → from and up to when to read, whatever the source says."""
+        self.clock_offset = timedelta()
+        """How far the server's clock is ahead of ours."""
+        self.client: Client | None = None
+        """Of the source that is read."""
+        self.config: Config | None = None
+        """Its settings."""
         self.has_pages = False
         """A page has come, so the server is not out of order as a whole."""
         self._lock = threading.Lock()
@@ -65,6 +81,11 @@ class Run:
     def is_refused(self) -> bool:
         """The server gave nothing but refusals."""
         return bool(self.refusals) and not self.has_pages
+
+    def compare_clocks(self, server_time: datetime, our_time: datetime) -> None:
+        """Take note of how far the server's clock, which shows seconds, is ahead."""
+        offset = server_time - our_time
+        self.clock_offset = offset if abs(offset) > SAME_TIME else timedelta()
 
     def count(self, rows: int) -> None:
         """Add the rows of a page."""

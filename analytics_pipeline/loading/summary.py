@@ -94,8 +94,8 @@ class Summary:
                 for name, table in self.tables.items()
             },
             "requests": self.requests,
-            "skipped": _listed(self.skipped),
-            "failed": _listed(self.failed),
+            "skipped": listed(self.skipped),
+            "failed": listed(self.failed),
             "kept_from": self.kept_from,
             "unmatched_redact": sorted(self.unmatched),
             "seconds": round(self.seconds, 3),
@@ -137,7 +137,8 @@ def forgotten(kept_from: datetime) -> str:
     )
 
 
-def _listed(reasons: dict[str, str]) -> list[dict[str, str]]:
+def listed(reasons: dict[str, str]) -> list[dict[str, str]]:
+    """Return lists and reasons for `--json`."""
     return [{"list": name, "reason": reason} for name, reason in reasons.items()]
 
 

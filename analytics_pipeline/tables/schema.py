@@ -40,6 +40,8 @@ class Table:
     json: str = ""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """API field → the field whose column it shares."""
+    volatile: str = ""
+    """Fields that change with the hour at which they are asked for, and nothing else."""
     descriptions: Mapping[str, str] = field(default_factory=dict)
     """API field → what its column holds, where the name does not tell."""
 
@@ -106,6 +108,7 @@ _PROJECT_NESTED = """
     stats transactionStats sessionStats features access team teams platforms
     latestRelease options
 """
+_PROJECT_FIGURES = "stats transactionStats sessionStats"
 
 TABLES = {
     table.name: table
@@ -151,6 +154,7 @@ TABLES = {
                 subscriptionDetails stats derivedData lifetime filtered inbox owners
                 integrationIssues sentryAppIssues last_90_days
             """,
+            volatile="stats last_90_days",
             descriptions={
                 "count": "Events of all time, on every server.",
                 "userCount": "Users of all time, on every server.",
@@ -167,6 +171,7 @@ TABLES = {
             bigint="eventThrottleRate",
             bool=_PROJECT_FLAGS + "scrubIPAddresses",
             json=_PROJECT_NESTED + "latestDeploys environments",
+            volatile=_PROJECT_FIGURES,
         ),
         Table(
             "releases",
@@ -204,6 +209,7 @@ TABLES = {
                 highlightContext highlightPreset builtinSymbolSources
                 dynamicSamplingBiases seerNightshiftTweaks
             """,
+            volatile=_PROJECT_FIGURES,
         ),
     )
 }

@@ -19,16 +19,18 @@ import pyarrow.compute as pc
 import pytest
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
-from dlt.extract import DltSource
+from dlt.extract import DltResource, DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from analytics_pipeline import analytics_source, runner, sync
+from analytics_pipeline import analytics_source, runner
 from analytics_pipeline import source as source_module
 from analytics_pipeline.client.endpoints import APIS
 from analytics_pipeline.config import parse_config, resolve_config
 from analytics_pipeline.demo import DemoServer
 from analytics_pipeline.errors import ApiError, ConfigurationError, IncompleteLoad
+from analytics_pipeline.loading import run as run_module
 from analytics_pipeline.sync import Sync
+from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.schema import TABLES, column_name
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
 from tests.fake_server import FakeServer
@@ -66,7 +68,7 @@ def test_with_resources_asks_only_for_these(
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each page is handed over as a batch of its own."""
-    monkeypatch.setattr(sync, "BATCH", 1)
+    monkeypatch.setattr(run_module, "ROWS_PER_BATCH", 1)
 
 
 NOTHING_NEW = 3 * len(PROJECTS) + 2
@@ -147,8 +149,11 @@ def test_add_map_filters_rows_and_the_bookmarks_move_all_the_same(
         source.events.add_map(is_python)
         pipeline.run(source)
 
+    def intervals(bookmarks: dict[str, dict[str, Any]]) -> dict[str, list[Any]]:
+        return {k: [v["since"], v["synced_to"]] for k, v in bookmarks.items()}
+
     run_filtered()
-    filtered = warehouse.bookmarks()["events"]
+    filtered = intervals(warehouse.bookmarks()["events"])
     platforms = warehouse.rows("select distinct platform from analytics.events")
     assert platforms == [("python",)]
     before = len(server.requests)
@@ -158,7 +163,7 @@ def test_add_map_filters_rows_and_the_bookmarks_move_all_the_same(
     whole = runner.make_pipeline(name="whole", pipelines_dir="whole")
     whole.run(make(server, api=api))
     state: Any = whole.state["sources"]["analytics"]
-    assert filtered == state["resources"]["events"]["bookmarks"]
+    assert filtered == intervals(state["resources"]["events"]["bookmarks"])
 
 
 @pytest.mark.usefixtures("small_batches")
@@ -318,9 +323,8 @@ def test_resources_that_are_read_one_after_the_other(
     v1: DemoServer, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EXTRACT__NEXT_ITEM_MODE", "fifo")
-    one_by_one = analytics_source.clone(parallelized=False)
-    source = one_by_one(v1.url, TOKEN, ORGANIZATION, PROJECTS, workers=1)
-    warehouse.pipeline().run(source)
+    monkeypatch.setattr(DltResource, "parallelize", lambda resource: resource)
+    warehouse.pipeline().run(make(v1, workers=1))
     tables = [request.path.split("/")[-2] for request in v1.requests]
     assert tables == sorted(tables, key=tables.index)
     for table in TABLES:
@@ -677,6 +681,8 @@ VALUES: dict[str, Any] = {
     "rows_per_load": 5000,
     "workers": 7,
     "redact": ["user.email", "tags.user.email"],
+    "history": True,
+    "sweep": "12h",
 }
 
 
@@ -757,10 +763,11 @@ def test_every_setting_comes_by_argument_environment_and_toml(
     assert config.full_events is config.full_refresh is True
     assert config.lookback == timedelta(minutes=1)
     assert config.rows_per_load == 5000
+    assert (config.history, config.sweep) == (True, timedelta(hours=12))
     row = {"user": {"email": "a@b.c"}, "id": "1"}
     clean = shared.redactor.clean_all("events", [row]).records
     assert clean == [{"user": {"email": "***"}, "id": "1"}]
-    assert {*source.resources} == {*TABLES}
+    assert {*source.resources} == {*TABLES, HISTORY}
     # what the command `check` takes
     assert resolve_config(**given) == config
 
@@ -770,7 +777,7 @@ def test_one_project_comes_by_environment_and_toml(
     way: str, made: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     WAYS[way](VALUES | {"project": "a", "full_refresh": False}, monkeypatch)
-    assert {*analytics_source().resources} == {*TABLES}
+    assert {*analytics_source().resources} == {*TABLES, HISTORY}
     config, _ = made
     assert config.projects == ("a",)
     assert config.full_refresh is False

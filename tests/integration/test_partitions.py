@@ -12,8 +12,9 @@ import dlt
 import pytest
 
 from analytics_pipeline import ConfigurationError, analytics_source, runner
+from analytics_pipeline.config import parse_span
 from analytics_pipeline.errors import HttpError
-from analytics_pipeline.loading.partitions import Partition, partitions, span
+from analytics_pipeline.loading.partitions import Partition, partitions
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
 from tests.fake_server import FakeServer
 from tests.postgres import Postgres
@@ -47,13 +48,13 @@ def test_without_an_end_partitions_are_whole_ones_of_the_past() -> None:
     ("text", "hours"), [("12h", 12), ("1d", 24), ("7d", 168), ("2w", 336)]
 )
 def test_a_span_is_a_number_and_a_unit(text: str, hours: int) -> None:
-    assert span(text) == timedelta(hours=hours)
+    assert parse_span("every", text) == timedelta(hours=hours)
 
 
 @pytest.mark.parametrize("text", ["", "7", "d", "0d", "-1d", "7m", "1.5d", "week"])
 def test_nonsense_is_no_span(text: str) -> None:
     with pytest.raises(ConfigurationError, match="write it as 12h, 7d or 2w"):
-        span(text)
+        parse_span("every", text)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import pytest
 from analytics_pipeline import analytics_source
 from analytics_pipeline.cli.main import parser
 from analytics_pipeline.client.endpoints import APIS
+from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.schema import TABLES
 from tests.assertions import assert_kept
 from tests.benchmarks.cases import cases
@@ -141,8 +142,9 @@ def test_the_query_for_plain_files_finds_the_newest_rows(server: FakeServer) -> 
 
 def test_the_tables_are_those_of_the_source() -> None:
     rows = table("| table | one row is | key | new by |")
-    assert {row[0].strip("`") for row in rows} == {*TABLES}
-    for name, _, key, new in rows:
+    assert {row[0].strip("`") for row in rows[:-1]} == {*TABLES}
+    assert rows[-1][0].strip("`") == HISTORY
+    for name, _, key, new in rows[:-1]:
         held = TABLES[name.strip("`")]
         assert re.findall("`(.*?)`", key) == held.primary_key
         endpoint = APIS["v1"].endpoints[held.name]
@@ -250,3 +252,26 @@ def test_the_scopes_are_those_that_each_server_wants() -> None:
         for name in TABLES
     ]
     assert sorted(table(header)) == sorted(expected)
+
+
+def test_verify_prints_a_table_like_the_one_shown(
+    server: FakeServer, warehouse: Warehouse
+) -> None:
+    warehouse.load(server)
+    changed = "(select id from analytics.issues order by id limit 2)"
+    warehouse.rows(
+        f"update analytics.issues set status = '?', count = -1 where id in {changed}"
+    )
+    command = block("sh", "verify").strip()
+    command += f" --base-url {server.url} --organization acme --pipelines-dir pipelines"
+    command += " --project frontend --project backend"
+    done = shell(command, AUTH_TOKEN=TOKEN)
+    assert done.returncode == 1, done.stderr
+    shown = block("", "the warehouse differs").splitlines()
+    printed = done.stderr.splitlines()
+    assert printed[0].split() == shown[0].split()
+    for line in shown[1:4]:
+        assert any(row.split()[:2] == line.split()[:2] for row in printed), line
+    assert any(row.startswith("issues, different: ") for row in printed)
+    assert any("(status, count)" in row for row in printed)
+    assert re.fullmatch(shown[-1].replace("4.6", r"[\d.]+"), printed[-1])

@@ -95,6 +95,9 @@ class Reader:
     def without_windows(self, edge: datetime | None) -> Slice | None:
         return None
 
+    def after_end(self, part: Slice) -> Sequence[Slice]:
+        return ()
+
     def on_error(self, part: Slice, error: ApiError) -> Sequence[Slice]:
         raise error
 
@@ -105,6 +108,11 @@ class Forgiving(Reader):
 
     instead: list[Slice] = field(default_factory=list)
     errors: list[ApiError] = field(default_factory=list)
+    next: Sequence[Slice] = ()
+    """Read when a list has come to its end."""
+
+    def after_end(self, part: Slice) -> Sequence[Slice]:
+        return self.next
 
     def on_error(self, part: Slice, error: ApiError) -> Sequence[Slice]:
         self.errors.append(error)

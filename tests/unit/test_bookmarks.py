@@ -70,7 +70,7 @@ def test_a_reading_that_is_complete_is_an_interval_up_to_the_newest_row(
     progress.see(days(9, 8), server_time=day(10))
     progress.see(days(7, 6), server_time=day(11))
     bookmark.complete()
-    assert bookmark == Bookmark(Interval(since, day(9)))
+    assert bookmark == Bookmark(Interval(since, day(9)), swept=day(10))
 
 
 def test_rows_of_the_future_do_not_move_a_bookmark() -> None:
@@ -378,6 +378,126 @@ def test_of_times_none_does_not_count() -> None:
     assert latest() is None
 
 
+# Sweeps
+
+
+def swept(at: float | None, **fields: Any) -> Bookmark:
+    return Bookmark(
+        Interval(day(3), day(9)), swept=None if at is None else day(at), **fields
+    )
+
+
+@pytest.mark.parametrize(
+    ("bookmark", "every", "is_due"),
+    [
+        (swept(9), DAY, False),
+        (swept(8.9), DAY, True),
+        (swept(8.9), 2 * DAY, False),
+        (swept(None), 1000 * DAY, True),  # as bookmarks of earlier versions are
+        (swept(9), NONE, True),
+        (swept(10.9), DAY, False),
+        (swept(11.1), DAY, True),  # the clock was wrong
+        (swept(9, sweep=Progress(None, None)), DAY, True),
+        (swept(9, progress=Progress(None, None)), DAY, False),
+        (Bookmark(), NONE, False),
+        (Bookmark(progress=Progress(None, None)), NONE, False),
+        (swept(None), None, False),
+    ],
+)
+def test_a_sweep_is_due_when_the_last_one_is_too_old_or_under_way(
+    bookmark: Bookmark, every: timedelta | None, is_due: bool
+) -> None:
+    assert bookmark.is_sweep_due(every, now=day(10)) is is_due
+
+
+def test_a_sweep_reads_the_whole_interval_and_leaves_it_as_it_is() -> None:
+    bookmark = swept(1)
+    sweep = bookmark.begin_sweep(anew=False)
+    assert sweep == Progress(day(3), day(3))
+    sweep.see(days(12, 2), server_time=day(10))
+    sweep.see(days(1), server_time=day(11))
+    bookmark.complete_sweep()
+    assert bookmark == swept(10)
+
+
+def test_a_sweep_that_is_under_way_goes_on_unless_it_is_begun_anew() -> None:
+    bookmark = swept(1)
+    sweep = bookmark.begin_sweep(anew=False)
+    sweep.page_cursor = "p"
+    bookmark = restored(bookmark)
+    assert bookmark.begin_sweep(anew=False) == sweep
+    assert bookmark.begin_sweep(anew=True) == Progress(day(3), day(3))
+
+
+def test_completing_without_a_sweep_changes_nothing() -> None:
+    bookmark = swept(1)
+    bookmark.complete_sweep()
+    assert bookmark == swept(1)
+
+
+def test_what_is_new_and_a_sweep_are_read_side_by_side() -> None:
+    bookmark = swept(1)
+    sweep = bookmark.begin_sweep(anew=False)
+    bookmark.begin(day(3), HOUR).see(days(9.5), server_time=day(10))
+    bookmark.complete()
+    assert bookmark.sweep is sweep
+    assert bookmark.swept == day(1)
+    sweep.see([], server_time=day(11))
+    progress = bookmark.begin(day(3), HOUR)
+    bookmark.complete_sweep()
+    assert bookmark.progress is progress
+    assert bookmark.interval == Interval(day(3), day(9.5))
+
+
+def test_only_a_reading_of_all_counts_as_a_sweep() -> None:
+    bookmark = Bookmark()
+    for since, anew, expected in (
+        (day(3), False, 10),
+        (day(3), False, 10),
+        (day(1), False, 10),  # an earlier `since`
+        (day(1), True, 13),
+    ):
+        progress = bookmark.begin(since, HOUR, anew=anew)
+        progress.see([], server_time=day(11 if bookmark.swept else 10))
+        if anew:
+            progress.began = day(13)
+        bookmark.complete()
+        assert bookmark.swept == day(expected)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "has_history"),
+    [
+        ([True], True),
+        ([True, True], True),
+        ([False], False),
+        ([False, True], False),  # it was switched on half way
+        ([True, False], False),
+        ([True, False, True], False),
+    ],
+)
+@pytest.mark.parametrize("is_sweep", [False, True])
+def test_a_list_is_in_the_history_when_all_pieces_of_a_reading_were(
+    pieces: list[bool], has_history: bool, is_sweep: bool
+) -> None:
+    bookmark = swept(1) if is_sweep else Bookmark()
+    for piece in pieces:
+        bookmark = restored(bookmark)
+        if is_sweep:
+            progress = bookmark.begin_sweep(anew=False)
+        else:
+            progress = bookmark.begin(day(3), HOUR)
+        bookmark.note_history(progress, has_history=piece)
+        progress.see(days(9), server_time=day(10))
+    bookmark.complete_sweep() if is_sweep else bookmark.complete()
+    assert restored(bookmark) == bookmark
+    assert bookmark.has_history is has_history
+    # What a later reading brings is missing, if it does not go into the history.
+    bookmark.note_history(bookmark.begin_sweep(anew=False), has_history=False)
+    bookmark.complete_sweep()
+    assert not bookmark.has_history
+
+
 # State
 
 KEY = "https://errors.example.com:8443/prefix/api/0 some-organization/some-project"
@@ -425,6 +545,20 @@ def test_state_holds_only_what_a_reading_knows() -> None:
     assert restored(bookmark) == bookmark
 
 
+def test_state_holds_the_sweep_beside_the_reading() -> None:
+    bookmark = swept(1, progress=Progress(None, None))
+    bookmark.begin_sweep(anew=False).read_from = day(10)
+    state = bookmark.as_state()
+    assert state["swept"] == "2026-11-02T00:00:00Z"
+    assert state["progress"] == {}
+    assert state["sweep"] == {
+        "since": "2026-11-04T00:00:00Z",
+        "start": "2026-11-04T00:00:00Z",
+        "read_from": "2026-11-11T00:00:00Z",
+    }
+    assert restored(bookmark) == bookmark
+
+
 def test_state_keeps_that_nothing_is_left_and_that_a_list_is_oldest_first() -> None:
     bookmark = Bookmark(progress=Progress(None, None, newest_first=False, left=[]))
     assert bookmark.as_state() == {"progress": {"newest_first": False, "left": []}}
@@ -444,21 +578,27 @@ def test_state_is_a_copy() -> None:
 
 times = st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC))
 some_times = st.none() | times
+some_progress = st.none() | st.builds(
+    Progress,
+    since=some_times,
+    start=some_times,
+    began=some_times,
+    newest=some_times,
+    page_cursor=st.none() | st.text(max_size=20),
+    newest_first=st.none() | st.booleans(),
+    edge=some_times,
+    left=st.none() | st.lists(st.tuples(times, times), max_size=3),
+    read_from=some_times,
+    has_history=st.none() | st.booleans(),
+    is_rechecking=st.none() | st.booleans(),
+)
 bookmarks = st.builds(
     Bookmark,
     st.none() | st.builds(Interval, some_times, some_times),
-    st.none()
-    | st.builds(
-        Progress,
-        since=some_times,
-        start=some_times,
-        began=some_times,
-        newest=some_times,
-        page_cursor=st.none() | st.text(max_size=20),
-        newest_first=st.none() | st.booleans(),
-        edge=some_times,
-        left=st.none() | st.lists(st.tuples(times, times), max_size=3),
-    ),
+    some_progress,
+    some_times,
+    some_progress,
+    st.booleans(),
 )
 
 

@@ -49,6 +49,46 @@ def test_what_is_not_given_has_a_default() -> None:
     assert (config.full_events, config.full_refresh) == (False, False)
     assert (config.lookback, config.rows_per_load) == (timedelta(hours=1), None)
     assert config.workers == 4
+    assert (config.history, config.sweep) == (False, timedelta(days=1))
+
+
+@pytest.mark.parametrize(
+    ("value", "span", "is_now"),
+    [
+        ("1d", timedelta(days=1), False),
+        (" 12h ", timedelta(hours=12), False),
+        ("2w", timedelta(days=14), False),
+        (timedelta(minutes=5), timedelta(minutes=5), False),
+        ("now", timedelta(), True),
+        ("never", None, False),
+    ],
+)
+def test_a_sweep_is_a_span_or_a_word(
+    value: Any, span: timedelta | None, is_now: bool
+) -> None:
+    config = parse(sweep=value)
+    assert (config.sweep, config.sweeps_now) == (span, is_now)
+
+
+@pytest.mark.parametrize(
+    "value", ["", "0d", "-1d", "7", "d", "1.5d", "7m", "always", "1 d", None, 5, True]
+)
+def test_anything_else_is_no_sweep(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match="sweep .* write it as 12h, 7d or 2w"):
+        parse(sweep=value)
+
+
+@pytest.mark.parametrize("span", [timedelta(), timedelta(days=-1)])
+def test_a_span_of_nothing_is_no_sweep(span: timedelta) -> None:
+    with pytest.raises(ConfigurationError, match="sweep: .* is too short"):
+        parse(sweep=span)
+
+
+@pytest.mark.parametrize("value", ["yes", 1, None])
+def test_a_history_is_wanted_or_not(value: Any) -> None:
+    assert parse(history=True).history is True
+    with pytest.raises(ConfigurationError, match="history must be true or false"):
+        parse(history=value)
 
 
 @pytest.mark.parametrize("setting", ["workers", "rows_per_load"])

@@ -225,6 +225,20 @@ def test_a_list_is_read_to_its_end() -> None:
     assert (part.pages, part.ended) == (2, True)
 
 
+def test_when_a_list_has_come_to_its_end_its_owner_says_what_is_next() -> None:
+    other = listing()
+    owner = Forgiving(ORDERED, next=[other])
+    part = ListSlice(owner, time(5))
+    assert part.after(page_of(9, 8, cursor="a")) == (part,)
+    assert part.after(page_of(7, 4, cursor="b")) == [other]
+    part = ListSlice(owner, None)
+    assert part.after(page_of(9)) == [other]
+    owner.is_full = True
+    part = ListSlice(owner, None)
+    part.after(page_of(9, cursor="a"))
+    assert part.after(page_of(8, cursor="b")) == ()  # it was only left
+
+
 @pytest.mark.parametrize(
     ("endpoint", "hours", "ends"),
     [

@@ -1,0 +1,1084 @@
+"""Verify finds what differs between server and warehouse, and nothing else."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dlt
+import pyarrow as pa
+import pytest
+
+from analytics_pipeline import analytics_source, runner
+from analytics_pipeline.cli import progress
+from analytics_pipeline.cli.main import main
+from analytics_pipeline.errors import ConfigurationError, MissingTable, Unreachable
+from analytics_pipeline.loading import comparison, stored
+from analytics_pipeline.loading.comparison import Counts
+from analytics_pipeline.runner import Verification
+from analytics_pipeline.tables.history import VALIDITY
+from analytics_pipeline.tables.schema import TABLES
+from tests.conftest import ORGANIZATION, TOKEN, small_server
+from tests.fake_server import FakeServer, too_many
+from tests.list_server import ListServer, ago, detail, event, newest_first
+from tests.postgres import Postgres
+
+PROJECTS = ["frontend", "backend"]
+
+
+class Place:
+    """A warehouse that people can change by hand."""
+
+    def __init__(self, folder: Path, destination: Any = "duckdb") -> None:
+        self._folder = folder
+        self._destination = destination
+
+    def pipeline(self) -> dlt.Pipeline:
+        return runner.make_pipeline(
+            self._destination, pipelines_dir=str(self._folder / "pipelines")
+        )
+
+    def load(self, server: Any, *tables: str, **settings: Any) -> None:
+        runner.load(self.pipeline(), source(server, **settings), tables)
+
+    def verify(
+        self, server: Any, *tables: str, repair: bool = False, **settings: Any
+    ) -> Verification:
+        return runner.verify(
+            self.pipeline(), source(server, **settings), tables, repair=repair
+        )
+
+    def sql(self, statement: str) -> list[tuple[Any, ...]]:
+        with self.pipeline().sql_client() as client:
+            rows = client.execute_sql(statement)
+        return [tuple(row) for row in rows or ()]
+
+    def content(self, *tables: str) -> dict[str, list[str]]:
+        """The rows of tables but for when and by which load they came."""
+        return {
+            table: sorted(
+                str([v for v, name in zip(row, names, strict=True) if _is_kept(name)])
+                for row in self.sql(f"select * from {table}")
+            )
+            for table in tables
+            for names in [
+                [
+                    name
+                    for (name,) in self.sql(
+                        "select column_name from information_schema.columns where"
+                        f" table_schema = 'analytics' and table_name = '{table}'"
+                        " order by ordinal_position"
+                    )
+                ]
+            ]
+        }
+
+    def bookmarks(self) -> bytes:
+        """As the warehouse has them."""
+        pipeline = self.pipeline()
+        pipeline.sync_destination()
+        sources: dict[str, Any] = dict(pipeline.state["sources"])
+        resources = sources["analytics"]["resources"]
+        kept = {name: state.get("bookmarks") for name, state in resources.items()}
+        return json.dumps(kept, default=str).encode()
+
+
+def _is_kept(column: str) -> bool:
+    return column not in ("read_at", "_dlt_load_id", "_dlt_id")
+
+
+def source(server: Any, **settings: Any) -> Any:
+    return analytics_source(
+        **{
+            "base_url": server.url,
+            "auth_token": TOKEN,
+            "organization": ORGANIZATION,
+            "project": PROJECTS,
+            **settings,
+        }
+    )
+
+
+@pytest.fixture
+def duck(elsewhere: Path) -> Place:
+    return Place(elsewhere)
+
+
+@pytest.fixture(params=["duckdb", "postgres"])
+def place(request: pytest.FixtureRequest, elsewhere: Path) -> Place:
+    """DuckDB, then PostgreSQL."""
+    if request.param == "duckdb":
+        return Place(elsewhere)
+    uri = request.getfixturevalue("postgres").uri
+    return Place(elsewhere, dlt.destinations.postgres(uri))
+
+
+@pytest.fixture
+def lists() -> Iterator[ListServer]:
+    """50 events and 30 issues of one project, 20 and none of another, one release."""
+    with ListServer() as server:
+        for number, slug in enumerate(PROJECTS, 1):
+            row = {**detail(slug), "id": str(number)}
+            server.lists["acme", slug, "project_detail"] = [row]
+            server.lists["", "", "projects"].append(
+                {**row, "organization": {"slug": "acme"}}
+            )
+        server.lists["acme", "frontend", "events"] = newest_first(50)
+        server.lists["acme", "backend", "events"] = [
+            event(100 + n, n, projectID="2") for n in range(20)
+        ]
+        server.lists["acme", "frontend", "issues"] = [issue(n) for n in range(30)]
+        server.lists["acme", "", "releases"] = [
+            {"id": "r", "version": "1", "dateCreated": ago(50)}
+        ]
+        yield server
+
+
+def issue(number: int, minutes: float | None = None, **fields: Any) -> dict[str, Any]:
+    return {
+        "id": f"i{number:02}",
+        "title": f"issue {number}",
+        "project": {"id": "1", "slug": "frontend"},
+        "lastSeen": ago(number * 10 if minutes is None else minutes),
+    } | fields
+
+
+def differing(found: Verification, table: str) -> dict[str, set[str]]:
+    """Key → columns."""
+    examples = found.examples[table].get("different", [])
+    return {each.key: set(each.columns) for each in examples}
+
+
+def keys(found: Verification, table: str, kind: str) -> list[str]:
+    return [each.key for each in found.examples[table].get(kind, [])]
+
+
+# What is found, and repaired
+
+
+@pytest.mark.parametrize(
+    ("api", "place"),
+    [
+        ("v1", "postgres"),
+        ("sentry", "duckdb"),
+        ("glitchtip", "duckdb"),
+    ],
+    indirect=["place"],
+)
+def test_what_was_changed_by_hand_is_found_and_repaired(
+    api: str, server: FakeServer, place: Place
+) -> None:
+    settings: dict[str, Any] = {"api": api, "history": True}
+    place.load(server, **settings)
+    assert place.verify(server, **settings).is_equal
+    tables = [*TABLES, "issue_history"]
+    loaded, bookmarks = place.content(*tables), place.bookmarks()
+    place.sql(
+        "delete from events where id in (select id from events order by id limit 5)"
+    )
+    place.sql(
+        "insert into events select * from events where id = (select max(id) from events)"
+    )
+    place.sql(
+        "update issues set status = 'x', count = count + 1, title = NULL"
+        " where id in (select id from issues order by id limit 3)"
+    )
+    place.sql("delete from releases where id = (select min(id) from releases)")
+    place.sql("update project_detail set name = 'x'")
+    changed = place.content(*tables)
+
+    found = place.verify(server, **settings)
+    totals = found.totals()
+    assert place.content(*tables) == changed  # it only looks
+    assert place.bookmarks() == bookmarks
+    assert not found.is_equal
+    assert totals["events"] == Counts(60, 56, missing=5, doubled=1)
+    assert totals["issues"] == Counts(30, 30, different=3)
+    assert totals["releases"] == Counts(12, 11, missing=1)
+    assert totals["projects"] == Counts(2, 2)
+    assert totals["project_detail"] == Counts(2, 2, different=2)
+    assert set(map(frozenset, differing(found, "issues").values())) == {
+        frozenset({"status", "count", "title"})
+    }
+    assert found.before is None
+
+    repaired = place.verify(server, repair=True, **settings)
+    assert repaired.is_equal
+    assert repaired.before == totals
+    assert place.content(*tables) == loaded
+    assert place.bookmarks() == bookmarks
+    assert all(counts.is_equal for counts in repaired.totals().values())
+
+
+CHANGES = {
+    "e00": ("title", "'event 0 '"),  # a space
+    "e01": ("title", "''"),
+    "e02": ("title", "NULL"),
+    "e03": ("message", "''"),  # where the server has none
+    "e04": ("date_created", "date_created + interval '1 microsecond'"),
+    "e05": ("date_received", "NULL"),
+    "e06": ("size", "size + 1"),
+    "e07": ("start_timestamp", "start_timestamp + 0.0009765625"),
+    "e08": ("context", """'{"a": [1, 2, {"b": null}]}'"""),
+    "e09": ("tags", "NULL"),
+}
+MORE_CHANGES = {
+    "e10": ("extra", """'{"odd": 2}'"""),
+    "e11": ("extra", "NULL"),
+    "e12": ("size", "NULL"),
+    "e13": ("tags", """'[{"key": "b", "value": 1}, {"key": "a", "value": "1"}]'"""),
+    "e14": ("type", "'odd'"),
+    "e15": ('"user"', """'{"id": "2"}'"""),
+    "e16": ("_meta", """'null'"""),
+    "e17": ("context", """'{"a": [2, 1, {"b": null}], "c": 0.1}'"""),
+}
+
+
+@pytest.mark.parametrize("changes", [CHANGES, MORE_CHANGES], ids=["some", "others"])
+def test_a_change_of_any_value_is_found_with_its_column(
+    lists: ListServer, place: Place, changes: dict[str, tuple[str, str]]
+) -> None:
+    lists.lists["acme", "frontend", "events"] = [
+        event(
+            n,
+            n,
+            id=f"e{n:02}",
+            dateReceived=ago(n),
+            size=2**53 + n,
+            startTimestamp=1_700_000_000.25,
+            context={"a": [1, 2, {"b": False}], "c": 0.1},
+            tags=[{"key": "a", "value": "1"}, {"key": "b", "value": 1}],
+            type="error",
+            user={"id": "1"},
+            odd=1,
+        )
+        for n in range(20)
+    ]
+    place.load(lists, "events")
+    assert place.verify(lists, "events").is_equal
+    for key, (column, value) in changes.items():
+        place.sql(f"update events set {column} = {value} where id = '{key}'")
+    found = place.verify(lists, "events", repair=True)
+    assert found.before
+    assert found.before["events"] == Counts(40, 40, different=len(changes))
+    assert found.is_equal
+    for key, (column, value) in changes.items():
+        place.sql(f"update events set {column} = {value} where id = '{key}'")
+    assert differing(place.verify(lists, "events"), "events") == {
+        f"1 {key}": {column.strip('"')} for key, (column, _) in changes.items()
+    }
+
+
+def test_a_changed_truth_value_is_found(lists: ListServer, place: Place) -> None:
+    lists.lists["acme", "frontend", "issues"] = [
+        issue(1, hasSeen=False, isPublic=True),
+        issue(2, isBookmarked=None),
+    ]
+    place.load(lists, "issues")
+    place.sql("update issues set has_seen = NULL, is_public = false where id = 'i01'")
+    place.sql("update issues set is_bookmarked = false where id = 'i02'")
+    assert differing(place.verify(lists, "issues"), "issues") == {
+        "i01": {"has_seen", "is_public"},
+        "i02": {"is_bookmarked"},
+    }
+    assert place.verify(lists, "issues", repair=True).is_equal
+
+
+def test_values_that_changed_places_are_found(lists: ListServer, duck: Place) -> None:
+    lists.lists["acme", "frontend", "events"] = [event(1, 1, title="a", culprit="b")]
+    duck.load(lists, "events")
+    duck.sql("update events set title = culprit, culprit = title where id = 'e1'")
+    found = duck.verify(lists, "events")
+    assert differing(found, "events") == {"1 e1": {"title", "culprit"}}
+
+
+def test_a_time_that_was_put_into_the_future_is_found(
+    lists: ListServer, duck: Place
+) -> None:
+    duck.load(lists, "events", "issues")
+    duck.sql("update events set date_created = '2099-01-01' where id = 'e1'")
+    duck.sql("update issues set last_seen = '2099-01-01' where id = 'i01'")
+    found = duck.verify(lists, "events", "issues", repair=True)
+    assert found.before
+    assert [counts.different for counts in found.before.values()] == [1, 1]
+    assert found.is_equal
+
+
+def test_a_row_that_the_server_dates_in_the_future_is_compared_once_it_is_there(
+    lists: ListServer, duck: Place
+) -> None:
+    later = (datetime.now(UTC) + timedelta(days=2)).isoformat()
+    lists.lists["acme", "frontend", "events"].insert(0, event(77, 0, dateCreated=later))
+    duck.load(lists, "events")
+    assert duck.verify(lists, "events").totals()["events"] == Counts(71, 71)
+    duck.sql("update events set title = 'x' where id = 'e77'")
+    assert keys(duck.verify(lists, "events"), "events", "different") == ["1 e77"]
+    assert duck.verify(lists, "events", repair=True).is_equal
+
+
+def test_figures_that_change_with_the_hour_are_not_compared(
+    lists: ListServer, duck: Place
+) -> None:
+    rows = lists.lists["acme", "frontend", "issues"]
+    rows[:] = [issue(1, stats={"24h": [1]}), issue(2, last_90_days={"count": "1"})]
+    lists.lists["", "", "projects"][0]["stats"] = [[1, 2]]
+    duck.load(lists)
+    rows[0]["stats"] = {"24h": [2]}
+    rows[1]["last_90_days"] = {"count": "2"}
+    lists.lists["", "", "projects"][0]["stats"] = [[1, 3]]
+    assert duck.verify(lists).is_equal
+
+
+# JSON
+
+
+DOCUMENTS: list[Any] = [
+    {"zz": 1, "a": {"b": [], "aa": {}}, "é": 'ü\u2028\n\t"\\/\x7f', "": None},
+    [1.0, -0.0, 0.1, 100.0, 1e22, 12345678.9e1, 1e16, 123456789012345680.0],
+    [1e-7, 1e-5, 5e-324, 2.5e-8, 0.0001],
+    [2**63 - 1, -(2**63), 2**64 - 1, 2**53 + 1],
+    "🐘 x",
+    "",
+    0,
+    False,
+    [[[[]]], [None], {}],
+    {"time": "2026-01-01T00:00:00Z", "text": '{"a": 1}'},
+]
+HARD_DOCUMENTS: list[Any] = [
+    1e23,
+    1.5e300,
+    1.7976931348623157e308,
+    [1e22, 1e-7],
+    {"a": 1e22, "b": 0.00001},
+    [2**64, 1e-7, 123456789012345680.0],
+]
+
+
+def with_documents(server: ListServer, documents: list[Any]) -> None:
+    server.lists["acme", "frontend", "events"] = [
+        event(n, n, context=document, further=document)
+        for n, document in enumerate(documents)
+    ]
+
+
+def test_json_is_equal_however_the_warehouse_writes_it(
+    lists: ListServer, place: Place
+) -> None:
+    with_documents(lists, DOCUMENTS)
+    place.load(lists, "events")
+    found = place.verify(lists, "events")
+    assert differing(found, "events") == {}
+    assert found.is_equal
+
+
+@pytest.mark.parametrize("place", ["postgres"], indirect=True)
+def test_large_and_small_numbers_are_equal_however_the_warehouse_writes_them(
+    lists: ListServer, place: Place
+) -> None:
+    with_documents(lists, HARD_DOCUMENTS)
+    place.load(lists, "events")
+    assert differing(place.verify(lists, "events"), "events") == {}
+
+
+def test_json_that_only_looks_like_the_same_number_is_different(
+    lists: ListServer, duck: Place
+) -> None:
+    with_documents(lists, ["port:1e3", {"a": "[-0"}, "x"])
+    duck.load(lists, "events")
+    duck.sql("""update events set context = '"port:1000"' where id = 'e0'""")
+    duck.sql("""update events set context = '{"a": "[0"}' where id = 'e1'""")
+    found = duck.verify(lists, "events")
+    assert [*differing(found, "events")] == ["1 e0", "1 e1"]
+
+
+# Whose rows, and of which span
+
+
+def test_rows_of_others_are_left_alone_and_not_counted(
+    lists: ListServer, place: Place
+) -> None:
+    place.load(lists)
+    place.sql("update events set title = 'x' where project_id = '2'")
+    place.sql("insert into events select * from events where project_id = '2'")
+    place.sql(
+        """update issues set project = '{"id": "9"}', title = 'x' where id = 'i29'"""
+    )
+    lists.lists["acme", "frontend", "issues"].pop()  # the ninth project's by now
+    before = place.content("events", "issues")
+    tables = ["events", "issues", "project_detail"]
+    found = place.verify(lists, *tables, project="frontend", repair=True)
+    assert found.is_equal
+    assert found.before is None
+    assert found.totals()["events"] == Counts(50, 50)
+    assert found.totals()["issues"] == Counts(29, 29)
+    assert found.totals()["project_detail"] == Counts(1, 1)
+    place.sql("delete from events where id = 'e3'")
+    assert place.verify(lists, *tables, project="frontend", repair=True).before
+    assert place.content("events", "issues") == before
+
+
+def test_equal_ids_in_two_projects_are_two_rows(lists: ListServer, duck: Place) -> None:
+    lists.lists["acme", "backend", "events"] = [
+        row | {"projectID": "2", "title": "other"}
+        for row in lists.lists["acme", "frontend", "events"]
+    ]
+    duck.load(lists, "events")
+    assert duck.verify(lists, "events").totals()["events"] == Counts(100, 100)
+    duck.sql("update events set title = 'x' where project_id = '2' and id = 'e1'")
+    duck.sql("delete from events where project_id = '1' and id = 'e2'")
+    found = duck.verify(lists, "events", repair=True)
+    assert found.before
+    assert found.before["events"] == Counts(100, 99, missing=1, different=1)
+    assert found.is_equal
+
+
+def test_a_span_is_compared_from_since_up_to_until(
+    lists: ListServer, place: Place
+) -> None:
+    lists.lists["acme", "frontend", "events"] = newest_first(10, every=10)
+    place.load(lists, "events", "issues", "releases")
+    place.sql("delete from events where id in ('e2', 'e3', 'e5', 'e6')")
+    span: dict[str, Any] = {"since": ago(50), "until": ago(20), "project": "frontend"}
+    found = place.verify(lists, "events", **span)
+    assert found.totals()["events"] == Counts(3, 1, missing=2)
+    assert keys(found, "events", "missing") == ["1 e3", "1 e5"]
+    assert place.verify(lists, "events", repair=True, **span).is_equal
+    assert place.verify(lists, "events", project="frontend").totals()[
+        "events"
+    ] == Counts(10, 8, missing=2)
+    since: dict[str, Any] = {"since": ago(100), "project": "frontend"}
+    assert place.verify(lists, "issues", **since).totals()["issues"] == Counts(11, 11)
+    assert place.verify(lists, "issues", **span).totals()["issues"] == Counts(3, 3)
+
+
+def test_whole_events_without_a_date_are_compared_and_repaired(place: Place) -> None:
+    def undated(handler: Any, good: Any) -> Any:
+        rows = [
+            {k: v for k, v in row.items() if k != "dateCreated"}
+            for row in json.loads(good.body)
+        ]
+        good.body = json.dumps(rows).encode()
+        return good
+
+    with small_server("sentry", full_page_size=20) as server:
+        server.fail(undated, on="/frontend/events/", times=999)
+        settings: dict[str, Any] = {"api": "sentry", "full_events": True}
+        place.load(server, "events", **settings)
+        ((dated, every),) = place.sql(
+            "select count(date_created), count(*) from events"
+        )
+        assert 0 < dated < every == 60
+        assert place.verify(server, "events", **settings).is_equal
+        place.sql("update events set title = 'x' where date_created is null")
+        half = {"until": datetime.now(UTC) - timedelta(days=5), **settings}
+        some = place.verify(server, "events", **half).totals()["events"]
+        assert 0 < some.different < every - dated
+        assert some.gone == 0
+        found = place.verify(server, "events", repair=True, **settings)
+        assert found.before
+        assert found.before["events"].different == every - dated
+        assert found.is_equal
+
+
+# What is not held against the warehouse
+
+
+def test_an_issue_that_is_seen_again_meanwhile_is_neither_different_nor_gone(
+    lists: ListServer, duck: Place
+) -> None:
+    rows = lists.lists["acme", "frontend", "issues"]
+    duck.load(lists, "issues")
+
+    def move(request: Any) -> None:
+        if request.path.endswith("/frontend/issues/") and "cursor" in request.query:
+            again = datetime.now(UTC).isoformat()
+            for number in (29, 0):  # one that was not read, and one that was
+                row = next(row for row in rows if row["id"] == f"i{number:02}")
+                rows.remove(row)
+                rows.insert(0, row | {"lastSeen": again, "title": "moved"})
+            lists.before = lambda request: None
+
+    lists.before = move
+    found = duck.verify(lists, "issues")
+    assert found.totals()["issues"] == Counts(28, 28)
+    found = duck.verify(lists, "issues")
+    assert found.totals()["issues"] == Counts(30, 30, different=2)
+    assert duck.verify(lists, "issues", repair=True).is_equal
+
+
+def test_an_issue_that_is_seen_again_before_the_repair_is_repaired(
+    lists: ListServer, duck: Place
+) -> None:
+    rows = lists.lists["acme", "frontend", "issues"]
+    duck.load(lists, "issues")
+    duck.sql("update issues set title = 'x' where id = 'i05'")
+    asked = 0
+
+    def move(request: Any) -> None:
+        nonlocal asked
+        asked += request.path.endswith("/frontend/issues/")
+        if asked == 4:  # two pages, the top again, and now the repair
+            rows.insert(0, rows.pop(5) | {"lastSeen": datetime.now(UTC).isoformat()})
+            asked = 99
+
+    lists.before = move
+    assert duck.verify(lists, "issues", repair=True).is_equal
+    assert asked >= 99
+
+
+def test_a_load_between_is_not_held_against_anybody(
+    lists: ListServer, postgres: Postgres, elsewhere: Path
+) -> None:
+    """Into DuckDB there is none, since it lets only one process in."""
+    place = Place(elsewhere, dlt.destinations.postgres(postgres.uri))
+    other = Place(elsewhere / "other", dlt.destinations.postgres(postgres.uri))
+    place.load(lists, "events")
+
+    def load(request: Any) -> None:
+        is_read = any("/frontend/events/" in each.path for each in lists.requests)
+        if not is_read or "/backend/events/" not in request.path:
+            return
+        lists.before = lambda request: None
+        rows = lists.lists["acme", "frontend", "events"]
+        rows.insert(0, event(900, 1))  # from a phone that was offline
+        rows[10] |= {"title": "changed"}
+        other.load(lists, "events", project="frontend", full_refresh=True)
+
+    lists.requests.clear()
+    lists.before = load
+    found = place.verify(lists, "events", workers=1)
+    counts = found.totals()["events"]
+    assert (counts.different, counts.gone, counts.doubled) == (0, 0, 0)
+    assert place.sql("select count(*) from events") == [(71,)]
+    assert place.verify(lists, "events").totals()["events"] == Counts(71, 71)
+
+
+def test_rows_that_are_gone_from_the_server_are_counted_apart(
+    lists: ListServer, duck: Place
+) -> None:
+    duck.load(lists)
+    del lists.lists["acme", "frontend", "events"][40:]
+    del lists.lists["acme", "frontend", "issues"][:2]
+    found = duck.verify(lists)
+    assert found.is_equal
+    assert found.totals()["events"] == Counts(60, 70, gone=10)
+    assert found.totals()["issues"] == Counts(28, 30, gone=2)
+    assert found.repairs == {}
+    span: dict[str, Any] = {"since": ago(90 * 45), "until": ago(90 * 42)}
+    assert duck.verify(lists, "events", **span).totals()["events"] == Counts(
+        0, 3, gone=3
+    )
+
+
+def test_doubled_rows_that_are_gone_are_repaired_from_their_copies(
+    lists: ListServer, place: Place
+) -> None:
+    place.load(lists)
+    ids = "('e45', 'e46')"
+    content, bookmarks = place.content("events", "issues"), place.bookmarks()
+    for _ in range(2):
+        place.sql(f"insert into events select distinct * from events where id in {ids}")
+    place.sql("insert into issues select * from issues where id = 'i02'")
+    del lists.lists["acme", "frontend", "events"][40:]
+    found = place.verify(lists, repair=True)
+    assert found.before
+    assert found.before["events"] == Counts(60, 74, doubled=4, gone=10)
+    assert found.is_equal
+    assert found.totals()["events"] == Counts(60, 70, gone=10)
+    assert place.content("events", "issues") == content
+    assert place.bookmarks() == bookmarks
+
+
+def test_columns_of_the_user_stay_when_copies_are_merged(
+    lists: ListServer, duck: Place
+) -> None:
+    def with_column() -> Any:
+        made = source(lists)
+        made.events.add_map(
+            lambda rows: rows.append_column("mine", pa.array(["x"] * rows.num_rows))
+        )
+        return made
+
+    runner.load(duck.pipeline(), with_column(), ["events"])
+    duck.sql("insert into events select * from events where id in ('e1', 'e45')")
+    duck.sql("update events set title = 'x' where id = 'e2'")
+    del lists.lists["acme", "frontend", "events"][40:]
+    found = runner.verify(duck.pipeline(), with_column(), ["events"], repair=True)
+    assert found.before
+    assert found.before["events"] == Counts(60, 72, doubled=2, different=1, gone=10)
+    assert found.is_equal
+    assert duck.sql("select count(*), count(mine) from events") == [(70, 70)]
+
+
+def test_the_newest_of_unequal_copies_stays(lists: ListServer, place: Place) -> None:
+    place.load(lists, "events")
+    place.sql("insert into events select * from events where id in ('e1', 'e45', 'e2')")
+    older = "read_at = read_at - interval '1 hour', title = 'old'"
+    for key in ("e1", "e45"):
+        rows = "ctid" if place._destination != "duckdb" else "rowid"
+        one = f"(select min({rows}) from events where id = '{key}')"
+        place.sql(f"update events set {older} where id = '{key}' and {rows} = {one}")
+    place.sql("update events set title = 'x' where id = 'e2'")
+    del lists.lists["acme", "frontend", "events"][40:]
+    found = place.verify(lists, "events", repair=True)
+    assert found.before
+    assert found.before["events"] == Counts(60, 73, doubled=3, different=1, gone=10)
+    assert found.is_equal
+    assert place.sql("select title from events where id = 'e45'") == [("event 45",)]
+    assert place.sql("select title from events where id = 'e2'") == [("event 2",)]
+
+
+def test_a_key_that_the_server_shows_with_several_values_is_equal_to_each(
+    lists: ListServer, duck: Place
+) -> None:
+    rows = [event(1, n, title=f"variant {n}") for n in range(5)]
+    lists.lists["acme", "frontend", "events"] = rows
+    duck.load(lists, "events")
+    for number in range(5):
+        duck.sql(
+            f"update events set title = 'variant {number}', date_created ="
+            f" '{ago(number)}' where id = 'e1'"
+        )
+        found = duck.verify(lists, "events", project="frontend")
+        assert found.totals()["events"] == Counts(1, 1), number
+    duck.sql("update events set title = 'x' where id = 'e1'")
+    found = duck.verify(lists, "events")
+    assert differing(found, "events") == {"1 e1": {"title"}}
+    assert duck.verify(lists, "events", repair=True).is_equal
+
+
+def test_masked_values_are_equal(lists: ListServer, duck: Place) -> None:
+    lists.lists["acme", "frontend", "events"] = [
+        event(n, n, user={"email": f"{n}@x", "id": n}, message="secret")
+        for n in range(10)
+    ]
+    redact: dict[str, Any] = {"redact": ["user.email", "message", "title"]}
+    duck.load(lists, **redact)
+    assert duck.verify(lists, **redact).is_equal
+    found = duck.verify(lists, "events", project="frontend")
+    assert found.totals()["events"].different == 10
+    duck.sql(
+        """update events set "user" = '{"email": "a@x", "id": 1}' where id = 'e1'"""
+    )
+    assert duck.verify(lists, "events", repair=True, **redact).is_equal
+
+
+# Lists that cannot be read
+
+
+@pytest.mark.parametrize("api", ["v1"])
+def test_a_refused_list_is_skipped_and_a_failed_one_named(
+    api: str, server: FakeServer, duck: Place
+) -> None:
+    duck.load(server)
+    duck.sql("update events set title = 'x'")
+    server.fail(403, on="/backend/events/")
+    server.fail(500, on="/frontend/issues/", times=99)
+    found = duck.verify(server)
+    assert [*found.skipped] == ["events of project 'backend'"]
+    assert [*found.failed] == ["issues of project 'frontend'"]
+    assert [*found.tables["events"]] == ["frontend"]
+    assert [*found.tables["issues"]] == ["backend"]
+    assert found.totals()["events"].different == found.totals()["events"].server
+    assert found.totals()["issues"].is_equal
+
+
+def test_a_list_whose_projects_id_is_unknown_is_not_called_equal(
+    lists: ListServer, duck: Place
+) -> None:
+    duck.load(lists)
+    duck.sql("delete from events")
+
+    def refuse(request: Any) -> None:
+        is_detail = re.fullmatch(r"/v1/projects/acme/\w+/", request.path)
+        lists.refused = {request.path: 403} if is_detail else {}
+
+    lists.before = refuse
+    found = duck.verify(lists, "events", "issues")
+    assert not found.is_equal or found.skipped
+    assert all(table == {} for table in found.tables.values())
+
+
+def test_all_refused_is_a_failure(lists: ListServer, duck: Place) -> None:
+    duck.load(lists, "events")
+    lists.refused = {"/": 403}
+    found = duck.verify(lists, "events")
+    assert not found.is_equal
+    assert len(found.failed) == 2
+    assert found.skipped == {}
+
+
+def test_the_history_is_not_compared(lists: ListServer, duck: Place) -> None:
+    duck.load(lists, history=True)
+    duck.sql("delete from issue_history")
+    assert [*duck.verify(lists, history=True).tables] == [*TABLES]
+    with pytest.raises(ConfigurationError, match="other tables than issue_history"):
+        duck.verify(lists, "issue_history", history=True)
+
+
+def test_a_repair_writes_no_history_that_did_not_happen(
+    lists: ListServer, place: Place
+) -> None:
+    place.load(lists, history=True)
+    lists.lists["acme", "frontend", "issues"][3] |= {"status": "resolved"}
+    place.sql("update issues set status = 'x' where id = 'i05'")
+    place.sql("delete from issues where id = 'i06'")
+    assert place.verify(lists, history=True, repair=True).is_equal
+    rows = place.sql(f"select id, status, {VALIDITY[1]} is null from issue_history")
+    assert len(rows) == 31
+    assert {row[1:] for row in rows if row[0] == "i03"} == {
+        (None, False),
+        ("resolved", True),
+    }
+
+
+# Warehouses and what happens to them
+
+
+def test_where_nothing_was_ever_loaded_all_is_missing_and_repair_loads_it(
+    lists: ListServer, place: Place
+) -> None:
+    found = place.verify(lists)
+    assert found.totals()["events"] == Counts(70, 0, missing=70)
+    assert place.verify(lists, repair=True).is_equal
+    place.load(lists)
+    assert place.verify(lists).totals()["events"] == Counts(70, 70)
+
+
+def test_old_versions_in_files_are_not_doubled(
+    lists: ListServer, elsewhere: Path
+) -> None:
+    lake = Place(elsewhere, dlt.destinations.filesystem("lake"))
+    lake.load(lists)
+    lists.lists["acme", "frontend", "issues"][3] |= {"title": "new"}
+    lake.load(lists, sweep="now")
+    lake.load(lists, full_refresh=True)
+    found = lake.verify(lists)
+    assert found.totals()["issues"] == Counts(30, 30)
+    assert found.is_equal
+    lists.lists["acme", "frontend", "issues"][3] |= {"title": "newer"}
+    lists.lists["acme", "frontend", "events"].insert(3, event(99, 200))
+    found = lake.verify(lists, repair=True)
+    assert found.before
+    assert found.before["issues"] == Counts(30, 30, different=1)
+    assert found.before["events"] == Counts(71, 70, missing=1)
+    assert found.is_equal
+
+
+def test_a_pipeline_may_have_loaded_something_else_first(
+    lists: ListServer, duck: Place
+) -> None:
+    duck.pipeline().run([{"x": 1}], table_name="x", schema=dlt.Schema("first"))
+    duck.load(lists)
+    assert duck.verify(lists).is_equal
+    duck.sql("insert into events select * from events where id = 'e45'")
+    del lists.lists["acme", "frontend", "events"][40:]
+    found = duck.verify(lists, repair=True)
+    assert found.before
+    assert found.is_equal
+
+
+def test_a_table_that_was_dropped_is_missing_and_told_of(
+    lists: ListServer, place: Place
+) -> None:
+    place.load(lists)
+    place.sql("drop table releases")
+    found = place.verify(lists)
+    assert found.totals()["releases"] == Counts(1, 0, missing=1)
+    assert found.totals()["events"].is_equal
+    with pytest.raises(MissingTable, match="releases"):
+        place.verify(lists, repair=True)
+
+
+def test_a_column_that_is_new_in_the_package_is_null_in_the_warehouse(
+    lists: ListServer, duck: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists.lists["acme", "frontend", "events"][0]["shiny"] = "x"
+    duck.load(lists, "events")
+    table = TABLES["events"]
+    newer = replace(table, text=f"{table.text} shiny")
+    monkeypatch.setitem(TABLES, "events", newer)
+    monkeypatch.setattr("analytics_pipeline.source.EVENTS", newer)
+    found = duck.verify(lists, "events")
+    assert differing(found, "events") == {"1 e0": {"shiny", "extra"}}
+    assert duck.verify(lists, "events", repair=True).is_equal
+    assert duck.sql("select shiny from events where id = 'e0'") == [("x",)]
+
+
+def test_odd_ids_and_times_are_compared_like_others(
+    lists: ListServer, place: Place
+) -> None:
+    odd = [
+        "it's",
+        'a "b"',
+        "a b",
+        "%s %(x)s {y} $1 :z ? \\ \\' --",
+        "ü🐘\u2028",
+        "x" * 3000,
+        "line\nbreak",
+        " ",
+        "E'\\x'",
+        "/* c */;",
+    ]
+    times = [
+        "1850-01-01T00:00:00.000001Z",
+        "1969-07-20T20:17:40.123456Z",
+        "0001-01-02T00:00:00Z",
+        "9999-12-30T23:59:59.999999Z",
+        None,
+        "2500-01-01T00:00:00Z",
+    ]
+    lists.lists["acme", "frontend", "events"] = [
+        event(0, n, id=key, dateReceived=times[n % len(times)])
+        for n, key in enumerate(odd)
+    ]
+    lists.lists["acme", "frontend", "issues"] = [
+        issue(n, id=key, firstSeen=times[n % len(times)]) for n, key in enumerate(odd)
+    ]
+    place.load(lists, "events", "issues")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stored, "CHUNK", 3)
+        assert place.verify(lists, "events", "issues").is_equal
+        place.sql("update events set title = 'x' where project_id = '1'")
+        place.sql("insert into issues select * from issues")
+        lists.lists["acme", "frontend", "issues"][:] = []
+        found = place.verify(lists, "events", "issues", repair=True)
+    assert found.before
+    assert found.before["events"].different == 10
+    assert found.before["issues"] == Counts(0, 20, doubled=10, gone=10)
+    assert found.is_equal
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "America/Los_Angeles"])
+def test_the_time_zone_of_the_session_does_not_matter(
+    lists: ListServer, postgres: Postgres, elsewhere: Path, zone: str
+) -> None:
+    place = Place(elsewhere, dlt.destinations.postgres(postgres.uri))
+    rows = lists.lists["acme", "frontend", "events"]
+    rows[0] |= {"dateReceived": "9999-12-31T23:59:59.999999Z"}
+    rows[1] |= {"dateReceived": "0001-01-01T00:00:00Z"}
+    rows[2] |= {"dateReceived": "1850-01-01T00:00:00Z"}
+    place.load(lists, "events")
+    postgres.query(f"alter database postgres set timezone = '{zone}'")
+    try:
+        found = place.verify(lists, "events", since=ago(90 * 20), until=ago(-5))
+        assert found.totals()["events"] == Counts(41, 41)
+        assert place.verify(lists, "events").is_equal
+    finally:
+        postgres.query("alter database postgres reset timezone")
+
+
+def test_rows_of_equal_time_are_read_in_chunks(
+    lists: ListServer, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored, "CHUNK", 4)
+    monkeypatch.setattr(stored, "ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(comparison, "KEYS_AT_ONCE", 7)
+    lists.lists["acme", "frontend", "events"] = [event(n, n // 15) for n in range(45)]
+    lists.lists["acme", "frontend", "issues"] = [issue(n, 5) for n in range(30)]
+    place.load(lists)
+    assert place.verify(lists).totals()["events"] == Counts(65, 65)
+    place.sql("delete from events where id in ('e14', 'e15', 'e44')")
+    place.sql("insert into events select * from events where id in ('e0', 'e16')")
+    found = place.verify(lists)
+    assert keys(found, "events", "missing") == ["1 e14", "1 e15", "1 e44"]
+    assert keys(found, "events", "doubled") == ["1 e0", "1 e16"]
+    assert place.verify(lists, repair=True).is_equal
+
+
+def test_more_rows_than_can_be_named_are_repaired(
+    lists: ListServer, duck: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "MOST_KEYS", 3)
+    duck.load(lists)
+    duck.sql("update events set title = 'x' where id <> 'e7'")
+    duck.sql("delete from issues where id > 'i03'")
+    found = duck.verify(lists)
+    assert len(keys(found, "events", "different")) == 10
+    assert found.repairs["events"].ids is None
+    bookmarks = duck.bookmarks()
+    found = duck.verify(lists, repair=True)
+    assert found.is_equal
+    assert found.before
+    assert found.before["events"].different == 69
+    assert duck.bookmarks() == bookmarks
+
+
+def test_a_warehouse_that_is_larger_than_the_servers_list_fits_the_memory(
+    lists: ListServer, duck: Place
+) -> None:
+    duck.load(lists, "issues")
+    duck.sql(
+        "insert into issues select i.* replace ('n' || n as id)"
+        " from issues i, range(60000) r(n) where id = 'i01'"
+    )
+    found = duck.verify(lists, "issues")
+    assert found.totals()["issues"] == Counts(30, 60_030, gone=60_000)
+
+
+def test_requests_that_are_throttled_are_asked_again(duck: Place) -> None:
+    with small_server() as server:
+        duck.load(server)
+        server.fail(too_many({"Retry-After": "3"}), on="/events/", after=1, times=3)
+        assert duck.verify(server).totals()["events"] == Counts(60, 60)
+    assert [status for _, status in server.statuses].count(429) == 3
+
+
+# The command line
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, elsewhere: Path) -> Callable[..., int]:
+    monkeypatch.setenv("AUTH_TOKEN", TOKEN)
+
+    def run(server: Any, *words: str) -> int:
+        named = [word for slug in PROJECTS for word in ("--project", slug)]
+        given = ["--base-url", server.url, "--organization", ORGANIZATION, *named]
+        folder = str(elsewhere / "pipelines")
+        return main([*words, *given, "--pipelines-dir", folder])
+
+    return run
+
+
+Output = pytest.CaptureFixture[str]
+
+
+def test_the_command_tells_what_differs_by_its_exit_code(
+    run: Callable[..., int], lists: ListServer, duck: Place, capfd: Output
+) -> None:
+    run(lists, "run")
+    assert run(lists, "verify", "--progress", "off") == 0
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "the warehouse holds what the server shows" in err
+    duck.sql("update events set title = 'x' where id = 'e1'")
+    assert run(lists, "verify", "--progress", "off") == 1
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert re.search(r"^events +frontend +50 +50 +0 +0 +1 +0$", err, re.MULTILINE)
+    assert "events, different: 1 e1 (title)" in err
+    assert "--repair loads again what differs" in err
+    assert run(lists, "verify", "--since", ago(60), "--resource", "events") == 0
+    assert run(lists, "verify", "--progress", "off", "--repair") == 0
+    assert "repaired: 0 missing, 0 doubled, 1 different rows" in capfd.readouterr().err
+    lists.refused = {"/backend/events/": 403}
+    assert run(lists, "verify", "--progress", "off") == 3
+    err = capfd.readouterr().err
+    assert "skipped: events of project 'backend': " in err
+    lists.refused = {"/backend/events/": 400}
+    assert run(lists, "verify", "--progress", "off") == 1
+    assert "not compared: events of project 'backend': " in capfd.readouterr().err
+
+
+def test_json_is_all_that_standard_output_gets(
+    run: Callable[..., int], lists: ListServer, duck: Place, capfd: Output
+) -> None:
+    duck.load(lists)
+    duck.sql("delete from events where id = 'e1'")
+    capfd.readouterr()
+    assert run(lists, "verify", "--json") == 1
+    found = json.loads(capfd.readouterr().out)
+    assert found["tables"]["events"] == {
+        "server": 70,
+        "warehouse": 69,
+        "missing": 1,
+        "doubled": 0,
+        "different": 0,
+        "gone": 0,
+    }
+    assert [*found["tables"]] == [*TABLES]
+    assert found["projects"]["events"]["backend"]["server"] == 20
+    assert found["examples"]["events"]["missing"] == [
+        {"project": "frontend", "key": "1 e1", "columns": []}
+    ]
+    assert found["before_repair"] is None
+    assert run(lists, "verify", "--json", "--repair") == 0
+    found = json.loads(capfd.readouterr().out)
+    assert found["before_repair"]["events"]["missing"] == 1
+
+
+def test_progress_is_told_of_both_sides(
+    run: Callable[..., int],
+    lists: ListServer,
+    capfd: Output,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run(lists, "run")
+    capfd.readouterr()
+    monkeypatch.setattr(progress, "EVERY", -1.0)
+    assert run(lists, "verify", "--progress", "log", "--json") == 0
+    out, err = capfd.readouterr()
+    json.loads(out)
+    assert re.search(r"^events of project 'frontend': 50 rows, back to", err, re.M)
+    assert re.search(r"^events in the warehouse: \d+ rows$", err, re.M)
+
+
+def test_errors_are_sentences_without_the_token(
+    run: Callable[..., int], lists: ListServer, capfd: Output
+) -> None:
+    run(lists, "run")
+    capfd.readouterr()
+    lists.refused = {"/": 401}
+    assert run(lists, "verify", "--progress", "off") == 1
+    rejected = capfd.readouterr().err
+    assert "401" in rejected
+
+    class Nowhere:
+        url = "http://127.0.0.1:9"
+
+    assert run(Nowhere, "verify", "--progress", "off") == 1
+    down = capfd.readouterr().err
+    assert "127.0.0.1:9" in down
+    for err in (rejected, down):
+        assert re.search("^error: ", err, re.M)
+        assert TOKEN not in err
+        assert "Traceback" not in err
+
+
+def test_a_pipeline_that_another_process_runs_is_left_alone(
+    run: Callable[..., int], lists: ListServer, duck: Place, capfd: Output
+) -> None:
+    run(lists, "run")
+    lock = duck._folder / "pipelines" / f"{runner.NAME}.lock"
+    code = (
+        f"import fcntl, sys; f = open({str(lock)!r}, 'a+');"
+        " fcntl.flock(f, fcntl.LOCK_EX); print('locked', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with other:
+        assert other.stdout
+        other.stdout.readline()
+        capfd.readouterr()
+        assert run(lists, "verify", "--progress", "off") == 1
+        assert "is running the pipeline" in capfd.readouterr().err
+        other.communicate(b"")
+
+
+def test_a_server_that_is_down_is_no_difference(lists: ListServer, duck: Place) -> None:
+    duck.load(lists)
+    lists.url = "http://127.0.0.1:9"
+    with pytest.raises(Unreachable):
+        duck.verify(lists)
+
+
+def test_a_warehouse_that_is_down_is_told_of(
+    run: Callable[..., int],
+    lists: ListServer,
+    capfd: Output,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    uri = f"postgresql://postgres:{TOKEN}@127.0.0.1:9/postgres"
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", uri)
+    words = ["--progress", "off", "--destination", "postgres"]
+    assert run(lists, "verify", *words) == 1
+    err = capfd.readouterr().err
+    assert re.search("^error: ", err, re.M)
+    assert "Traceback" not in err
+    assert TOKEN not in err

@@ -1,0 +1,204 @@
+"""The states of issues: what makes one, and what does not."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analytics_pipeline.tables.arrow import to_arrow
+from analytics_pipeline.tables.history import COLUMNS, SCHEMA, VERSION, states
+from analytics_pipeline.tables.schema import READ_AT, TABLES
+from tests.unit.profiles import SHORT
+
+READ = datetime(2026, 12, 1, 8, 30, 0, 123456, tzinfo=UTC)
+ISSUE: dict[str, Any] = {
+    "id": "4500000001",
+    "title": "KeyError",
+    "status": "unresolved",
+    "substatus": "ongoing",
+    "priority": "high",
+    "level": "error",
+    "isUnhandled": True,
+    "count": "7",
+    "lastSeen": "2026-11-30T12:00:00Z",
+    "project": {"id": "12", "slug": "web"},
+    "assignedTo": {"type": "user", "id": "3", "name": "Ada", "email": "ada@acme.test"},
+    "statusDetails": {"inRelease": "web@1.2"},
+}
+
+
+def rows(*issues: dict[str, Any], read_at: datetime = READ) -> pa.Table:
+    """Rows of the table `issues`."""
+    return to_arrow(TABLES["issues"], issues, read_at).table
+
+
+def state(**changes: Any) -> dict[str, Any]:
+    (row,) = states(rows(ISSUE | changes)).to_pylist()
+    return dict(row)
+
+
+def test_a_state_is_what_people_do_to_an_issue() -> None:
+    row = state()
+    version = row.pop(VERSION)
+    assert row == {
+        "project_id": "12",
+        "id": "4500000001",
+        "status": "unresolved",
+        "substatus": "ongoing",
+        "priority": "high",
+        "level": "error",
+        "assigned_to": "ada@acme.test",
+        "is_unhandled": True,
+        "release": "web@1.2",
+        "last_seen": datetime(2026, 11, 30, 12, tzinfo=UTC),
+        READ_AT: READ,
+    }
+    assert len(version) == 32
+
+
+def test_the_columns_that_dlt_is_told_are_those_of_the_rows() -> None:
+    assert list(COLUMNS) == SCHEMA.names
+    assert states(rows(ISSUE)).schema == SCHEMA
+    required = [field.name for field in SCHEMA if not field.nullable]
+    assert required == [k for k, v in COLUMNS.items() if not v["nullable"]]
+    assert required == ["id", VERSION]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": "4500000002"},
+        {"project": {"id": "13"}},
+        {"status": "resolved"},
+        {"status": None},
+        {"substatus": "new"},
+        {"priority": "low"},
+        {"level": "fatal"},
+        {"isUnhandled": False},
+        {"assignedTo": None},
+        {"assignedTo": {"type": "team", "id": "9", "name": "Shop"}},
+        {"statusDetails": {}},
+        {"statusDetails": {"inRelease": "web@1.3"}},
+    ],
+)
+def test_what_changes_a_state_changes_its_version(change: dict[str, Any]) -> None:
+    assert state(**change)[VERSION] != state()[VERSION]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lastSeen": "2026-12-01T08:00:00Z"},
+        {"lastSeen": None},
+        {"count": "8", "userCount": 3, "stats": {"24h": [[0, 1]]}, "title": "other"},
+        {"project": {"id": 12, "slug": "renamed"}},
+        {"assignedTo": {"email": "ada@acme.test", "name": "Ada Lovelace"}},
+        {"statusDetails": {"inRelease": "web@1.2", "actor": {"id": "3"}}},
+    ],
+)
+def test_what_an_event_changes_is_no_other_state(change: dict[str, Any]) -> None:
+    assert state(**change)[VERSION] == state()[VERSION]
+
+
+def test_when_a_state_was_read_is_no_part_of_its_version() -> None:
+    later = states(rows(ISSUE, read_at=READ + timedelta(days=1))).to_pylist()[0]
+    assert later == state() | {READ_AT: READ + timedelta(days=1)}
+
+
+def test_null_is_not_the_text_null() -> None:
+    assert state(status=None)[VERSION] != state(status="null")[VERSION]
+    moved = state(status=None, substatus="ongoing")
+    assert moved[VERSION] != state(status="ongoing", substatus=None)[VERSION]
+
+
+@pytest.mark.parametrize(
+    ("assigned_to", "expected"),
+    [
+        (None, None),
+        ("user:3", "user:3"),
+        ({"name": "Ada", "email": "ada@acme.test"}, "ada@acme.test"),
+        ({"name": "Shop", "email": None}, "Shop"),
+        ({"name": "Shop", "email": ""}, "Shop"),
+        ({"name": "Ada", "email": "***", "id": "3"}, "Ada"),  # redacted
+        ({"name": "***", "email": "***", "id": 3}, "3"),
+        ({"name": "***"}, None),
+        ({}, None),
+        ([], None),
+        (5, None),
+        (True, None),
+    ],
+)
+def test_who_has_an_issue_is_an_address_or_a_name(
+    assigned_to: Any, expected: str | None
+) -> None:
+    assert state(assignedTo=assigned_to)["assigned_to"] == expected
+
+
+@pytest.mark.parametrize("value", [None, "web", [], {}, {"id": None}, 5])
+def test_a_project_without_an_id_is_none(value: Any) -> None:
+    assert state(project=value)["project_id"] is None
+
+
+@pytest.mark.parametrize(
+    "value", [None, "1.2", [], {}, {"inRelease": None}, {"inRelease": {"a": 1}}]
+)
+def test_a_release_that_is_not_said_is_none(value: Any) -> None:
+    assert state(statusDetails=value)["release"] is None
+
+
+def test_of_several_copies_of_an_issue_the_last_is_taken() -> None:
+    copies = [ISSUE | {"status": word} for word in ("ignored", "resolved", "reopened")]
+    other = ISSUE | {"id": "5"}
+    found = states(rows(copies[0], other, *copies[1:])).to_pylist()
+    assert [(row["id"], row["status"]) for row in found] == [
+        ("5", "unresolved"),
+        ("4500000001", "reopened"),
+    ]
+
+
+def test_columns_that_a_user_has_left_out_are_null() -> None:
+    kept = rows(ISSUE).select(["id", "status"])
+    (row,) = states(kept).to_pylist()
+    assert (row["id"], row["status"]) == ("4500000001", "unresolved")
+    assert {row[name] for name in SCHEMA.names[3:-1]} == {None}
+
+
+def test_without_issues_there_are_no_states() -> None:
+    empty = states(TABLES["issues"].schema.empty_table())
+    assert (empty.num_rows, empty.schema) == (0, SCHEMA)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(["id", "email", "name", "inRelease", "x"]),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=4,
+)
+issues = st.fixed_dictionaries(
+    {"id": st.sampled_from("123")},
+    optional=dict.fromkeys([*sorted(ISSUE.keys() - {"id"}), "extra"], values),
+)
+
+
+@SHORT
+@given(st.lists(issues, max_size=5))
+def test_whatever_issues_hold_each_has_one_state_and_a_version_for_it(
+    given_issues: list[dict[str, Any]],
+) -> None:
+    found = states(rows(*given_issues)).to_pylist()
+    last = {issue["id"]: issue for issue in given_issues}
+    assert sorted(row["id"] for row in found) == sorted(last)
+    for row in found:
+        assert states(rows(last[row["id"]])).to_pylist() == [row]
+    versions: dict[str, Any] = {}
+    for row in found:
+        assert versions.setdefault(row[VERSION], row) is row

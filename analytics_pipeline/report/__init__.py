@@ -5,7 +5,7 @@ lets the browser neither run nor load anything.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -13,12 +13,16 @@ from string import Template
 import dlt
 
 from analytics_pipeline.errors import shortened
-from analytics_pipeline.report import charts
+from analytics_pipeline.report import charts, history
 from analytics_pipeline.report.facts import AGES, ISSUES, OLDER, Facts, gather
+from analytics_pipeline.report.history import History
+from analytics_pipeline.report.lists import LoadedList, loaded_lists
+from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.schema import TABLES
 from analytics_pipeline.tables.values import utc
 
 RELEASES = 10
+LISTS = 200
 
 
 def page(pipeline: dlt.Pipeline, now: datetime | None = None) -> str:
@@ -28,7 +32,11 @@ def page(pipeline: dlt.Pipeline, now: datetime | None = None) -> str:
         DltException: the destination could not be asked.
     """
     now = now or datetime.now(UTC)
-    facts = gather(pipeline.dataset(), now)
+    dataset = pipeline.dataset()
+    facts = gather(dataset, now)
+    states = history.gather(dataset, facts, now)
+    lists = loaded_lists(pipeline) if facts.tables else []
+    lists = [each for each in lists if each.table in facts.tables]
     about = f"Written {_time(now)} UTC"
     if facts.loaded:
         about += f", loaded {_ago(facts.loaded, now)}"
@@ -36,11 +44,13 @@ def page(pipeline: dlt.Pipeline, now: datetime | None = None) -> str:
     return template.substitute(
         dataset=escape(pipeline.dataset_name or ""),
         about=f"{about}. All times are UTC.",
-        body="\n".join(_sections(facts, now)),
+        body="\n".join(_sections(facts, states, lists, now)),
     )
 
 
-def _sections(facts: Facts, now: datetime) -> Iterable[str]:
+def _sections(
+    facts: Facts, states: History | None, lists: Sequence[LoadedList], now: datetime
+) -> Iterable[str]:
     if not any(rows for rows, _ in facts.tables.values()):
         yield _section(
             "Nothing is loaded yet",
@@ -51,9 +61,16 @@ def _sections(facts: Facts, now: datetime) -> Iterable[str]:
         yield _tiles(facts, now)
         yield _section("Events by level, and releases", _events(facts))
         yield _section("Issues by age and status", _issues(facts))
+        if states:
+            yield _section("Unresolved issues over time", _unresolved(states))
+            yield _section("Issues opened and resolved per week", _changes(states))
+            if states.times:
+                yield _section("Time to resolve an issue", _time_to_resolve(states))
         yield _section(f"The {ISSUES} issues with the most events", _worst(facts, now))
         yield _section("Newest releases", _releases(facts))
     yield _section("Tables", _tables(facts, now))
+    if lists:
+        yield _section("How far each list is loaded", _lists(lists, now))
 
 
 def _section(title: str, content: str) -> str:
@@ -84,19 +101,29 @@ def _events(facts: Facts) -> str:
         for version, short, time, *_ in facts.releases
         if facts.starts[0] <= utc(time) < facts.starts[-1] + facts.step
     ]
-    form = "%Y-%m-%d" if facts.step.days else "%Y-%m-%d %H:%M"
-    numbers = _table(
-        {"from": "plain", **dict.fromkeys(facts.events, "number")},
-        (
-            [f"{start:{form}}", *map(_number, counts)]
-            for start, *counts in zip(facts.starts, *facts.events.values(), strict=True)
-        ),
-    )
     return (
         _key(facts.events)
         + charts.events(facts.starts, facts.step, facts.events, marks)
-        + f"<details><summary>The numbers</summary>{numbers}</details>"
+        + _numbers("from", facts.starts, facts.step, facts.events)
     )
+
+
+def _numbers(
+    title: str,
+    starts: Sequence[datetime],
+    step: timedelta,
+    counts: Mapping[str, Sequence[int]],
+) -> str:
+    """The numbers of a chart (name → a count for each span), folded up."""
+    form = "%Y-%m-%d" if step.days else "%Y-%m-%d %H:%M"
+    table = _table(
+        {title: "plain", **dict.fromkeys(counts, "number")},
+        (
+            [f"{start:{form}}", *map(_number, row)]
+            for start, *row in zip(starts, *counts.values(), strict=True)
+        ),
+    )
+    return f"<details><summary>The numbers</summary>{table}</details>"
 
 
 def _issues(facts: Facts) -> str:
@@ -115,6 +142,45 @@ def _key(names: Iterable[str]) -> str:
         for name in names
     )
     return f'<div class="key">{"".join(entries)}</div>'
+
+
+def _unresolved(states: History) -> str:
+    unit = "day" if states.step.days else "hour"
+    about = f"At the end of each {unit}, as loads have seen it by then."
+    if states.began >= states.starts[0]:
+        about += f" The history begins {_time(states.began)}."
+    return (
+        f'<p class="quiet">{about}</p>'
+        + charts.unresolved(states.starts, states.step, states.unresolved)
+        + _numbers(unit, states.starts, states.step, {"unresolved": states.unresolved})
+    )
+
+
+def _changes(states: History) -> str:
+    counts = dict(zip(charts.CHANGES, (states.opened, states.resolved), strict=True))
+    if not any(map(any, counts.values())):
+        return "<p>No issue was opened or resolved in this time.</p>"
+    return (
+        '<p class="quiet">Weeks begin on Monday; a change is of the week of the load that'
+        " saw it. Opened: a new issue, or one that is unresolved again. Issues that a"
+        " project had when its history began are not new; issues that are gone from the"
+        " server are not resolved.</p>"
+        + _key(counts)
+        + charts.changes(states.weeks, counts)
+        + _numbers("week from", states.weeks, history.WEEK, counts)
+    )
+
+
+def _time_to_resolve(states: History) -> str:
+    rows = (
+        [escape(project or "unknown"), _number(resolved), _duration(median)]
+        for project, resolved, median in states.times
+    )
+    return (
+        '<p class="quiet">From when an issue was first seen, or was last unresolved'
+        " again, to the load that saw it resolved.</p>"
+        + _table({"project": "", "resolved": "number", "median time": "number"}, rows)
+    )
 
 
 def _worst(facts: Facts, now: datetime) -> str:
@@ -167,7 +233,7 @@ def _releases(facts: Facts) -> str:
 
 def _tables(facts: Facts, now: datetime) -> str:
     rows = []
-    for name in TABLES:
+    for name in [*TABLES, *({HISTORY} & facts.tables.keys())]:
         count, newest = facts.tables.get(name, (None, None))
         age = _ago(newest, now) if name in facts.tables else "not loaded"
         rows.append([name, _number(count), _time(newest), age])
@@ -175,6 +241,42 @@ def _tables(facts: Facts, now: datetime) -> str:
         {"table": "", "rows": "number", "newest row": "plain minor", "age": "plain"},
         rows,
     )
+
+
+def _lists(lists: Sequence[LoadedList], now: datetime) -> str:
+    columns = {
+        "table": "plain",
+        "project": "",
+        "loaded from": "plain minor",
+        "loaded up to": "plain minor",
+        "last read whole": "plain",
+    }
+    has_servers = len({each.server for each in lists}) > 1
+    rows = (_list(each, now, has_servers) for each in lists[:LISTS])
+    left = len(lists) - LISTS
+    return (
+        '<p class="quiet">A run reads what is newer than the newest row, up to which a'
+        " list is loaded. What changes in older rows is found when the list is read"
+        " whole.</p>"
+        + _table(columns, rows)
+        + (f'<p class="quiet">And {left:,} more.</p>' if left > 0 else "")
+    )
+
+
+def _list(each: LoadedList, now: datetime, has_servers: bool) -> list[str]:
+    interval, swept = each.bookmark.interval, each.bookmark.swept
+    name = escape(each.name)
+    if has_servers:
+        name += f' <span class="quiet">{escape(each.server)}</span>'
+    if each.is_read_each_time:
+        return [each.table, name, "–", "–", "each run"]
+    since, end, whole = "–", "not to its end yet", "–"
+    if interval:
+        since = _time(interval.since) if interval.since else "the beginning"
+        end = _time(interval.synced_to) if interval.synced_to else "no rows"
+    if swept:
+        whole = f'<span class="minor">{_time(swept)}</span> {_ago(swept, now)}'
+    return [each.table, name, since, end, whole]
 
 
 def _table(columns: Mapping[str, str], rows: Iterable[Sequence[str]]) -> str:
@@ -202,6 +304,15 @@ def _number(value: int | None) -> str:
 
 def _time(time: datetime | None) -> str:
     return f"{time:%Y-%m-%d %H:%M}" if time else "–"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    for unit, length in (("days", 86_400), ("h", 3600)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds / 60:,.0f} min"
 
 
 def _ago(time: datetime | None, now: datetime) -> str:

@@ -1,10 +1,11 @@
-"""Two charts as inline SVG, whose colours are the CSS variables of the page.
+"""Charts as inline SVG, whose colours are the CSS variables of the page.
 
 Each comes twice, wide and narrow, because the text of a scaled picture is too small on
 a phone; the style sheet shows one of them.
 """
 
 import io
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,13 +14,15 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analytics_pipeline.report.facts import LEVELS, STATUSES
 
+CHANGES = ("opened", "resolved")
 # Matplotlib wants colours; these stand for `var(--name)` until the SVG is written.
-_NAMES = sorted({*LEVELS, *STATUSES, "text", "line"})
+_NAMES = sorted({*LEVELS, *STATUSES, *CHANGES, "text", "line"})
 _COLOURS = {name: f"#0000{place:02x}" for place, name in enumerate(_NAMES, 1)}
 
 _WIDTHS = {"wide": 8.6, "narrow": 3.1}  # inches
@@ -75,21 +78,70 @@ def events(
                 color=_COLOURS[level],
             )
             below = top
-        axes.set_xlim(starts[0], end)  # type: ignore[arg-type]
-        axes.set_ylim(0, max(below) * 1.05)
-        axes.grid(axis="y")
-        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.yaxis.set_major_formatter("{x:,.0f}")
+        _set_limits(axes, starts[0], end, max(below))
         at = axes.get_xaxis_transform()  # x is time, y a share of the height
         mark: dict[str, Any] = {"transform": at, "color": _COLOURS["text"]}
         for time, _ in releases:
             axes.plot([time, time], [0, 1], lw=0.6, ls=(0, (1, 3)), **mark)  # type: ignore[arg-type]
             axes.plot(time, 1.02, "v", ms=3.5, clip_on=False, **mark)  # type: ignore[arg-type]
-        width = axes.figure.bbox.width / axes.figure.dpi * 72
-        for time, name in _with_room(releases, (end - starts[0]) / width):
+        point = (end - starts[0]) / _points(axes)
+        for time, name in _with_room(releases, point):
             axes.text(time, 1.06, name, ha="center", size=7, **mark)  # type: ignore[arg-type]
 
     return _svg("events", draw, 2.8, "Events over time by level; marks are releases")
+
+
+def unresolved(
+    starts: Sequence[datetime], step: timedelta, counts: Sequence[int]
+) -> str:
+    """Area of the issues that were unresolved at the end of each span."""
+    end = starts[-1] + step
+
+    def draw(axes: Axes) -> None:
+        edges: Any = [*starts, end]  # times are units to it
+        colour = _COLOURS["unresolved"]
+        axes.stairs(counts, edges, fill=True, color=colour, alpha=0.35)
+        axes.stairs(counts, edges, baseline=None, color=colour, lw=1.5)
+        _set_limits(axes, starts[0], end, max(counts))
+
+    return _svg("unresolved", draw, 1.9, "Unresolved issues over time")
+
+
+def changes(weeks: Sequence[datetime], counts: Mapping[str, Sequence[int]]) -> str:
+    """Bars of issues for each week, side by side (kind of change → count per week)."""
+    end = weeks[-1] + timedelta(weeks=1)
+    start = min(weeks[0], end - timedelta(weeks=6))  # or a bar would be very wide
+
+    def draw(axes: Axes) -> None:
+        width: Any = timedelta(days=2.8)
+        for place, (name, values) in enumerate(counts.items()):
+            lefts: Any = [week + timedelta(days=0.7 + 2.8 * place) for week in weeks]
+            axes.bar(lefts, values, width, align="edge", color=_COLOURS[name])
+        _set_limits(axes, start, end, max(map(max, counts.values())))
+        every = math.ceil(40 * ((end - start).days // 7) / _points(axes))
+        shown = weeks[::-every][::-1]
+        middles: Any = [week + timedelta(days=3.5) for week in shown]
+        axes.set_xticks(middles, [f"{week:%b %d}" for week in shown])
+
+    return _svg("changes", draw, 1.9, "Issues opened and resolved per week")
+
+
+def _set_limits(axes: Axes, start: datetime, end: datetime, top: int) -> None:
+    """Set the limits of counts over time, and what is written at the axes."""
+    axes.set_xlim(start, end)  # type: ignore[arg-type]
+    axes.set_ylim(0, max(top, 1) * 1.05)
+    axes.grid(axis="y")
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    if _points(axes) < 400:
+        times: Any = AutoDateLocator(minticks=3, maxticks=6)  # type: ignore[no-untyped-call]
+        axes.xaxis.set_major_locator(times)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(times))  # type: ignore[no-untyped-call]
+
+
+def _points(axes: Axes) -> float:
+    """Return the width of the picture in points, of which a letter takes about 5."""
+    return axes.figure.bbox.width / axes.figure.dpi * 72
 
 
 def _with_room(

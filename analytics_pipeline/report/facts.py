@@ -12,6 +12,7 @@ from typing import Any
 import dlt
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
+from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.schema import TABLES
 from analytics_pipeline.tables.values import utc
 
@@ -31,6 +32,7 @@ ISSUES = 10
 _TIME = dict.fromkeys(TABLES, "date_created") | {
     "events": "coalesce(date_created, date_received)",
     "issues": "last_seen",
+    HISTORY: "valid_from",
 }
 
 
@@ -60,16 +62,13 @@ def gather(dataset: dlt.Dataset, now: datetime) -> Facts:
     Raises:
         DltException: the destination could not be asked.
     """
-
-    def ask(sql: str) -> list[Row]:
-        return dataset(sql, "postgres").fetchall()
-
+    ask = asker(dataset)
     facts = Facts()
     there = dataset.tables  # by the schema; the table itself may be gone
-    for name in TABLES:
+    for name, time in _TIME.items():
         try:
             if name in there:
-                past = f"case when {_TIME[name]} <= {_at(now)} then {_TIME[name]} end"
+                past = f"case when {time} <= {at(now)} then {time} end"
                 ((rows, last),) = ask(f"select count(*), max({past}) from {name}")
                 facts.tables[name] = rows, utc(last)
         except DestinationUndefinedEntity:
@@ -88,7 +87,7 @@ def gather(dataset: dlt.Dataset, now: datetime) -> Facts:
             from (
                 select *, coalesce(date_released, date_created) as time from releases
             ) as r
-            where r.time between {_at((newest or now) - SPAN)} and {_at(now)}
+            where r.time between {at((newest or now) - SPAN)} and {at(now)}
             order by r.time desc, r.id limit 500
         """)
     return facts
@@ -96,16 +95,9 @@ def gather(dataset: dlt.Dataset, now: datetime) -> Facts:
 
 def _count_events(facts: Facts, ask: Ask, last: datetime) -> None:
     time = _TIME["events"]
-    span = f"between {_at(last - SPAN)} and {_at(last)}"
+    span = f"between {at(last - SPAN)} and {at(last)}"
     first = utc(ask(f"select min({time}) from events where {time} {span}")[0][0])
-    unit = "hour" if last - first < timedelta(days=3) else "day"
-    facts.step = timedelta(**{f"{unit}s": 1})
-    start = first.replace(minute=0, second=0, microsecond=0)
-    if unit == "day":
-        start = start.replace(hour=0)
-    while start <= last:
-        facts.starts.append(start)
-        start += facts.step
+    unit, facts.step, facts.starts = units(first, last)
     level, join = "'other'", ""
     if "issues" in facts.tables:
         level = _known("issues.level", LEVELS)
@@ -125,7 +117,7 @@ def _count_events(facts: Facts, ask: Ask, last: datetime) -> None:
 
 def _count_issues(facts: Facts, ask: Ask, now: datetime) -> None:
     cases = " ".join(
-        f"when first_seen > {_at(now - timedelta(days=days))} then {place}"
+        f"when first_seen > {at(now - timedelta(days=days))} then {place}"
         for place, days in enumerate(AGES.values())
     )
     facts.ages = _grid(STATUSES, len(AGES) + 1)
@@ -142,6 +134,21 @@ def _count_issues(facts: Facts, ask: Ask, now: datetime) -> None:
     """)
 
 
+def asker(dataset: dlt.Dataset) -> Ask:
+    """Return a function that asks the warehouse in PostgreSQL's SQL."""
+    return lambda sql: dataset(sql, "postgres").fetchall()
+
+
+def units(first: datetime, last: datetime) -> tuple[str, timedelta, list[datetime]]:
+    """Return the days of a span, or hours if it is short: name, length, beginnings."""
+    unit = "hour" if last - first < timedelta(days=3) else "day"
+    step = timedelta(**{f"{unit}s": 1})
+    start = first.replace(minute=0, second=0, microsecond=0)
+    if unit == "day":
+        start = start.replace(hour=0)
+    return unit, step, [start + n * step for n in range((last - start) // step + 1)]
+
+
 def _known(column: str, names: Sequence[str]) -> str:
     """SQL: the value when it is one of these, else 'other'."""
     listed = ", ".join(f"'{name}'" for name in names)
@@ -152,5 +159,6 @@ def _grid(names: Iterable[str], width: int) -> dict[str, list[int]]:
     return {name: [0] * width for name in names}
 
 
-def _at(time: datetime) -> str:
+def at(time: datetime) -> str:
+    """Return a time as SQL."""
     return f"timestamptz '{time.isoformat(' ')}'"

@@ -1,0 +1,63 @@
+"""How far each list is loaded, by the state that the warehouse holds."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import dlt
+from dlt.common.destination.client import WithStateSync
+from dlt.common.destination.exceptions import DestinationUndefinedEntity
+from dlt.pipeline.state_sync import load_pipeline_state_from_destination
+
+from analytics_pipeline.bookmarks import Bookmark
+from analytics_pipeline.client.endpoints import APIS
+from analytics_pipeline.tables.schema import TABLES
+
+SOURCE = "analytics"
+
+
+class LoadedList(NamedTuple):
+    """A table of one project, or of the organization."""
+
+    table: str
+    server: str
+    name: str
+    """Organization and project."""
+    bookmark: Bookmark
+
+    @property
+    def is_read_each_time(self) -> bool:
+        """All of it is read in each run, on every server."""
+        return all(spec.endpoints[self.table].full_scan for spec in APIS.values())
+
+
+def loaded_lists(pipeline: dlt.Pipeline) -> list[LoadedList]:
+    """Return the lists that the pipeline has loaded into its dataset, in order.
+
+    The working folder is neither asked nor changed. There are none where the
+    destination stores no state, or the pipeline none with bookmarks.
+
+    Raises:
+        DltException: the destination could not be asked.
+    """
+    resources = _stored_state(pipeline).get("sources", {}).get(SOURCE, {})
+    lists = []
+    for table in TABLES:
+        state = resources.get("resources", {}).get(table, {})
+        for key, stored in sorted(state.get("bookmarks", {}).items()):
+            server, _, name = key.partition(" ")
+            name = name[:-1] + ", all projects" if name.endswith("/") else name
+            lists.append(LoadedList(table, server, name, Bookmark.parse(stored)))
+    return lists
+
+
+def _stored_state(pipeline: dlt.Pipeline) -> Mapping[str, Any]:
+    with pipeline.destination_client() as client:
+        if not isinstance(client, WithStateSync):
+            return {}
+        try:
+            state: Any = load_pipeline_state_from_destination(
+                pipeline.pipeline_name, client
+            )
+        except DestinationUndefinedEntity:
+            return {}
+    return state or {}

@@ -1,0 +1,377 @@
+"""The questions of the README's section on history, asked about a month that is known."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import dlt
+import pytest
+
+from analytics_pipeline import analytics_source, runner
+from analytics_pipeline.demo.rows import ISSUE, RELEASE, Row, fill
+from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
+from tests.fake_server import FakeServer
+from tests.postgres import Postgres
+
+README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+SECTION = README.split("\n## History of issues\n")[1].split("\n## ")[0]
+OPEN, MEDIAN, RELEASES, PEOPLE = re.findall(r"```sql\n(.*?)```", SECTION, re.DOTALL)
+
+PROJECTS = {"F": "frontend", "B": "backend"}
+MONTH = """
+ 1  open F6 B4
+ 1  resolve F6 B4 by ada       -- before the first load, so nobody knows when
+ 2  open F1 F2 F3 F4 F5 F7 B1 B2 B3
+ 2  assign F1 to ada
+ 3  release 1.0 of frontend
+ 3  resolve F1
+ 3  resolve F2 by bo in 1.0
+ 4  open B5 F8
+ 4  resolve B5 by cy           -- on the day on which it appeared
+ 5  ignore F3
+ 5  resolve B1 B2 by cy
+ 6  return F1                  -- after 1.0
+ 7  return B1                  -- before any release of the backend
+ 7  open F9 F10
+ 8  assign F2 to cy            -- as it is resolved, this resolves nothing
+ 9  resolve F1 by ada
+ 9  release 0.9 of backend
+10  open B6 B7
+10  merge F10 into F9
+11  return F2                  -- after 1.0
+11  delete F6
+12  release 1.1 of frontend
+12  return F1                  -- after 1.1, of the same day
+12  resolve F3 by ada          -- was ignored
+12  hide B5                    -- is missing in the answers of one sweep
+13  show B5
+13  open F11 F12
+13  ignore F1
+14  resolve F1 by bo in 1.1    -- was ignored since it was reopened
+15  ignore B2                  -- was resolved
+16  return B2                  -- was ignored, so this is no reopening
+16  resolve B1
+17  release 2.0 of frontend backend
+18  return B2 F1               -- after 2.0
+18  return B4                  -- after 2.0; was resolved at the first load
+19  resolve F9 by ada
+20  open B8 B9
+20  resolve F7 F8 by dee in 2.0
+21  resolve B4 by cy
+21  delete B3
+22  reopen F9                  -- by hand, without an event; after 2.0
+23  release 2.1 of frontend
+23  merge F12 into F11
+24  resolve F11 by dee
+25  delete F11
+25  resolve B6 B7
+26  resolve F9 F1 by ada
+27  return F7                  -- after 2.1
+28  open F13
+28  assign B8 to bo
+29  resolve B8 F4
+29  assign F13 to dee
+30  return B8                  -- after 2.0, the backend's newest
+30  open B10
+30  resolve B10 by bo
+"""
+DAYS = 30
+MIDNIGHT = datetime.combine(datetime.now(UTC), time(), UTC)
+
+
+def at(day: int, hour: int) -> datetime:
+    """A time of the month, whose last day was yesterday."""
+    return MIDNIGHT + timedelta(days=day - DAYS - 1, hours=hour)
+
+
+def loaded(day: int) -> datetime:
+    return at(day, 18)
+
+
+@dataclass(frozen=True)
+class Issue:
+    """An issue, as it is at the end of a day."""
+
+    project: str
+    first_seen: datetime
+    last_seen: datetime
+    count: int = 1
+    status: str = "unresolved"
+    assigned_to: str | None = None
+    release: str | None = None
+    is_hidden: bool = False
+
+
+@dataclass(frozen=True)
+class Release:
+    version: str
+    projects: list[str]
+    created: datetime
+
+
+class Day(NamedTuple):
+    number: int
+    issues: dict[str, Issue]
+    releases: list[Release]
+
+
+def month() -> Iterator[Day]:
+    """The days, each with all that there is at its end."""
+    issues: dict[str, Issue] = {}
+    releases: list[Release] = []
+    lines = [line.partition("--")[0].split() for line in MONTH.strip().splitlines()]
+    for number in range(1, DAYS + 1):
+        for day, *words in lines:
+            if int(day) == number:
+                happen(words, number, issues, releases)
+        shown = {name: each for name, each in issues.items() if not each.is_hidden}
+        yield Day(number, shown, list(releases))
+
+
+def happen(
+    words: list[str], day: int, issues: dict[str, Issue], releases: list[Release]
+) -> None:
+    """Do to the issues and releases what a line of the month says."""
+
+    def change(names: list[str], **changes: Any) -> None:
+        for name in names:
+            issues[name] = replace(issues[name], **changes)
+
+    noon = at(day, 12)
+    match words:
+        case ["release", version, "of", *slugs]:
+            releases.append(Release(version, slugs, at(day, 8)))
+        case ["open", *names]:
+            for hour, name in enumerate(names):
+                seen = at(day, hour)
+                issues[name] = Issue(PROJECTS[name[0]], seen, seen)
+        case ["resolve", *names, "by", who, "in", version]:
+            change(names, status="resolved", assigned_to=who, release=version)
+        case ["resolve", *names, "by", who]:
+            change(names, status="resolved", assigned_to=who)
+        case ["resolve", *names]:
+            change(names, status="resolved")
+        case ["return", *names]:
+            change(names, status="unresolved", release=None, last_seen=noon)
+        case ["reopen", *names]:
+            change(names, status="unresolved", release=None)
+        case ["ignore", *names]:
+            change(names, status="ignored", release=None)
+        case ["assign", name, "to", who]:
+            change([name], assigned_to=who)
+        case ["hide" | "show" as verb, name]:
+            change([name], is_hidden=verb == "hide")
+        case ["delete", name]:
+            del issues[name]
+        case ["merge", name, "into", other]:
+            count = issues.pop(name).count + issues[other].count
+            change([other], count=count)
+        case _:
+            raise ValueError(words)
+
+
+def show(server: FakeServer, day: Day) -> None:
+    """Let the server have the issues and releases of a day, and no others."""
+    projects = {row["slug"]: row for row in server.rows("projects")}
+
+    def reference(slug: str) -> Row:
+        return {name: projects[slug][name] for name in ("id", "slug", "name")}
+
+    for row in server.rows("issues"):
+        server.remove("issues", row["project"]["slug"], row)
+    for name, issue in day.issues.items():
+        row = fill(
+            ISSUE,
+            **dict.fromkeys(["type", "value", "function", "filename"], ""),
+            **dict.fromkeys(["culprit", "permalink", "platform"], ""),
+            id=name,
+            short=name,
+            title=f"Issue {name}",
+            level="error",
+            status=issue.status,
+            time=issue.last_seen.isoformat(),
+            hour=0,
+        )
+        who = issue.assigned_to
+        row |= {
+            "project": reference(issue.project),
+            "count": str(issue.count),
+            "firstSeen": issue.first_seen.isoformat(),
+            "assignedTo": {"type": "user", "id": "7", "email": who} if who else None,
+            "statusDetails": {"inRelease": issue.release} if issue.release else {},
+        }
+        server.insert("issues", issue.project, row)
+    for release in day.releases[len(server.rows("releases")) :]:
+        row = fill(
+            RELEASE,
+            **dict.fromkeys(["ref", "commit", "released"], None),
+            **dict.fromkeys(["commits", "deploys"], 0),
+            id=f"id of {release.version}",
+            version=release.version,
+            short=release.version,
+            slug=release.projects[0],
+            status="open",
+            created=release.created.isoformat(),
+        )
+        row |= {"projects": [reference(slug) for slug in release.projects]}
+        server.insert("releases", release.projects[0], row)
+
+
+Ask = Callable[[str], list[tuple[Any, ...]]]
+
+
+def load_month(days: list[Day], destination: Any, ask: Ask) -> None:
+    """Load each day at its end; a time that a load has written becomes that of the day."""
+    pipeline = runner.make_pipeline(destination)
+    tables = ["issues", "issue_history"]
+    with small_server(events=0, issues=0, releases=0) as server:
+        for day in days:
+            show(server, day)
+            source = analytics_source(
+                server.url,
+                TOKEN,
+                ORGANIZATION,
+                [*PROJECTS.values()],
+                history=True,
+                sweep="now",
+            )
+            others = ["projects", "releases"] if day is days[-1] else []
+            runner.load(pipeline, source, tables + others)
+            ask(
+                "".join(
+                    f"update analytics.issue_history set {column} = '{loaded(day.number)}'"
+                    f" where {column} >= '{MIDNIGHT}';"
+                    for column in ("valid_from", "valid_to")
+                )
+            )
+
+
+@pytest.fixture(params=["duckdb", "postgres"])
+def ask(request: pytest.FixtureRequest, warehouse: Warehouse) -> Ask:
+    """Asks one of the warehouses, into which the month was loaded."""
+    rows = warehouse.rows
+    destination: Any = "duckdb"
+    if request.param == "postgres":
+        postgres: Postgres = request.getfixturevalue("postgres")
+        rows = postgres.query
+        destination = dlt.destinations.postgres(postgres.uri)
+
+    def ask(sql: str) -> list[tuple[Any, ...]]:
+        return rows("set timezone = 'UTC'; " + sql)
+
+    load_month([*month()], destination, ask)
+    return ask
+
+
+class Change(NamedTuple):
+    """The status of an issue is another than when it was last seen."""
+
+    time: datetime
+    name: str
+    before: Issue | None
+    after: Issue
+
+
+def changes(days: list[Day]) -> Iterator[Change]:
+    known: dict[str, Issue] = {}
+    for day in days:
+        for name, issue in day.issues.items():
+            before = known.get(name)
+            if before is None or before.status != issue.status:
+                yield Change(loaded(day.number), name, before, issue)
+        known |= day.issues
+
+
+def is_reopening(change: Change) -> bool:
+    is_after = change.before is not None and change.before.status == "resolved"
+    return is_after and change.after.status == "unresolved"
+
+
+def is_resolution(change: Change) -> bool:
+    """An issue that was resolved when it was first loaded on the first day is not."""
+    is_known = change.before is not None or change.after.first_seen > loaded(1)
+    return is_known and change.after.status == "resolved"
+
+
+def open_issues(days: list[Day]) -> list[tuple[Any, ...]]:
+    counts = [
+        sum(issue.status == "unresolved" for issue in day.issues.values())
+        for day in days
+    ]
+    until_today = (datetime.now(UTC) - at(1, 0)).days + 1
+    counts += counts[-1:] * (until_today - DAYS)
+    return [(at(number, 0).date(), count) for number, count in enumerate(counts, 1)]
+
+
+def median_days(days: list[Day]) -> list[tuple[Any, ...]]:
+    reopened: dict[str, datetime] = {}
+    spans = defaultdict(list)
+    for change in changes(days):
+        if is_reopening(change):
+            reopened[change.name] = change.time
+        if is_resolution(change):
+            begin = reopened.get(change.name, change.after.first_seen)
+            spans[change.after.project].append(
+                (change.time - begin) / timedelta(days=1)
+            )
+    return [(slug, len(each), median(each)) for slug, each in sorted(spans.items())]
+
+
+def reopened_after(days: list[Day]) -> list[tuple[Any, ...]]:
+    counts = Counter[str]()
+    for change in filter(is_reopening, changes(days)):
+        earlier = [
+            release
+            for release in days[-1].releases
+            if change.after.project in release.projects
+            and release.created < change.time
+        ]
+        if earlier:
+            counts[max(earlier, key=lambda release: release.created).version] += 1
+    return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+
+
+def resolved_by(days: list[Day]) -> list[tuple[Any, ...]]:
+    who = Counter(
+        each.after.assigned_to for each in changes(days) if is_resolution(each)
+    )
+    return sorted(who.items(), key=lambda pair: (-pair[1], pair[0] or "~"))
+
+
+def states(days: list[Day]) -> list[tuple[Any, ...]]:
+    """What the table should hold: issue, status, assigned to, release, from, to."""
+    found: list[tuple[Any, ...]] = []
+    current: dict[str, tuple[Any, ...]] = {}
+    for day in [*days, Day(DAYS + 1, {}, [])]:
+        now = {
+            name: (issue.status, issue.assigned_to, issue.release)
+            for name, issue in day.issues.items()
+        }
+        for name, (start, *state) in [*current.items()]:
+            if now.get(name) != tuple(state):
+                end = loaded(day.number).date() if day.number <= DAYS else None
+                found.append((name, *state, start, end))
+                del current[name]
+        for name, each in now.items():
+            current.setdefault(name, (loaded(day.number).date(), *each))
+    return found
+
+
+def test_the_questions_have_the_answers_of_the_month_that_was_loaded(ask: Ask) -> None:
+    days = [*month()]
+    held = ask(
+        "select id, status, assigned_to, release,"
+        " cast(valid_from as date), cast(valid_to as date) from analytics.issue_history"
+    )
+    assert sorted(held, key=repr) == sorted(states(days), key=repr)
+    assert len(ask("select id from analytics.issues")) > len(days[-1].issues)
+    assert ask(OPEN) == open_issues(days)
+    medians = [(slug, count, round(value, 9)) for slug, count, value in ask(MEDIAN)]
+    assert medians == [(*row[:2], round(row[2], 9)) for row in median_days(days)]
+    assert ask(RELEASES) == reopened_after(days)
+    assert ask(PEOPLE) == resolved_by(days)

@@ -22,9 +22,9 @@ EXAMPLES = 10
 """Keys of each kind that are named."""
 MOST_KEYS = 100_000
 """More keys than that are not held in memory."""
-KEYS_AT_ONCE = 20_000
-MEMORY = "20MB"
-"""What DuckDB may take; it goes on with files."""
+KEYS_AT_ONCE = 10_000
+MEMORY, MOST_MEMORY = "30MB", "1GB"
+"""What DuckDB may take, while it can go on with files; and if it cannot."""
 
 
 @dataclass
@@ -155,7 +155,7 @@ class Comparison:
         hashes = ", ".join(f'hash("{name}")' for name in self.columns)
         dated = "time_" if side == "server" else "read_at_"
         self._database.register("batch", batch)
-        self._database.execute(
+        self._execute(
             f"insert into {side} select project_, {key}, key_id, time_, read_at_,"
             f" coalesce({dated} between ? and ?, false), in_span_, [{hashes}] as hashes,"
             " hash(hashes) from batch where project_ is not null",
@@ -186,12 +186,12 @@ class Comparison:
     def _compare(self, part: str, projects: Sequence[str]) -> None:
         """Add a part of the keys to the table of results."""
         copies = "1" if self._keeps_versions else "count(*)"
-        self._database.execute(
+        self._execute(
             f"""
             insert into result
             with s as (
                 select key, min(project) as project, min(id) as id, max(time) as time,
-                    bool_or(late) as late, list(distinct hash) as hashes
+                    bool_or(late) as late
                 from server where {part} group by key
             ), w as (
                 select key, min(project) as project, min(id) as id,
@@ -200,15 +200,19 @@ class Comparison:
                     coalesce(arg_max(hash, read_at), min(hash)) as hash,
                     coalesce(arg_max(time, read_at), max(time)) as time
                 from warehouse where {part} group by key
+            ), same as (
+                select distinct key, hash from server where {part}
             )
-            select coalesce(s.project, w.project) as project, key,
+            select coalesce(s.project, w.project) as project, coalesce(s.key, w.key) as key,
                 coalesce(s.id, w.id) as id, s.time, s.key is not null as at_server,
                 coalesce(w.copies, 0) as copies,
                 s.key is not null and w.key is null as missing,
                 coalesce(w.copies > 1, false) as doubled,
-                coalesce(not list_contains(s.hashes, w.hash), false) as different,
+                s.key is not null and w.key is not null and same.key is null
+                    as different,
                 s.key is null as gone
             from s full join w using (key)
+            left join same on same.key = w.key and same.hash = w.hash
             where not coalesce(s.late and s.time is distinct from w.time, false)
                 and not coalesce(w.late, false)
                 and (s.key is not null or w.in_span)
@@ -216,6 +220,14 @@ class Comparison:
             """,
             [[*projects]],
         )
+
+    def _execute(self, statement: str, values: list[Any]) -> None:
+        """Execute a statement, with more memory where the usual is not enough."""
+        try:
+            self._database.execute(statement, values)
+        except duckdb.OutOfMemoryException:
+            self._database.execute(f"set memory_limit = '{MOST_MEMORY}'")
+            self._database.execute(statement, values)
 
     def examples(self, kind: Kind) -> list[Example]:
         """Return the first rows of a kind, by their keys."""

@@ -252,11 +252,11 @@ class Lists:
     def slices(self) -> Iterator[Slice]:
         """Give out what to read of each list, as long as the load is not full."""
         for project in sorted(self._projects(), key=self._is_complete):
-            each = ListSync(self, project)
-            if each.name in self.run.finished:
-                each = Sweep(each)
-                if not each.is_due():
-                    continue
+            list_ = ListSync(self, project)
+            is_read = list_.name in self.run.finished
+            each = self.due_sweep(list_) if is_read else list_
+            if each is None:
+                continue
             if self.room() <= 0:
                 self.run.is_unfinished = True
                 return
@@ -286,6 +286,13 @@ class Lists:
             return math.inf
         return self.run.room(config.rows_per_load)
 
+    def due_sweep(self, list_: "ListSync") -> "Sweep | None":
+        """Return the sweep of a list, if there is one to do in this load."""
+        if not self.can_sweep():
+            return None
+        sweep = Sweep(list_)
+        return sweep if sweep.is_due() else None
+
     def can_sweep(self) -> bool:
         """Tell whether there are bookmarks that say when all was read."""
         is_bounded = self.until is not None or self.run.is_whole
@@ -306,6 +313,9 @@ class Lists:
 
 class ListSync:
     """One list in one load: where it begins, what came, and what is noted of it."""
+
+    is_sweep = False
+    """All of it came before: it fills a load all the same, and may fail without loss."""
 
     def __init__(self, lists: Lists, project: str) -> None:
         self.lists = lists
@@ -336,9 +346,8 @@ class ListSync:
         """Return what to read: from the bookmark on, or from where a reading was left."""
         lists, config, endpoint = self.lists, self.lists.sync.config, self.endpoint
         now = datetime.now(UTC)
-        anew = config.full_refresh and self.name not in lists.run.begun
-        if self.before and lists.can_sweep():
-            anew = False  # it is swept instead
+        is_swept = self.before is not None and lists.can_sweep()
+        anew = config.full_refresh and not is_swept and self.name not in lists.run.begun
         changes = endpoint.refresh_window
         if anew or self.bookmark.progress is None:
             lists.run.begun.add(self.name)
@@ -361,11 +370,15 @@ class ListSync:
             progress.left = None
         if progress.left is not None:
             return self._windows(progress.left)
-        part = ListSlice(self, None if endpoint.full_scan else progress.start)
+        return [self._list_from(None if endpoint.full_scan else progress.start)]
+
+    def _list_from(self, start: datetime | None) -> Slice:
+        """Return the list as a whole, at the page where it was left."""
+        part, progress = ListSlice(self, start), self.progress
         if progress.page_cursor and progress.edge:
             newest_first = bool(progress.newest_first)
             part.resume(Position(progress.page_cursor, newest_first, progress.edge))
-        return [part]
+        return part
 
     def _windows(self, spans: Sequence[Span]) -> Sequence[Slice]:
         """Return spans as windows.
@@ -392,8 +405,8 @@ class ListSync:
     def after_end(self, part: Slice) -> Sequence[Slice]:
         """Return the sweep of the list, if it is due."""
         lists = self.lists
-        sweep = Sweep(self)
-        if not sweep.is_due():
+        sweep = lists.due_sweep(self)
+        if sweep is None:
             return ()
         if lists.room() <= 0:
             lists.run.is_unfinished = True
@@ -427,7 +440,7 @@ class ListSync:
         records, times = self._wanted(part, page)
         reread = self._count_reread(part, times, page.server_time)
         # In loads by themselves, what was there fills none, or the rest never comes.
-        is_counted = self.lists.run.keeps_going or isinstance(self, Sweep)
+        is_counted = self.lists.run.keeps_going or self.is_sweep
         known = 0 if is_counted else reread
         self.lists.run.count(len(records) - known)
         self.reread += reread
@@ -556,7 +569,7 @@ class ListSync:
                 log.warning("skipped: %s", error)
         elif run.keeps_going and (run.has_pages or len(run.failures) < FAILURES):
             run.failures.setdefault(self.description, error)
-        elif isinstance(self, Sweep) and not run.keeps_going:
+        elif self.is_sweep and not run.keeps_going:
             log.warning(
                 "%s; what is new is loaded, and it is swept another time", error
             )
@@ -612,6 +625,8 @@ class Sweep(ListSync):
     reading has come to. So what was seen since the sweep began is read again at its end.
     """
 
+    is_sweep = True
+
     def __init__(self, list_: ListSync) -> None:
         super().__init__(list_.lists, list_.project)
         self.name = self.sweep_name
@@ -623,7 +638,7 @@ class Sweep(ListSync):
     def is_due(self) -> bool:
         """Tell whether to begin it, or to go on with it, in this load."""
         lists, config = self.lists, self.lists.sync.config
-        if not lists.can_sweep() or self.name in lists.run.finished:
+        if self.name in lists.run.finished:
             return False
         every = timedelta() if config.full_refresh else config.sweep
         if lists.has_history and not self.bookmark.has_history:
@@ -645,11 +660,7 @@ class Sweep(ListSync):
             return [self._recheck(progress)]
         # Where no order is documented, rows of any time may come on any page.
         is_ordered = self.endpoint.newest_first
-        part = ListSlice(self, progress.start if is_ordered else None)
-        if progress.page_cursor and progress.edge:
-            newest_first = bool(progress.newest_first)
-            part.resume(Position(progress.page_cursor, newest_first, progress.edge))
-        return [part]
+        return [self._list_from(progress.start if is_ordered else None)]
 
     def after_end(self, part: Slice) -> Sequence[Slice]:
         """Return the top of the list after its end."""

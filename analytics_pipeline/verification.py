@@ -19,7 +19,7 @@ from dlt.extract import DltResource, DltSource
 from analytics_pipeline.client.endpoints import Endpoint
 from analytics_pipeline.client.lists import Reader
 from analytics_pipeline.client.pagination import Client
-from analytics_pipeline.config import Config
+from analytics_pipeline.config import BEGINNING, Config
 from analytics_pipeline.errors import ApiError, ConfigurationError
 from analytics_pipeline.loading.comparison import (
     KINDS,
@@ -33,13 +33,11 @@ from analytics_pipeline.loading.run import Run
 from analytics_pipeline.loading.stored import StoredRows, opened
 from analytics_pipeline.loading.summary import listed
 from analytics_pipeline.sync import READ
+from analytics_pipeline.tables.history import project_ids
 from analytics_pipeline.tables.schema import TABLES, column_name
-from analytics_pipeline.tables.values import loads
 
 ROWS_PER_BATCH = 1_000
 """Rows that are in memory at a time."""
-EPOCH = datetime.fromtimestamp(0, UTC)
-"""Nothing is older that has a credible time."""
 END = datetime.max.replace(tzinfo=UTC)
 """No time is later."""
 
@@ -114,7 +112,7 @@ class Repair(NamedTuple):
 
 
 def _repair(name: str, affected: Affected, config: Config, began: datetime) -> Repair:
-    start, end = config.since or EPOCH, config.until or began
+    start, end = config.since or BEGINNING, config.until or began
     if affected.span:
         start, end = affected.span[0], affected.span[1] + timedelta(seconds=1)
     if name != "events":  # the rows may have a later time by now
@@ -292,7 +290,7 @@ class _Projects:
         self._client = client
         self._config = config
         self._endpoint = endpoint
-        self._names: dict[str, str] = {}
+        self._names: dict[str | None, str] = {}
         """Project id → slug."""
         self.unknown: dict[str, str] = {}
         """List whose rows cannot be told from those of other projects → why."""
@@ -330,21 +328,16 @@ class _Projects:
         is_odd = organization in self._names.values() and not self.unknown
         return [*titles, organization] if is_odd else titles
 
-    def _named(self, rows: pa.Table) -> list[tuple[str, str | None]]:
+    def _named(self, rows: pa.Table) -> list[tuple[str | None, str | None]]:
         if not self._endpoint.by_project:
             organization = self._config.organization
             return [(organization, organization)] * rows.num_rows
         if self._endpoint.table == "issues":
-            keys = [_project_id(text) for text in rows["project"].to_pylist()]
+            keys = project_ids(rows)
         else:
             is_detail = self._endpoint.table == "project_detail"
             keys = rows["id" if is_detail else "project_id"].to_pylist()
         return [(key, self._names.get(key)) for key in keys]
-
-
-def _project_id(project: str | None) -> str:
-    value = loads(project.encode())[0] if project else None
-    return str(value.get("id")) if isinstance(value, dict) else ""
 
 
 def _in_span(times: pa.ChunkedArray, config: Config, endpoint: Endpoint) -> list[bool]:

@@ -11,7 +11,8 @@ from typing import Any
 import dlt
 import pyarrow as pa
 from dlt.common.destination.utils import resolve_merge_strategy
-from dlt.common.pipeline import current_pipeline
+from dlt.common.pipeline import SupportsPipeline, current_pipeline
+from dlt.common.typing import TLoaderFileFormat
 from dlt.extract import DltResource
 
 from analytics_pipeline.errors import ConfigurationError
@@ -21,14 +22,24 @@ PACKAGES = {"delta": ("deltalake", "deltalake"), "iceberg": ("pyiceberg", "icebe
 """Table format of files → what has to be imported, and the extra that brings it."""
 
 
+def destination_kind(pipeline: SupportsPipeline) -> str:
+    """Return the destination's kind in dlt's words: `duckdb`, `postgres`."""
+    return pipeline.destination.destination_type.rpartition(".")[2]
+
+
+def file_format_of(kind: str) -> TLoaderFileFormat | None:
+    """Return the file format by which rows come into a destination; None: dlt's own."""
+    # dlt would bring them as CSV files, where empty text becomes NULL.
+    return "insert_values" if kind == "postgres" else None
+
+
 def adapt_to_destination(name: str, batch: pa.Table) -> Any:
     """Return rows of a table as the active pipeline's destination needs them."""
     pipeline = current_pipeline()
-    kind = pipeline.destination.destination_type if pipeline else ""
-    if kind == "dlt.destinations.postgres":
-        # dlt would bring them as CSV files, where empty text becomes NULL.
-        hints = dlt.mark.make_hints(file_format="insert_values")
-    elif kind == "dlt.destinations.bigquery":
+    kind = destination_kind(pipeline) if pipeline else ""
+    if file_format := file_format_of(kind):
+        hints = dlt.mark.make_hints(file_format=file_format)
+    elif kind == "bigquery":
         # It loads no JSON columns from Parquet files, but the same text.
         columns = TABLES[name].columns.values()
         nested: Any = [

@@ -11,6 +11,7 @@ from dlt.common.pipeline import current_pipeline
 from dlt.common.schema.typing import TScd2StrategyDict
 
 from analytics_pipeline.errors import ConfigurationError
+from analytics_pipeline.loading.destinations import destination_kind, file_format_of
 from analytics_pipeline.tables.history import HISTORY, VALIDITY, VERSION
 from analytics_pipeline.tables.schema import READ_AT
 
@@ -58,9 +59,10 @@ def with_ended_states(states: pa.Table, sweeps: Iterable[EndedSweep]) -> Any:
         return states
     table = str(dlt.current.resource().table_name)
     disposition = _write_disposition(pipeline, table, sweeps)
-    hints = dlt.mark.make_hints(write_disposition=disposition)
-    if pipeline.destination.destination_type == "dlt.destinations.postgres":
-        hints["file_format"] = "insert_values"  # as in `adapt_to_destination`
+    hints = dlt.mark.make_hints(
+        write_disposition=disposition,
+        file_format=file_format_of(destination_kind(pipeline)),
+    )
     return dlt.mark.with_hints(states, hints)
 
 

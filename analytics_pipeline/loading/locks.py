@@ -11,6 +11,7 @@ import dlt
 from dlt.extract import DltSource
 
 from analytics_pipeline.errors import ConfigurationError, PipelineLocked
+from analytics_pipeline.loading.destinations import destination_kind
 from analytics_pipeline.tables.schema import READ_AT, TABLES
 
 _FAR = 1 << 30
@@ -57,7 +58,7 @@ def dataset_lock(pipeline: dlt.Pipeline) -> Iterator[None]:
     pooler, connect the loads in its session mode.
     """
     client = pipeline.sql_client()
-    if _kind(pipeline) == "postgres":
+    if destination_kind(pipeline) == "postgres":
         with client:
             name = f"analytics_pipeline.{client.dataset_name}"
             client.execute_sql("SELECT pg_advisory_lock(hashtextextended(%s, 0))", name)
@@ -73,9 +74,9 @@ def dataset_lock(pipeline: dlt.Pipeline) -> Iterator[None]:
 
 def check_shareable(pipeline: dlt.Pipeline) -> None:
     """Raise ConfigurationError where nothing keeps processes apart."""
-    if _kind(pipeline) not in ("postgres", "duckdb"):
+    if destination_kind(pipeline) not in ("postgres", "duckdb"):
         raise ConfigurationError(
-            f"several processes cannot share a dataset in {_kind(pipeline)}: load into"
+            f"several processes cannot share a dataset in {destination_kind(pipeline)}: load into"
             " PostgreSQL or DuckDB, or run one load after the other with runner.load()"
         )
 
@@ -101,10 +102,6 @@ def skip_stale_rows(pipeline: dlt.Pipeline, source: DltSource) -> None:
                 "source_filter": f"({columns}) NOT IN ({stale})",
             }
         )
-
-
-def _kind(pipeline: dlt.Pipeline) -> str:
-    return pipeline.destination.destination_type.rpartition(".")[2]
 
 
 if sys.platform == "win32":

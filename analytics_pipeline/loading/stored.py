@@ -9,9 +9,9 @@ import pyarrow as pa
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.destination.utils import resolve_merge_strategy
 
+from analytics_pipeline.loading.destinations import destination_kind
 from analytics_pipeline.tables.schema import Table
 
-DUCKDB = "dlt.destinations.duckdb"
 CHUNK = 5_000
 """Rows that one query asks for."""
 ROWS_AT_ONCE = 2_000
@@ -29,12 +29,12 @@ def opened(pipeline: dlt.Pipeline, schema: str) -> Iterator[dlt.Dataset | None]:
     if schema not in pipeline.schema_names:
         yield None
         return
-    kind = pipeline.destination.destination_type
+    kind = destination_kind(pipeline)
     with pipeline.dataset(schema) as dataset:
-        if kind == "dlt.destinations.postgres":
+        if kind == "postgres":
             # In other zones the first and the last day have years that Python has not.
             dataset.sql_client.execute_sql(_UTC)
-        with _frugal(dataset) if kind == DUCKDB else nullcontext():
+        with _frugal(dataset) if kind == "duckdb" else nullcontext():
             yield dataset
 
 
@@ -96,8 +96,8 @@ class StoredRows:
     ) -> Iterator[pa.Table]:
         """Give the rows whose time is from `start` up to `end`, and those without one."""
         span = [f"{column} is not null"]
-        span += [f"{column} >= {_literal(start)}"] if start else []
-        span += [f"{column} < {_literal(end)}"] if end else []
+        span += [f"{column} >= {literal(start)}"] if start else []
+        span += [f"{column} < {literal(end)}"] if end else []
         yield from self._in_order_of(column, " and ".join(span))
         yield from self._in_order_of("id", f"{column} is null")
 
@@ -108,7 +108,7 @@ class StoredRows:
     def of_ids(self, ids: Sequence[str]) -> Iterator[pa.Table]:
         """Give all copies of the rows with these ids, with all columns."""
         for start in range(0, len(ids), 500):
-            listed = ", ".join(map(_literal, ids[start : start + 500]))
+            listed = ", ".join(map(literal, ids[start : start + 500]))
             yield from self._rows(f"id in ({listed})", self._further_columns)
 
     def _in_order_of(self, column: str, condition: str) -> Iterator[pa.Table]:
@@ -123,11 +123,11 @@ class StoredRows:
                 if high is None:
                     return
                 yield from self._rows(
-                    f"{condition}{low} and {column} <= {_literal(high)}"
+                    f"{condition}{low} and {column} <= {literal(high)}"
                 )
             except DestinationUndefinedEntity:
                 return  # dlt knows the table, but somebody has dropped it
-            low = f" and {column} > {_literal(high)}"
+            low = f" and {column} > {literal(high)}"
 
     def _rows(self, condition: str, further: Sequence[str] = ()) -> Iterator[pa.Table]:
         """Give rows with the columns, and their types, that the table should have."""
@@ -169,7 +169,8 @@ class StoredRows:
         return self._dataset(sql, "postgres")
 
 
-def _literal(value: datetime | str) -> str:
+def literal(value: datetime | str) -> str:
+    """Return a value as it stands in PostgreSQL's SQL."""
     if isinstance(value, datetime):
         return f"timestamptz '{value.isoformat(' ')}'"
     return "'" + value.replace("'", "''") + "'"

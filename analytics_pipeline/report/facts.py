@@ -12,6 +12,7 @@ from typing import Any
 import dlt
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
+from analytics_pipeline.loading.stored import literal
 from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.schema import TABLES
 from analytics_pipeline.tables.values import utc
@@ -68,7 +69,7 @@ def gather(dataset: dlt.Dataset, now: datetime) -> Facts:
     for name, time in _TIME.items():
         try:
             if name in there:
-                past = f"case when {time} <= {at(now)} then {time} end"
+                past = f"case when {time} <= {literal(now)} then {time} end"
                 ((rows, last),) = ask(f"select count(*), max({past}) from {name}")
                 facts.tables[name] = rows, utc(last)
         except DestinationUndefinedEntity:
@@ -87,7 +88,7 @@ def gather(dataset: dlt.Dataset, now: datetime) -> Facts:
             from (
                 select *, coalesce(date_released, date_created) as time from releases
             ) as r
-            where r.time between {at((newest or now) - SPAN)} and {at(now)}
+            where r.time between {literal((newest or now) - SPAN)} and {literal(now)}
             order by r.time desc, r.id limit 500
         """)
     return facts
@@ -95,7 +96,7 @@ def gather(dataset: dlt.Dataset, now: datetime) -> Facts:
 
 def _count_events(facts: Facts, ask: Ask, last: datetime) -> None:
     time = _TIME["events"]
-    span = f"between {at(last - SPAN)} and {at(last)}"
+    span = f"between {literal(last - SPAN)} and {literal(last)}"
     first = utc(ask(f"select min({time}) from events where {time} {span}")[0][0])
     unit, facts.step, facts.starts = units(first, last)
     level, join = "'other'", ""
@@ -117,7 +118,7 @@ def _count_events(facts: Facts, ask: Ask, last: datetime) -> None:
 
 def _count_issues(facts: Facts, ask: Ask, now: datetime) -> None:
     cases = " ".join(
-        f"when first_seen > {at(now - timedelta(days=days))} then {place}"
+        f"when first_seen > {literal(now - timedelta(days=days))} then {place}"
         for place, days in enumerate(AGES.values())
     )
     facts.ages = _grid(STATUSES, len(AGES) + 1)
@@ -157,8 +158,3 @@ def _known(column: str, names: Sequence[str]) -> str:
 
 def _grid(names: Iterable[str], width: int) -> dict[str, list[int]]:
     return {name: [0] * width for name in names}
-
-
-def at(time: datetime) -> str:
-    """Return a time as SQL."""
-    return f"timestamptz '{time.isoformat(' ')}'"

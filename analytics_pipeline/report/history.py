@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 
 import dlt
 
-from analytics_pipeline.report.facts import SPAN, Ask, Facts, Row, asker, at, units
+from analytics_pipeline.loading.stored import literal
+from analytics_pipeline.report.facts import SPAN, Ask, Facts, Row, asker, units
 from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.values import utc
 
@@ -51,7 +52,7 @@ def gather(dataset: dlt.Dataset, facts: Facts, now: datetime) -> History | None:
     ask = asker(dataset)
     ((began, *changed),) = ask(f"""
         select min(valid_from), max(valid_from), max(valid_to) from {HISTORY}
-        where valid_from <= {at(now)}
+        where valid_from <= {literal(now)}
     """)
     if began is None:
         return None
@@ -61,7 +62,7 @@ def gather(dataset: dlt.Dataset, facts: Facts, now: datetime) -> History | None:
     unit, step, starts = units(first, last)
     monday = starts[0].replace(hour=0) - timedelta(days=starts[0].weekday())
     weeks = [monday + n * WEEK for n in range((last - monday) // WEEK + 1)]
-    changes = _changes(facts, f"between {at(first)} and {at(last)}")
+    changes = _changes(facts, f"between {literal(first)} and {literal(last)}")
     return History(
         began,
         step,
@@ -85,7 +86,7 @@ def _count_unresolved(
             select valid_to as time, -1 as change
             from {HISTORY} where status = 'unresolved' and valid_to is not null
         ) as s
-        where s.time <= {at(last)}
+        where s.time <= {literal(last)}
         group by 1
     """)
     changes = {utc(start): int(change) for start, change in rows}

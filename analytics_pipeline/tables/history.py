@@ -66,12 +66,19 @@ def states(issues: pa.Table) -> pa.Table:
     """
     issues = newest_copies(issues, ["id"])
     columns = {name: _values(issues, name) for name in _TYPES}
-    columns["project_id"] = [_project_id(each) for each in _json(issues, "project")]
+    columns["project_id"] = project_ids(issues)
     columns["assigned_to"] = [_assignee(each) for each in _json(issues, "assigned_to")]
     columns["release"] = [_release(each) for each in _json(issues, "status_details")]
     rows = zip(*(columns[name] for name in _STATE), strict=True)
     columns[VERSION] = [_hash(row) for row in rows]
     return pa.table([columns[name] for name in _TYPES], schema=SCHEMA)
+
+
+def project_ids(issues: pa.Table) -> list[str | None]:
+    """Return the id of the project of each issue; None where it does not tell."""
+    projects = _json(issues, "project")
+    ids = [each.get("id") if isinstance(each, dict) else None for each in projects]
+    return [None if value is None else str(value) for value in ids]
 
 
 def _values(issues: pa.Table, column: str) -> list[Any]:
@@ -82,11 +89,6 @@ def _values(issues: pa.Table, column: str) -> list[Any]:
 def _json(issues: pa.Table, column: str) -> list[Any]:
     texts = _values(issues, column)
     return [None if text is None else loads(text.encode())[0] for text in texts]
-
-
-def _project_id(project: Any) -> str | None:
-    value = project.get("id") if isinstance(project, dict) else None
-    return None if value is None else str(value)
 
 
 def _assignee(assigned_to: Any) -> str | None:

@@ -25,7 +25,7 @@ from tests.children import fork
 from tests.conftest import Warehouse
 from tests.fake_server import FakeServer
 from tests.integration.test_bookmarks import drop
-from tests.integration.test_sweep import at_request, issue, move_to_top
+from tests.integration.test_sweep import at_request, issue, issue_server, move_to_top
 from tests.list_server import ListServer, Row, ago
 from tests.postgres import Postgres
 
@@ -66,6 +66,14 @@ class Store:
     def issues(self, project: str = "web", organization: str = "acme") -> list[Row]:
         return self.server.lists[organization, project, "issues"]
 
+    def change(self) -> list[Row]:
+        """Delete some issues, resolve some others; return what is left."""
+        rows = self.issues()
+        del rows[1:4]
+        for row in rows[::5]:
+            row["status"] = "resolved"
+        return rows
+
     def states(self) -> dict[str, list[State]]:
         """Issue → its states, one after the other; their spans do not overlap."""
         rows = self.query(
@@ -98,9 +106,7 @@ class Store:
 @pytest.fixture
 def server() -> Iterator[ListServer]:
     """45 issues on three pages."""
-    with ListServer() as server:
-        rows = [issue(n, 600 * n) for n in range(45)]
-        server.lists["acme", "web", "issues"] = rows
+    with issue_server(45) as server:
         yield server
 
 
@@ -321,10 +327,7 @@ def test_a_sweep_that_fails_at_any_request_is_made_good_by_the_next_run(
 ) -> None:
     server = store.server
     store.load(rows_per_load=20)
-    rows = store.issues()
-    del rows[1:4]
-    for row in rows[::5]:
-        row["status"] = "resolved"
+    rows = store.change()
     at_request(server, number, lambda: server.refused.update({"/acme/web/": 500}))
     with suppress(AnalyticsError):
         store.load(rows_per_load=20)
@@ -349,10 +352,7 @@ def test_a_run_that_ends_in_any_of_dlts_steps_is_made_good_by_the_next_one(
 ) -> None:
     """In one of its pieces; what the warehouse holds by then is not complete."""
     store.load()
-    rows = store.issues()
-    del rows[1:4]
-    for row in rows[::5]:
-        row["status"] = "resolved"
+    rows = store.change()
     whole = getattr(dlt.Pipeline, step)
     calls: list[str] = []
 
@@ -379,10 +379,7 @@ def test_a_load_of_only_one_of_the_tables_is_made_good_by_the_next_one(
     store: Store, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
     store.load()
-    rows = store.issues()
-    del rows[1:4]
-    for row in rows[::5]:
-        row["status"] = "resolved"
+    rows = store.change()
     whole = SqlMergeFollowupJob.generate_sql.__func__  # type: ignore[attr-defined]
 
     def broken(job: Any, chain: Any, *args: Any, **options: Any) -> list[str]:

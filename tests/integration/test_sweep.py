@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -433,12 +433,19 @@ def issue(number: int, minutes: float, **fields: Any) -> Row:
     } | fields
 
 
+@contextmanager
+def issue_server(count: int) -> Iterator[ListServer]:
+    """Serve issues of which each was last seen hours before the one above it."""
+    with ListServer() as server:
+        rows = [issue(n, 600 * n) for n in range(count)]
+        server.lists["acme", "web", "issues"] = rows
+        yield server
+
+
 @pytest.fixture
 def lists() -> Iterator[ListServer]:
-    """Issues on five pages; each was last seen hours before the one above it."""
-    with ListServer() as server:
-        rows = [issue(n, 600 * n) for n in range(100)]
-        server.lists["acme", "web", "issues"] = rows
+    """100 issues on five pages."""
+    with issue_server(100) as server:
         yield server
 
 

@@ -19,7 +19,8 @@ def say(text: str, colour: str = "", stream: TextIO | None = None) -> None:
     stream = stream or sys.stderr
     if colour and stream.isatty() and "NO_COLOR" not in os.environ:
         text = f"\033[{colour}m{text}\033[0m"
-    print(text, file=stream, flush=True)
+    stream.write(text + "\n")  # at once, unlike print: other threads write lines, too
+    stream.flush()
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -6,6 +6,7 @@ import time
 from dlt.common.runtime.collector import TqdmCollector
 from dlt.common.runtime.collector_base import Collector
 
+from analytics_pipeline.cli.output import say
 from analytics_pipeline.sync import READ
 
 EVERY = 5.0
@@ -35,8 +36,7 @@ class Lines(Collector):
         if time.monotonic() - self._told.setdefault(name, time.monotonic()) >= EVERY:
             self._told[name] = time.monotonic()
             rows = f"{name.removeprefix(READ)}: {self._counts[name]:,} rows"
-            line = f"{rows}, {message}" if message else rows
-            print(line, file=sys.stderr, flush=True)
+            say(f"{rows}, {message}" if message else rows)
 
     def _start(self, step: str) -> None:
         self._counts.clear()

@@ -41,7 +41,7 @@ def test_ctrl_c_ends_a_run_that_waits_for_the_server(
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=SOON)
     assert process.returncode == INTERRUPTED
-    assert said.splitlines()[-1] == KEPT
+    assert KEPT in said.splitlines()
     assert "Traceback" not in said
     assert run(server, warehouse.folder)[0] == 0
     assert_kept(warehouse, server)
@@ -63,7 +63,7 @@ def test_ctrl_c_ends_a_run_at_any_moment(
         _, said = process.communicate(timeout=SOON)
     assert process.returncode in (INTERRUPTED, 0)
     if process.returncode:
-        assert said.splitlines()[-1] == KEPT
+        assert KEPT in said.splitlines()
     assert "Traceback" not in said
     assert run(server, warehouse.folder)[0] == 0
     assert_kept(warehouse, server)

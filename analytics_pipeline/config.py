@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
@@ -16,12 +16,14 @@ from dlt.common.typing import TSecretStrValue
 from analytics_pipeline.client.endpoints import APIS, ApiSpec, Endpoint
 from analytics_pipeline.client.session import is_loopback
 from analytics_pipeline.errors import ConfigurationError, InsecureUrl
+from analytics_pipeline.tables.schema import TABLES, Table, column_name
 from analytics_pipeline.tables.values import utc
 
 REGIONS = ("us", "de", "www")
 """Hosts of sentry.io that are not named after an organization."""
 SECTION = "sources.analytics_pipeline"
 BEGINNING = datetime.min.replace(tzinfo=UTC)
+ROW_FORMATS = ("auto", "arrow", "python")
 UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 LONGEST = timedelta(days=365_250).total_seconds()
 """Seconds: a thousand years."""
@@ -47,6 +49,9 @@ class Config:
     """How old the last reading of all issues may be; None: as old as it likes."""
     workers: int
     redact: tuple[str, ...]
+    tables: Mapping[str, Table]
+    """With the columns that the user has asked for, and without those left out."""
+    row_format: str
 
     def __repr__(self) -> str:
         return f"Config({self.base_url}, {self.organization}, {self.projects})"
@@ -84,6 +89,9 @@ def parse_config(
     allow_http: bool = False,
     history: bool = False,
     sweep: Any = "1d",
+    tags: str | list[str] | None = None,
+    exclude: str | list[str] | None = None,
+    row_format: str = "auto",
     needs_project: bool = True,
 ) -> Config:
     """Check the arguments of `analytics_source`, which documents them.
@@ -104,12 +112,8 @@ def parse_config(
     for name, flag in flags.items():
         if not isinstance(flag, bool):
             raise ConfigurationError(f"{name} must be true or false, not {flag!r}")
-    if api not in APIS:
-        hint = get_close_matches(str(api), APIS)
-        raise ConfigurationError(
-            f"api {api!r} is not one of {', '.join(APIS)}"
-            + (f"; did you mean {hint[0]!r}?" if hint else "")
-        )
+    one_of("api", api, APIS)
+    one_of("row_format", row_format, ROW_FORMATS)
     spec = APIS[api]
     start, end = parse_since(since), parse_time("until", until)
     if end and start and start >= end:
@@ -139,6 +143,8 @@ def parse_config(
         sweep=parse_sweep(sweep),
         workers=whole_number("workers", workers),
         redact=redact_paths(redact, spec),
+        tables=tables_with(tags, exclude, spec),
+        row_format=row_format,
     )
 
 
@@ -300,6 +306,62 @@ def redact_paths(value: Any, spec: ApiSpec) -> tuple[str, ...]:
                 f"redact {path!r} is no path; write it as user.email"
             )
     return tuple(paths)
+
+
+def tables_with(tags: Any, exclude: Any, spec: ApiSpec) -> dict[str, Table]:
+    """Return the tables with columns for further tags, and without what is left out.
+
+    Raises:
+        ConfigurationError: two tags would have one column; there is no such column; or
+            loads need it.
+    """
+    columns: dict[str, str] = {}
+    for tag in text_list("tags", tags) if tags else ():
+        column = column_name(f"tag_{tag}") if tag.strip() else ""
+        if not column or column in columns:
+            other = f"{tag!r} and {columns[column]!r} have" if column else "'' has"
+            raise ConfigurationError(f"tags {other} no column name of their own")
+        columns[column] = tag
+    tables = TABLES | {"events": TABLES["events"].with_tags(columns)}
+    left_out: dict[str, list[str]] = {}
+    for path in text_list("exclude", exclude) if exclude else ():
+        name, _, column = path.partition(".")
+        fields = {}
+        if name in tables:
+            names = tables[name].names
+            fields = {field: field for field in names} | {
+                c: f for f, c in names.items()
+            }
+        if column not in fields:
+            known = [f"{name}.{field}" for field in fields] or [
+                f"{t}.…" for t in tables
+            ]
+            raise ConfigurationError(
+                f"exclude {path!r} is no column{hint(path, known)}; write it as"
+                " events.entries"
+            )
+        field = fields[column]
+        needed = {*tables[name].key, spec.endpoints[name].replication_key, "project_id"}
+        if field in needed:
+            raise ConfigurationError(
+                f"exclude {path!r}: without this column rows could not be told apart"
+            )
+        left_out.setdefault(name, []).append(field)
+    return tables | {name: tables[name].without(f) for name, f in left_out.items()}
+
+
+def one_of(setting: str, value: str, choices: Iterable[str]) -> None:
+    """Raise ConfigurationError where a value is none of the choices."""
+    if value not in (names := [*choices]):
+        raise ConfigurationError(
+            f"{setting} {value!r} is not one of {', '.join(names)}{hint(value, names)}"
+        )
+
+
+def hint(value: Any, known: Iterable[str]) -> str:
+    """Return what was perhaps meant, as the end of a sentence."""
+    close = get_close_matches(str(value), known, 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def is_list(text: str) -> bool:

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 import dlt
 import pyarrow as pa
+from dlt.common.schema.utils import new_table
 from dlt.common.typing import TSecretStrValue
 from dlt.extract import DltResource
 
@@ -14,26 +14,22 @@ from analytics_pipeline.client.pagination import Client
 from analytics_pipeline.client.session import ApiSession
 from analytics_pipeline.config import Config, parse_config
 from analytics_pipeline.loading.destinations import (
-    adapt_to_destination,
+    AdaptToDestination,
     hide_expected_warnings,
 )
 from analytics_pipeline.loading.history import with_ended_states
 from analytics_pipeline.sync import Incremental, Sync
 from analytics_pipeline.tables.arrow import to_arrow
-from analytics_pipeline.tables.history import COLUMNS as HISTORY_COLUMNS
-from analytics_pipeline.tables.history import states
-from analytics_pipeline.tables.schema import TABLES, column_name
-
-EVENTS, ISSUES = TABLES["events"], TABLES["issues"]
-PROJECTS, RELEASES = TABLES["projects"], TABLES["releases"]
-PROJECT_DETAIL = TABLES["project_detail"]
+from analytics_pipeline.tables.history import DESCRIBED_BY_SCHEMA, HISTORY, states
+from analytics_pipeline.tables.history import HINTS as HISTORY_HINTS
+from analytics_pipeline.tables.schema import column_name
 
 # Paths are those of the v1 API; `client.endpoints` has the others'. `incremental` is on
-# the column that is named, but for GlitchTip's events: there it is date_received.
+# the column that is named, but for GlitchTip's events: there it is date_received. Columns
+# are those of `tables.schema` and the user's settings: `analytics_source` adds them.
 
 
 @dlt.resource(
-    columns=EVENTS.columns,
     primary_key=["project_id", "id"],  # an event id is unique in its project only
     write_disposition="merge",
 )
@@ -41,65 +37,63 @@ def events(sync: Sync, date_created: Incremental) -> Iterator[pa.Table]:
     """Error events: GET /v1/projects/{organization}/{project}/events/ of each project."""
     with sync.lists("events", date_created) as lists:
         for part, page in sync.client.pages(lists.slices()):
-            rows = to_arrow(EVENTS, lists.select(part, page), page.read_at)
+            rows = to_arrow(lists.table, lists.select(part, page), page.read_at)
             if (batch := lists.add(part, rows)) is not None:
                 yield batch
         if (batch := lists.rest()) is not None:
             yield batch
 
 
-@dlt.resource(columns=ISSUES.columns, primary_key="id", write_disposition="merge")
+@dlt.resource(primary_key="id", write_disposition="merge")
 def issues(sync: Sync, last_seen: Incremental) -> Iterator[pa.Table]:
     """Groups of like events: GET /v1/projects/{organization}/{project}/issues/ of each."""
     with sync.lists("issues", last_seen) as lists:
         for part, page in sync.client.pages(lists.slices()):
-            rows = to_arrow(ISSUES, lists.select(part, page), page.read_at)
+            rows = to_arrow(lists.table, lists.select(part, page), page.read_at)
             if (batch := lists.add(part, rows)) is not None:
                 yield batch
         if (batch := lists.rest()) is not None:
             yield batch
         if lists.ends_states():
-            yield ISSUES.schema.empty_table()  # for `issue_history`
+            yield lists.table.schema.empty_table()  # for `issue_history`
 
 
-@dlt.transformer(columns=HISTORY_COLUMNS, write_disposition="merge")
-def issue_history(rows: pa.Table, sync: Sync) -> Any:
+@dlt.transformer(write_disposition="merge")
+def issue_history(rows: Any, sync: Sync) -> Any:
     """The states of issues, from when to when, as far as runs have seen them."""
-    return with_ended_states(states(rows), sync.ended_sweeps)
+    return with_ended_states(states(rows), sync.ended_sweeps, sync.config.row_format)
 
 
-@dlt.resource(columns=PROJECTS.columns, primary_key="id", write_disposition="merge")
+@dlt.resource(primary_key="id", write_disposition="merge")
 def projects(sync: Sync, date_created: Incremental) -> Iterator[pa.Table]:
     """The organization's projects that the token may see: GET /v1/projects/, whole."""
     with sync.lists("projects", date_created) as lists:
         for part, page in sync.client.pages(lists.slices()):
-            rows = to_arrow(PROJECTS, lists.select(part, page), page.read_at)
+            rows = to_arrow(lists.table, lists.select(part, page), page.read_at)
             if (batch := lists.add(part, rows)) is not None:
                 yield batch
         if (batch := lists.rest()) is not None:
             yield batch
 
 
-@dlt.resource(columns=RELEASES.columns, primary_key="id", write_disposition="merge")
+@dlt.resource(primary_key="id", write_disposition="merge")
 def releases(sync: Sync, date_created: Incremental) -> Iterator[pa.Table]:
     """Releases of all projects: GET /v1/organizations/{organization}/releases/."""
     with sync.lists("releases", date_created) as lists:
         for part, page in sync.client.pages(lists.slices()):
-            rows = to_arrow(RELEASES, lists.select(part, page), page.read_at)
+            rows = to_arrow(lists.table, lists.select(part, page), page.read_at)
             if (batch := lists.add(part, rows)) is not None:
                 yield batch
         if (batch := lists.rest()) is not None:
             yield batch
 
 
-@dlt.resource(
-    columns=PROJECT_DETAIL.columns, primary_key="id", write_disposition="merge"
-)
+@dlt.resource(primary_key="id", write_disposition="merge")
 def project_detail(sync: Sync, date_created: Incremental) -> Iterator[pa.Table]:
     """Settings, secrets masked: GET /v1/projects/{organization}/{project}/ of each."""
     with sync.lists("project_detail", date_created) as lists:
         for part, page in sync.client.pages(lists.slices()):
-            rows = to_arrow(PROJECT_DETAIL, lists.select(part, page), page.read_at)
+            rows = to_arrow(lists.table, lists.select(part, page), page.read_at)
             if (batch := lists.add(part, rows)) is not None:
                 yield batch
         if (batch := lists.rest()) is not None:
@@ -140,6 +134,9 @@ def analytics_source(
     allow_http: bool = False,
     history: bool = False,
     sweep: Any = "1d",  # dlt reads no `str | timedelta` from its configuration
+    tags: str | list[str] | None = None,
+    exclude: str | list[str] | None = None,
+    row_format: str = "auto",
 ) -> Iterator[DltResource]:
     """Events, issues, projects, releases and project details of an organization.
 
@@ -187,6 +184,13 @@ def analytics_source(
         sweep: all issues are read again when that was done longer ago than this, since a
             change of status leaves no other trace: a span as `"12h"`, `"7d"` or a
             timedelta; `"now"` or `"never"`.
+        tags: tags that become text columns of `events`: `["browser"]` gives
+            `tag_browser`. The list in the column `tags` stays as it is.
+        exclude: columns to leave out, as `["events.entries"]`: neither written nor, like
+            fields that nobody knows, kept in `extra`.
+        row_format: how rows come to dlt: `"arrow"` tables, `"python"` dicts, or `"auto"`:
+            what the destination loads right. A resource that is iterated by hand always
+            gives Arrow tables.
 
     Returns:
         A source with the resources `events`, `issues`, `projects`, `releases` and
@@ -216,6 +220,9 @@ def analytics_source(
         allow_http=allow_http,
         history=history,
         sweep=sweep,
+        tags=tags,
+        exclude=exclude,
+        row_format=row_format,
     )
     sync = Sync(config, make_client(config))
     hide_expected_warnings(sync)
@@ -227,10 +234,18 @@ def analytics_source(
             end_value=config.until,
             lag=config.lookback.total_seconds(),
         )
-        adapt = partial(adapt_to_destination, resource.name)
+        table = config.tables[resource.name]
+        made = resource(sync, incremental)
+        made.apply_hints(**table.hints)
+        made.add_step(AdaptToDestination(table, config.row_format))
         # Said here, since dlt forgets it of a resource that is called with arguments.
         # The history is not read side by side: the last rows say which states end.
-        made = resource(sync, incremental).add_map(adapt).parallelize()
+        made.parallelize()
         yield made
         if config.history and resource is issues:
-            yield made | issue_history(sync)
+            ended = made | issue_history(sync)
+            ended.apply_hints(**HISTORY_HINTS)
+            dlt.current.source_schema().update_table(
+                new_table(HISTORY, columns=DESCRIBED_BY_SCHEMA)
+            )
+            yield ended

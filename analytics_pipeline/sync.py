@@ -14,7 +14,6 @@ import dlt
 import pyarrow as pa
 from dlt.common.pipeline import current_pipeline
 from dlt.common.schema.utils import has_table_seen_data
-from dlt.common.storages.exceptions import CurrentLoadPackageStateNotAvailable
 
 from analytics_pipeline.bookmarks import Bookmark, Progress, Span, earlier, latest
 from analytics_pipeline.client.endpoints import Endpoint
@@ -39,13 +38,14 @@ from analytics_pipeline.errors import (
 from analytics_pipeline.loading.batches import Batches
 from analytics_pipeline.loading.destinations import is_replaced, merges_copies
 from analytics_pipeline.loading.history import EndedSweep, check_history
-from analytics_pipeline.loading.run import Run, active_run
+from analytics_pipeline.loading.run import Run, active_run, current_load_id
 from analytics_pipeline.loading.summary import forgotten, merged_near_misses
 from analytics_pipeline.tables.arrow import ArrowRows
+from analytics_pipeline.tables.derived import add_derived
 from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.issues import promote_totals
 from analytics_pipeline.tables.redaction import Redactor
-from analytics_pipeline.tables.schema import TABLES, column_name
+from analytics_pipeline.tables.schema import column_name
 from analytics_pipeline.tables.values import infrequent_gc
 
 log = logging.getLogger(__name__)
@@ -97,9 +97,8 @@ class Sync:
             return run
 
     def _run_of_load(self) -> Run:
-        try:
-            load_id = dlt.current.load_package_state()["load_id"]
-        except CurrentLoadPackageStateNotAvailable:
+        load_id = current_load_id()
+        if load_id is None:
             return Run()
         if load_id == self._load_id:
             return self._run
@@ -122,6 +121,7 @@ class Lists:
         resource = dlt.current.resource()
         self.sync = sync
         self.endpoint = endpoint
+        self.table = sync.config.tables[endpoint.table]
         self.run = sync.run()
         self.metrics = resource.custom_metrics
         self.reading: list[ListSync] = []
@@ -145,7 +145,7 @@ class Lists:
         is_unique = not merges_copies(resource)
         self._batches = Batches(
             self.run.rows_per_batch,
-            TABLES[endpoint.table].primary_key if is_unique else (),
+            self.table.primary_key if is_unique else (),
         )
 
     def _checked(self, incremental: Incremental) -> Incremental:
@@ -453,6 +453,8 @@ class ListSync:
         cleaned = self.lists.sync.redactor.clean_all(self.endpoint.table, records)
         self.redacted |= cleaned.matched
         self.near_misses = merged_near_misses(self.near_misses, cleaned.near_misses)
+        for record in cleaned.records:
+            add_derived(self.lists.table, record)
         return cleaned.records
 
     def _complete(self, record: Record) -> None:

@@ -28,12 +28,11 @@ from analytics_pipeline.loading.comparison import (
     Counts,
     Example,
 )
-from analytics_pipeline.loading.destinations import adapt_to_destination
+from analytics_pipeline.loading.destinations import AdaptToDestination
 from analytics_pipeline.loading.run import Run
 from analytics_pipeline.loading.stored import StoredRows, opened
 from analytics_pipeline.loading.summary import listed
 from analytics_pipeline.sync import READ
-from analytics_pipeline.tables.history import project_ids
 from analytics_pipeline.tables.schema import TABLES, column_name
 
 ROWS_PER_BATCH = 1_000
@@ -151,7 +150,7 @@ def stored_copies(
         write_disposition="merge",
         columns=table.columns,
     )
-    return found.add_map(partial(adapt_to_destination, resource.name))
+    return found.add_step(AdaptToDestination(table, "auto"))
 
 
 def compare(
@@ -180,11 +179,12 @@ def compare(
         for name in tables:
             batches = _server_rows(source.resources[name], run, began)
             first = next(batches, None)  # now the run knows the source's settings
+            assert run.config
             stored = str(source.resources[name].table_name)
             with _folder(pipeline) as folder:
                 _compare_table(
                     found,
-                    StoredRows(pipeline, dataset, TABLES[name], stored),
+                    StoredRows(pipeline, dataset, run.config.tables[name], stored),
                     pipeline.collector,
                     run,
                     began,
@@ -332,11 +332,8 @@ class _Projects:
         if not self._endpoint.by_project:
             organization = self._config.organization
             return [(organization, organization)] * rows.num_rows
-        if self._endpoint.table == "issues":
-            keys = project_ids(rows)
-        else:
-            is_detail = self._endpoint.table == "project_detail"
-            keys = rows["id" if is_detail else "project_id"].to_pylist()
+        is_detail = self._endpoint.table == "project_detail"
+        keys = rows["id" if is_detail else "project_id"].to_pylist()
         return [(key, self._names.get(key)) for key in keys]
 
 

@@ -9,6 +9,7 @@ import duckdb
 from analytics_pipeline import runner
 from analytics_pipeline.demo import DemoServer
 from analytics_pipeline.tables.arrow import to_arrow
+from analytics_pipeline.tables.derived import add_derived
 from analytics_pipeline.tables.redaction import Redactor
 from analytics_pipeline.tables.schema import READ_AT, TABLES
 from tests.conftest import Warehouse
@@ -19,6 +20,8 @@ Row = dict[str, Any]
 def shown(server: DemoServer, table: str) -> list[Row]:
     """The v1 server's rows as they should stand in the table."""
     rows = Redactor([]).clean_all(table, server.rows(table)).records
+    for row in rows:
+        add_derived(TABLES[table], row)
     shown = to_arrow(TABLES[table], rows, datetime.now(UTC)).table
     return cast(list[Row], shown.drop_columns([READ_AT]).to_pylist())
 

@@ -24,7 +24,7 @@ def settings(options: Namespace) -> dict[str, Any]:
     names = (
         "base_url", "api", "organization", "since", "until", "full_events",
         "full_refresh", "rows_per_load", "workers", "redact", "allow_http", "history",
-        "sweep",
+        "sweep", "tags",
     )  # fmt: skip
     given = {
         name: value

@@ -34,7 +34,6 @@ EPILOG = """examples:
   python -m analytics_pipeline check --api sentry --organization acme --all-projects
   python -m analytics_pipeline --base-url https://errors.example.com \\
       --organization acme --project frontend --project backend
-  python -m analytics_pipeline --since 2026-01-01 --destination postgres
   python -m analytics_pipeline verify --since 2026-01-01 --repair
 
 The token is read from AUTH_TOKEN or .dlt/secrets.toml, other settings from
@@ -108,6 +107,7 @@ def parser() -> Parser:
     )
     add("--repair", action="store_true", help="of verify: load again what differs")
     add("--redact", metavar="PATH", action="append", help="mask values, repeatable")
+    add("--tag", dest="tags", metavar="NAME", action="append", help="gives tag_NAME")
     add("--allow-http", action="store_true", default=None, help="token over http://")
     add("--workers", metavar="N", type=int, help="requests at a time (default: 4)")
     add("--destination", metavar="NAME", default="duckdb", help="default: duckdb")

@@ -131,6 +131,8 @@ def event(issue: Row, user: int, release: str | None, trace: str, **fields: Any)
         "browser": browser,
         "user": f"id:{user}",
         "server_name": "web-1",
+        "handled": "yes" if issue["level"] in ("warning", "info") else "no",
+        "url": "https://shop.example.test/cart",
     }
     return fields | {
         "eventID": fields["id"],

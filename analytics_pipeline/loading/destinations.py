@@ -3,23 +3,40 @@
 import logging
 import re
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ClassVar
 
 import dlt
 import pyarrow as pa
+from dlt.common.destination.capabilities import DestinationCapabilitiesContext
 from dlt.common.destination.utils import resolve_merge_strategy
+from dlt.common.exceptions import TerminalValueError
 from dlt.common.pipeline import SupportsPipeline, current_pipeline
+from dlt.common.schema.typing import TColumnSchema
 from dlt.common.typing import TLoaderFileFormat
 from dlt.extract import DltResource
+from dlt.extract.items_transform import MapItem
 
 from analytics_pipeline.errors import ConfigurationError
-from analytics_pipeline.tables.schema import TABLES
+from analytics_pipeline.loading.run import current_load_id
+from analytics_pipeline.tables.schema import LOAD_ID, Table
+from analytics_pipeline.tables.values import nested_value
 
 PACKAGES = {"delta": ("deltalake", "deltalake"), "iceberg": ("pyiceberg", "iceberg")}
 """Table format of files → what has to be imported, and the extra that brings it."""
+ROW_KEY_MERGES = {
+    "lancedb": {"x-lancedb-remove-orphans": True},  # in spite of its name, True is "no"
+    "lance": {"x-lance-remove-orphans": False},
+}
+"""Destinations that merge by dlt's row key, `_dlt_id`, which Arrow tables do not have.
+
+And the hint without which they delete, of all rows with the first part of the key (the
+project of events), those that the load does not hold.
+"""
+KEY_LENGTH = 255
+"""Characters of a key where rows go as Python values: MariaDB has no index of longer text."""
 
 
 def destination_kind(pipeline: SupportsPipeline) -> str:
@@ -33,24 +50,121 @@ def file_format_of(kind: str) -> TLoaderFileFormat | None:
     return "insert_values" if kind == "postgres" else None
 
 
-def adapt_to_destination(name: str, batch: pa.Table) -> Any:
-    """Return rows of a table as the active pipeline's destination needs them."""
+class AdaptToDestination(MapItem):
+    """The last step of a resource, behind those that users add: rows as a load needs them.
+
+    A resource that is iterated by hand gives Arrow tables, whatever pipeline is active.
+    """
+
+    placement_affinity: ClassVar[float] = 3
+
+    def __init__(self, table: Table, row_format: str) -> None:
+        columns = table.columns
+        super().__init__(lambda rows: adapt_to_destination(columns, row_format, rows))
+
+
+def adapt_to_destination(
+    columns: Mapping[str, TColumnSchema], row_format: str, rows: Any, **hints: Any
+) -> Any:
+    """Return rows of these columns as the destination of the active load needs them.
+
+    Args:
+        columns: of the table that the rows are of.
+        row_format: `"arrow"`, `"python"`, or `"auto"`: what the destination can.
+        rows: an Arrow table; what else a user's function has made of it stays as it is.
+        hints: what else dlt should know of the rows.
+    """
+    if isinstance(rows, pa.Table) and current_load_id():
+        rows, needed = _as_needed(columns, row_format, rows)
+        hints |= needed
+    return dlt.mark.with_hints(rows, dlt.mark.make_hints(**hints)) if hints else rows
+
+
+def _as_needed(
+    columns: Mapping[str, TColumnSchema], row_format: str, rows: pa.Table
+) -> tuple[Any, dict[str, Any]]:
+    """Return the rows, and what dlt should know of them."""
     pipeline = current_pipeline()
-    kind = destination_kind(pipeline) if pipeline else ""
-    if file_format := file_format_of(kind):
-        hints = dlt.mark.make_hints(file_format=file_format)
-    elif kind == "bigquery":
-        # It loads no JSON columns from Parquet files, but the same text.
-        columns = TABLES[name].columns.values()
-        nested: Any = [
-            {"name": column["name"], "data_type": "text"}
-            for column in columns
-            if column["data_type"] == "json"
+    assert pipeline is not None
+    capabilities = pipeline.destination.capabilities()
+    kind = destination_kind(pipeline)
+    if row_format == "auto":
+        wanted = _asked_file_format(dlt.current.resource())
+        row_format = "arrow" if loads_arrow(kind, capabilities, wanted) else "python"
+    if row_format == "python":
+        keys: Any = [
+            {"name": name, "data_type": "text", "precision": KEY_LENGTH}
+            for name, column in columns.items()
+            if not column["nullable"] and column["data_type"] == "text"
         ]
-        hints = dlt.mark.make_hints(columns=nested)
-    else:
-        return batch
-    return dlt.mark.with_hints(batch, hints)
+        hints: dict[str, Any] = {"columns": keys}
+        if kind in ROW_KEY_MERGES:
+            hints["additional_table_hints"] = ROW_KEY_MERGES[kind]
+        return python_rows(rows, columns), hints
+    # dlt's own setting for this, add_dlt_load_id, is one of all sources of the process.
+    ids = pa.repeat(pa.scalar(current_load_id()), rows.num_rows).dictionary_encode()
+    rows = rows.append_column(LOAD_ID, ids)
+    hints = {}
+    if texts := [
+        {"name": name, "data_type": "text"}
+        for name, column in columns.items()
+        if not _takes(capabilities, column)
+    ]:
+        hints["columns"] = texts
+    if file_format := file_format_of(kind):
+        hints["file_format"] = file_format
+    return rows, hints
+
+
+def _asked_file_format(resource: DltResource) -> str:
+    """Return the `loader_file_format` of `pipeline.run`; dlt has no public way to it."""
+    return str((resource._hints or {}).get("file_format"))
+
+
+def loads_arrow(
+    kind: str, capabilities: DestinationCapabilitiesContext, file_format: str
+) -> bool:
+    """Tell whether a destination loads Arrow tables with JSON in them right.
+
+    It does from Parquet files, or from what dlt makes of them. Where it wants Python's
+    values ("typed-jsonl": SQLAlchemy, functions), or a file that holds JSON as such was
+    asked for, text would be encoded twice; and some cannot merge Arrow tables.
+    """
+    if kind in ROW_KEY_MERGES or file_format in ("jsonl", "typed-jsonl", "csv"):
+        return False
+    return (
+        "parquet" in (capabilities.supported_loader_file_formats or ())
+        and capabilities.preferred_loader_file_format != "typed-jsonl"
+    )
+
+
+def _takes(capabilities: DestinationCapabilitiesContext, column: TColumnSchema) -> bool:
+    """Tell whether a destination takes a column's type from Parquet files."""
+    if capabilities.type_mapper is None or column["data_type"] != "json":
+        return True
+    table: Any = {"name": "", "columns": {}}
+    try:
+        capabilities.get_type_mapper().ensure_supported_type(column, table, "parquet")
+    except TerminalValueError:
+        return False  # BigQuery
+    except KeyError:
+        pass  # Databricks asks the table; it takes JSON
+    return True
+
+
+def python_rows(
+    rows: pa.Table, columns: Mapping[str, TColumnSchema]
+) -> list[dict[str, Any]]:
+    """Return rows as dicts, their JSON as nested values."""
+    values: dict[str, list[Any]] = {}
+    for name in rows.column_names:
+        values[name] = rows[name].to_pylist()
+        if name in columns and columns[name]["data_type"] == "json":
+            values[name] = [v if v is None else nested_value(v) for v in values[name]]
+    return [
+        dict(zip(values, row, strict=True))
+        for row in zip(*values.values(), strict=True)
+    ]
 
 
 def is_replaced(resource: DltResource) -> bool:

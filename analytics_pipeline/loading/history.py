@@ -11,8 +11,8 @@ from dlt.common.pipeline import current_pipeline
 from dlt.common.schema.typing import TScd2StrategyDict
 
 from analytics_pipeline.errors import ConfigurationError
-from analytics_pipeline.loading.destinations import destination_kind, file_format_of
-from analytics_pipeline.tables.history import HISTORY, VALIDITY, VERSION
+from analytics_pipeline.loading.destinations import adapt_to_destination
+from analytics_pipeline.tables.history import COLUMNS, HISTORY, VALIDITY, VERSION
 from analytics_pipeline.tables.schema import READ_AT
 
 ATOMIC = "/* as if to CREATE: in one transaction */"
@@ -48,7 +48,9 @@ def check_history(pipeline: dlt.Pipeline) -> None:
         )
 
 
-def with_ended_states(states: pa.Table, sweeps: Iterable[EndedSweep]) -> Any:
+def with_ended_states(
+    states: pa.Table, sweeps: Iterable[EndedSweep], row_format: str
+) -> Any:
     """Return states with what dlt needs to know of them.
 
     A load may end the states of those issues that it holds; and when a sweep has come to
@@ -59,11 +61,9 @@ def with_ended_states(states: pa.Table, sweeps: Iterable[EndedSweep]) -> Any:
         return states
     table = str(dlt.current.resource().table_name)
     disposition = _write_disposition(pipeline, table, sweeps)
-    hints = dlt.mark.make_hints(
-        write_disposition=disposition,
-        file_format=file_format_of(destination_kind(pipeline)),
+    return adapt_to_destination(
+        COLUMNS, row_format, states, write_disposition=disposition
     )
-    return dlt.mark.with_hints(states, hints)
 
 
 def _write_disposition(

@@ -9,6 +9,9 @@ from contextvars import ContextVar
 from datetime import datetime, timedelta
 from typing import Any
 
+import dlt
+from dlt.common.storages.exceptions import CurrentLoadPackageStateNotAvailable
+
 from analytics_pipeline.client.pagination import Client
 from analytics_pipeline.config import Config
 from analytics_pipeline.errors import ApiError
@@ -113,3 +116,11 @@ class Run:
 
 
 active_run: ContextVar[Run | None] = ContextVar("analytics_pipeline_run", default=None)
+
+
+def current_load_id() -> str | None:
+    """Return dlt's id of the load that is read for; None where a resource is iterated."""
+    try:
+        return str(dlt.current.load_package_state()["load_id"])
+    except CurrentLoadPackageStateNotAvailable:
+        return None

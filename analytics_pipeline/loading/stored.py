@@ -10,6 +10,7 @@ from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.destination.utils import resolve_merge_strategy
 
 from analytics_pipeline.loading.destinations import destination_kind
+from analytics_pipeline.loading.sql import arrow_table, ask, literal
 from analytics_pipeline.tables.schema import Table
 
 CHUNK = 5_000
@@ -71,6 +72,8 @@ class StoredRows:
         self._name = name
         """Of the table in the warehouse, which users may have given another."""
         self._dataset = dataset
+        self._is_python = destination_kind(pipeline) == "sqlalchemy"
+        """Rows come as Python's values; dlt would take their types for what they seem."""
         self._columns: Sequence[str] = ()
         self._further_columns: Sequence[str] = ()
         """That others have added, with `add_map` for instance."""
@@ -139,8 +142,22 @@ class StoredRows:
             for name in [*self._columns, *further]
         )
         query = f"select {columns} from {self._name} where {condition}"
-        for rows in self._batches(query):
+        if self._is_python:
+            batches = self._python_batches(query, [*self._columns, *further])
+        else:
+            batches = self._batches(query)
+        for rows in batches:
             yield self._typed(rows, further)
+
+    def _python_batches(self, query: str, names: Sequence[str]) -> Sequence[pa.Table]:
+        assert self._dataset
+        stored = self._dataset.schema.get_table_columns(self._name)
+        kinds = {
+            name: str((self.table.columns.get(name) or stored[name])["data_type"])
+            for name in names
+        }
+        answer = self._ask(query).iter_fetch(ROWS_AT_ONCE)
+        return [arrow_table(rows, kinds) for rows in answer]
 
     def _batches(self, query: str) -> Sequence[pa.Table]:
         """Return the answer, not in one table: DuckDB would keep the memory of that."""
@@ -166,11 +183,4 @@ class StoredRows:
 
     def _ask(self, sql: str) -> dlt.Relation:
         assert self._dataset
-        return self._dataset(sql, "postgres")
-
-
-def literal(value: datetime | str) -> str:
-    """Return a value as it stands in PostgreSQL's SQL."""
-    if isinstance(value, datetime):
-        return f"timestamptz '{value.isoformat(' ')}'"
-    return "'" + value.replace("'", "''") + "'"
+        return ask(self._dataset, sql)

@@ -12,7 +12,7 @@ from typing import Any
 import dlt
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
-from analytics_pipeline.loading.stored import literal
+from analytics_pipeline.loading.sql import ask, literal
 from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.schema import TABLES
 from analytics_pipeline.tables.values import utc
@@ -78,7 +78,8 @@ def gather(dataset: dlt.Dataset, now: datetime) -> Facts:
         facts.loaded = utc(ask("select max(inserted_at) from _dlt_loads")[0][0])
     newest = facts.tables.get("events", (0, None))[1]
     if newest:
-        _count_events(facts, ask, newest)
+        has_level = "level" in dataset.schema.get_table_columns("events")
+        _count_events(facts, ask, newest, "level" if has_level else "null")
     if "issues" in facts.tables:
         _count_issues(facts, ask, now)
     if "releases" in facts.tables:
@@ -94,18 +95,22 @@ def gather(dataset: dlt.Dataset, now: datetime) -> Facts:
     return facts
 
 
-def _count_events(facts: Facts, ask: Ask, last: datetime) -> None:
+def _count_events(facts: Facts, ask: Ask, last: datetime, own_level: str) -> None:
+    """Count by an event's own level, or that of its issue: GlitchTip's have none."""
     time = _TIME["events"]
     span = f"between {literal(last - SPAN)} and {literal(last)}"
     first = utc(ask(f"select min({time}) from events where {time} {span}")[0][0])
     unit, facts.step, facts.starts = units(first, last)
-    level, join = "'other'", ""
+    level, join = _known("e.level", LEVELS), ""
     if "issues" in facts.tables:
-        level = _known("issues.level", LEVELS)
+        level = _known("coalesce(e.level, issues.level)", LEVELS)
         join = "left join issues on issues.id = e.group_id"
     rows = ask(f"""
         select date_trunc('{unit}', e.time at time zone 'UTC'), {level}, count(*)
-        from (select group_id, {time} as time from events) as e {join}
+        from (
+            select group_id, cast({own_level} as varchar) as level, {time} as time
+            from events
+        ) as e {join}
         where e.time {span}
         group by 1, 2
     """)
@@ -137,7 +142,7 @@ def _count_issues(facts: Facts, ask: Ask, now: datetime) -> None:
 
 def asker(dataset: dlt.Dataset) -> Ask:
     """Return a function that asks the warehouse in PostgreSQL's SQL."""
-    return lambda sql: dataset(sql, "postgres").fetchall()
+    return lambda sql: [tuple(row) for row in ask(dataset, sql).fetchall()]
 
 
 def units(first: datetime, last: datetime) -> tuple[str, timedelta, list[datetime]]:

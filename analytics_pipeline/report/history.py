@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import dlt
 
-from analytics_pipeline.loading.stored import literal
+from analytics_pipeline.loading.sql import literal
 from analytics_pipeline.report.facts import SPAN, Ask, Facts, Row, asker, units
 from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.values import utc
@@ -133,7 +133,7 @@ def _time_to_resolve(ask: Ask, changes: str, facts: Facts) -> list[Row]:
             from ({changes}) as c where c.is_resolved = 1
         ) as r {join}
         where 2 * r.place between r.known and r.known + 2
-        group by 1, 2 order by 2 desc, 1 limit {PROJECTS}
+        group by 1, 2 order by r.total desc, {project} limit {PROJECTS}
     """)
     return [
         (name, total, None if seconds is None else max(float(seconds), 0))

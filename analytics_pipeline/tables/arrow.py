@@ -36,7 +36,7 @@ def to_arrow(table: Table, records: Sequence[Record], read_at: datetime) -> Arro
     if table.aliases:
         records = [_without_aliases(record, table.aliases) for record in records]
     fields = set().union(*records)
-    unknown = fields - table.types.keys()
+    unknown = fields - table.types.keys() - table.excluded
     extra: list[Record | None] = [
         {name: value for name, value in record.items() if name in unknown} or None
         for record in (records if unknown else [{}] * len(records))

@@ -7,9 +7,16 @@ import pyarrow as pa
 from dlt.common.data_types import TDataType
 from dlt.common.schema.typing import TColumnSchema
 
+from analytics_pipeline.tables import descriptions
 from analytics_pipeline.tables.arrow import newest_copies
 from analytics_pipeline.tables.credentials import MASK
-from analytics_pipeline.tables.schema import ARROW, READ_AT
+from analytics_pipeline.tables.schema import (
+    ARROW,
+    LOAD_ID,
+    LOAD_ID_COLUMN,
+    READ_AT,
+    reference,
+)
 from analytics_pipeline.tables.values import dumps, loads
 
 HISTORY = "issue_history"
@@ -29,9 +36,17 @@ _STATE = {
     "release": "text",
 }
 _TYPES = _STATE | {"last_seen": "timestamp", READ_AT: "timestamp", VERSION: "text"}
+_FROM = {*_TYPES, "status_details"} - {"release", VERSION}
+"""Columns of issues that the states are made from."""
 _REQUIRED = ("id", VERSION)
 _DESCRIPTIONS = {
-    "id": "The issue.",
+    "project_id": "Project of the issue: projects.id.",
+    "id": "The issue: issues.id.",
+    "status": "unresolved, resolved, ignored and others.",
+    "substatus": "Part of a status, such as new, ongoing, escalating or regressed.",
+    "priority": "low, medium or high.",
+    "level": "Severity: fatal, error, warning, info or debug.",
+    "is_unhandled": "Its newest event was not caught by the program.",
     "assigned_to": "Email address of a user, or name of a team.",
     "release": "The release that it was resolved in, if it was said.",
     "last_seen": "Time of its last event when the state was first seen.",
@@ -52,43 +67,49 @@ COLUMNS: dict[str, TColumnSchema] = {
             "name": name,
             "data_type": cast(TDataType, kind),
             "nullable": name not in _REQUIRED,
-        }
-        | ({"description": text} if (text := _DESCRIPTIONS.get(name)) else {}),
+            "description": _DESCRIPTIONS[name],
+        },
     )
     for name, kind in _TYPES.items()
 }
+DESCRIBED_BY_SCHEMA: tuple[TColumnSchema, ...] = tuple(
+    {"name": name, "description": text}
+    for name, text in {
+        VERSION: _DESCRIPTIONS[VERSION],
+        "valid_from": "Time of the load that first saw the state.",
+        "valid_to": "Time of the load that saw another state; NULL while it lasts.",
+    }.items()
+)
+"""Columns of which dlt forgets all hints, since they are those of its scd2."""
+HINTS: dict[str, Any] = {
+    "columns": {**COLUMNS, LOAD_ID: LOAD_ID_COLUMN},
+    "references": (reference("id", "issues"), reference("project_id", "projects")),
+    "additional_table_hints": {"description": descriptions.TABLES[HISTORY]},
+}
+"""What dlt knows of the table."""
 
 
-def states(issues: pa.Table) -> pa.Table:
-    """Return the states of issues, which are rows of the table `issues`.
+def states(issues: Any) -> pa.Table:
+    """Return the states of issues: rows of the table `issues`, as Arrow or as dicts.
 
     Of an issue that is there several times only the last state is returned.
     """
-    issues = newest_copies(issues, ["id"])
-    columns = {name: _values(issues, name) for name in _TYPES}
-    columns["project_id"] = project_ids(issues)
-    columns["assigned_to"] = [_assignee(each) for each in _json(issues, "assigned_to")]
-    columns["release"] = [_release(each) for each in _json(issues, "status_details")]
-    rows = zip(*(columns[name] for name in _STATE), strict=True)
-    columns[VERSION] = [_hash(row) for row in rows]
-    return pa.table([columns[name] for name in _TYPES], schema=SCHEMA)
+    if isinstance(issues, pa.Table):
+        # A user may have left some columns out.
+        known = [name for name in _FROM if name in issues.column_names]
+        issues = newest_copies(issues, ["id"]).select(known).to_pylist()
+    rows = []
+    for issue in {issue["id"]: issue for issue in issues}.values():
+        row = {name: issue.get(name) for name in _TYPES}
+        row["assigned_to"] = _assignee(_parsed(row["assigned_to"]))
+        row["release"] = _release(_parsed(issue.get("status_details")))
+        row[VERSION] = _hash(tuple(row[name] for name in _STATE))
+        rows.append(row)
+    return pa.Table.from_pylist(rows, SCHEMA)
 
 
-def project_ids(issues: pa.Table) -> list[str | None]:
-    """Return the id of the project of each issue; None where it does not tell."""
-    projects = _json(issues, "project")
-    ids = [each.get("id") if isinstance(each, dict) else None for each in projects]
-    return [None if value is None else str(value) for value in ids]
-
-
-def _values(issues: pa.Table, column: str) -> list[Any]:
-    is_there = column in issues.column_names  # or the user has left it out
-    return issues[column].to_pylist() if is_there else [None] * issues.num_rows
-
-
-def _json(issues: pa.Table, column: str) -> list[Any]:
-    texts = _values(issues, column)
-    return [None if text is None else loads(text.encode())[0] for text in texts]
+def _parsed(value: Any) -> Any:
+    return loads(value.encode())[0] if isinstance(value, str) else value
 
 
 def _assignee(assigned_to: Any) -> str | None:

@@ -1,14 +1,21 @@
 """The columns of the five tables: one declaration, as Arrow and as dlt want it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import cast
+from typing import Any, Self, cast
 
 import pyarrow as pa
 from dlt.common.data_types import TDataType
 from dlt.common.normalizers.naming.snake_case import NamingConvention
-from dlt.common.schema.typing import TColumnSchema
+from dlt.common.schema.typing import (
+    C_DLT_LOAD_ID,
+    TColumnSchema,
+    TReferenceCardinality,
+    TTableReference,
+)
+
+from analytics_pipeline.tables import descriptions
 
 ARROW = {
     "text": pa.string(),
@@ -23,6 +30,14 @@ EXTRA = "extra"
 """JSON column of the fields and values that no column takes."""
 READ_AT = "read_at"
 """When the answer that holds the row was received. Of two copies the later one stays."""
+LOAD_ID = C_DLT_LOAD_ID
+"""dlt's column of the load that brought the row."""
+LOAD_ID_COLUMN: TColumnSchema = {
+    "name": LOAD_ID,
+    "data_type": "text",
+    "nullable": True,  # in tables that have rows already
+    "description": descriptions.LOAD_ID,
+}
 _NAMING = NamingConvention()
 
 
@@ -42,14 +57,26 @@ class Table:
     """API field → the field whose column it shares."""
     volatile: str = ""
     """Fields that change with the hour at which they are asked for, and nothing else."""
-    descriptions: Mapping[str, str] = field(default_factory=dict)
-    """API field → what its column holds, where the name does not tell."""
+    references: tuple[TTableReference, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Field that a user has asked for → tag whose value it has."""
+    excluded: frozenset[str] = frozenset()
+    """Fields that a user has left out: they are in no column, not even in `extra`."""
+
+    def with_tags(self, tags: Mapping[str, str]) -> Self:
+        """Return the table with text columns for further tags: column name → tag."""
+        return replace(self, text=" ".join([self.text, *tags]), tags=tags)
+
+    def without(self, fields: Iterable[str]) -> Self:
+        """Return the table without some of its fields."""
+        return replace(self, excluded=frozenset(fields))
 
     @cached_property
     def types(self) -> dict[str, str]:
         """API field → column type, the key first."""
         kinds = {field: kind for kind in ARROW for field in getattr(self, kind).split()}
-        return {field: kinds[field] for field in [*self.key, *kinds]}
+        fields = [*self.key, *kinds]
+        return {name: kinds[name] for name in fields if name not in self.excluded}
 
     @cached_property
     def names(self) -> dict[str, str]:
@@ -83,8 +110,25 @@ class Table:
         }
         columns[READ_AT]["dedup_sort"] = "desc"
         for name, text in self.descriptions.items():
-            columns[self.names[name]]["description"] = text
+            columns[name]["description"] = text
         return columns
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """What dlt is to know of the table."""
+        return {
+            "columns": {**self.columns, LOAD_ID: LOAD_ID_COLUMN},
+            "references": self.references,
+            "additional_table_hints": {"description": descriptions.TABLES[self.name]},
+        }
+
+    @cached_property
+    def descriptions(self) -> dict[str, str]:
+        """Column name → what it holds."""
+        own = {EXTRA: descriptions.EXTRA, READ_AT: descriptions.READ_AT}
+        texts = descriptions.COLUMNS[self.name]
+        tags = {name: descriptions.TAG.format(tag) for name, tag in self.tags.items()}
+        return {self.names[n]: (texts | tags)[n] for n in self.types} | own
 
     @cached_property
     def primary_key(self) -> list[str]:
@@ -95,6 +139,20 @@ class Table:
 def column_name(field: str) -> str:
     """Return the column of an API field, by dlt's naming convention."""
     return _NAMING.normalize_identifier(field)
+
+
+def reference(
+    column: str,
+    table: str,
+    cardinality: TReferenceCardinality = "many_to_one",
+) -> TTableReference:
+    """Return that a column holds the id of a row of another table."""
+    return {
+        "columns": [column],
+        "referenced_table": table,
+        "referenced_columns": ["id"],
+        "cardinality": cardinality,
+    }
 
 
 _PROJECT_FLAGS = """
@@ -119,11 +177,12 @@ TABLES = {
             key=("projectID", "id"),
             text="""
                 id projectID eventID groupID type title message culprit location platform
-                crashFile dist
+                crashFile dist level environment release_version user_id url server_name
             """,
             timestamp="dateCreated dateReceived",
             bigint="size",
             double="startTimestamp endTimestamp",
+            bool="handled",
             json="""
                 user tags metadata entries contexts context sdk packages errors
                 release fingerprints occurrence measurements breakdowns groupingConfig
@@ -131,11 +190,15 @@ TABLES = {
             """,
             # Summaries have the one, whole events the other.
             aliases={"event.type": "type"},
+            references=(
+                reference("group_id", "issues"),
+                reference("project_id", "projects"),
+            ),
         ),
         Table(
             "issues",
             text="""
-                id shortId title culprit type level status substatus priority platform
+                id project_id shortId title culprit type level status substatus priority platform
                 logger permalink shareId issueType issueCategory matchingEventId
                 matchingEventEnvironment
             """,
@@ -155,14 +218,7 @@ TABLES = {
                 integrationIssues sentryAppIssues last_90_days
             """,
             volatile="stats last_90_days",
-            descriptions={
-                "count": "Events of all time, on every server.",
-                "userCount": "Users of all time, on every server.",
-                "firstSeen": "Time of the first event of all.",
-                "lastSeen": "Time of the last event of all.",
-                "last_90_days": "Sentry: the same four figures of the last 90 days alone.",
-                "lifetime": "Sentry: the figures of all time, as they were sent.",
-            },
+            references=(reference("project_id", "projects"),),
         ),
         Table(
             "projects",
@@ -182,6 +238,8 @@ TABLES = {
                 projects authors owner lastCommit lastDeploy versionInfo data
                 currentProjectMeta adoptionStages
             """,
+            # The column holds a list of them.
+            references=(reference("projects", "projects", "many_to_many"),),
         ),
         Table(
             "project_detail",
@@ -210,6 +268,7 @@ TABLES = {
                 dynamicSamplingBiases seerNightshiftTweaks
             """,
             volatile=_PROJECT_FIGURES,
+            references=(reference("id", "projects", "one_to_one"),),
         ),
     )
 }

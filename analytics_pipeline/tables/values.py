@@ -38,6 +38,8 @@ _FLOAT = re.compile(
 """A number that can be written in several ways; or a text, in which none is meant."""
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _DEEPEST = 4096
+_DEEP = 200
+"""Brackets of a text, below which it is nested no deeper than orjson writes."""
 _MANY_VALUES = 500_000
 _recursion = threading.RLock()
 
@@ -55,6 +57,29 @@ def loads(body: bytes) -> tuple[Any, int]:
         return orjson.loads(body), 0
     except orjson.JSONDecodeError:
         return _loads_slowly(body)
+
+
+def nested_value(text: str) -> Any:
+    """Return what JSON text says, as dlt takes it for a column of JSON.
+
+    dlt writes by orjson, so integers beyond 64 bits become text, and so does all of a
+    value that is nested too deeply. What is neither list nor object stays JSON text,
+    which dlt parses itself.
+    """
+    if text[:1] not in ("{", "["):
+        return text
+    body = text.encode()
+    if _LONG_NUMBER in body.translate(_SHAPE):
+        with deep_recursion():
+            value = json.loads(text, parse_int=_short_integer)
+    else:
+        value = loads(body)[0]
+    if text.count("[") + text.count("{") > _DEEP:
+        try:
+            orjson.dumps(value)
+        except TypeError:
+            return orjson.dumps(text).decode()
+    return value
 
 
 def dumps(value: Any) -> bytes:
@@ -115,6 +140,12 @@ def _loads_slowly(body: bytes) -> tuple[Any, int]:
 def _integer(text: str) -> int | str:
     """Return the integer; as text where it is longer than Python has to read."""
     is_long = len(text) > sys.int_info.str_digits_check_threshold
+    return text if is_long else int(text)
+
+
+def _short_integer(text: str) -> int | str:
+    """Return the integer; as text where it is longer than 64 bits."""
+    is_long = len(text) > 20 or not -(2**63) <= int(text) < 2**64
     return text if is_long else int(text)
 
 
@@ -219,11 +250,16 @@ def parse_timestamp(value: Any) -> datetime | None:
 
 
 @overload
-def utc(time: datetime) -> datetime: ...
+def utc(time: datetime | str) -> datetime: ...
 @overload
-def utc(time: datetime | None) -> datetime | None: ...
-def utc(time: datetime | None) -> datetime | None:
-    """Return the time in UTC; one without a zone is UTC already."""
+def utc(time: datetime | str | None) -> datetime | None: ...
+def utc(time: datetime | str | None) -> datetime | None:
+    """Return the time in UTC; one without a zone is UTC already.
+
+    It may be ISO text, as SQLite has times.
+    """
     if time is None:
         return None
+    if isinstance(time, str):
+        time = datetime.fromisoformat(time)
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

@@ -683,6 +683,9 @@ VALUES: dict[str, Any] = {
     "redact": ["user.email", "tags.user.email"],
     "history": True,
     "sweep": "12h",
+    "tags": ["browser", "plan"],
+    "exclude": ["events.entries"],
+    "row_format": "python",
 }
 
 
@@ -764,6 +767,9 @@ def test_every_setting_comes_by_argument_environment_and_toml(
     assert config.lookback == timedelta(minutes=1)
     assert config.rows_per_load == 5000
     assert (config.history, config.sweep) == (True, timedelta(hours=12))
+    assert [*config.tables["events"].tags] == ["tag_browser", "tag_plan"]
+    assert config.tables["events"].excluded == {"entries"}
+    assert config.row_format == "python"
     row = {"user": {"email": "a@b.c"}, "id": "1"}
     clean = shared.redactor.clean_all("events", [row]).records
     assert clean == [{"user": {"email": "***"}, "id": "1"}]

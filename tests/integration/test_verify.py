@@ -21,6 +21,7 @@ from analytics_pipeline.errors import ConfigurationError, MissingTable, Unreacha
 from analytics_pipeline.loading import comparison, stored
 from analytics_pipeline.loading.comparison import Counts
 from analytics_pipeline.runner import Verification
+from analytics_pipeline.tables import descriptions
 from analytics_pipeline.tables.history import VALIDITY
 from analytics_pipeline.tables.schema import TABLES
 from tests.conftest import ORGANIZATION, TOKEN, small_server
@@ -406,7 +407,8 @@ def test_rows_of_others_are_left_alone_and_not_counted(
     place.sql("update events set title = 'x' where project_id = '2'")
     place.sql("insert into events select * from events where project_id = '2'")
     place.sql(
-        """update issues set project = '{"id": "9"}', title = 'x' where id = 'i29'"""
+        """update issues set project = '{"id": "9"}', project_id = '9', title = 'x'
+        where id = 'i29'"""
     )
     lists.lists["acme", "frontend", "issues"].pop()  # the ninth project's by now
     before = place.content("events", "issues")
@@ -803,7 +805,7 @@ def test_a_column_that_is_new_in_the_package_is_null_in_the_warehouse(
     table = TABLES["events"]
     newer = replace(table, text=f"{table.text} shiny")
     monkeypatch.setitem(TABLES, "events", newer)
-    monkeypatch.setattr("analytics_pipeline.source.EVENTS", newer)
+    monkeypatch.setitem(descriptions.COLUMNS["events"], "shiny", "New.")
     found = duck.verify(lists, "events")
     assert differing(found, "events") == {"1 e0": {"shiny", "extra"}}
     assert duck.verify(lists, "events", repair=True).is_equal

@@ -521,3 +521,52 @@ def test_a_text_is_neither_true_nor_false(name: str) -> None:
 def test_an_address_that_cannot_be_is_refused_unasked(url: str) -> None:
     with pytest.raises(InsecureUrl, match="is not an address"):
         parse(base_url=url)
+
+
+def test_tags_become_columns_of_events() -> None:
+    config = parse(tags=["browser", "feature.flag"])
+    columns = config.tables["events"].columns
+    assert columns["tag_browser"]["data_type"] == "text"
+    assert config.tables["events"].tags == {
+        "tag_browser": "browser",
+        "tag_feature_flag": "feature.flag",
+    }
+    assert parse(tags='["plan"]').tables["events"].tags == {"tag_plan": "plan"}
+
+
+@pytest.mark.parametrize("tags", [["a.b", "a_b"], [""], ["  "]])
+def test_two_tags_do_not_share_a_column(tags: list[str]) -> None:
+    with pytest.raises(ConfigurationError, match="no column name of their own"):
+        parse(tags=tags)
+
+
+@pytest.mark.parametrize("path", ["issues.statusDetails", "issues.status_details"])
+def test_a_column_can_be_left_out_by_either_name(path: str) -> None:
+    config = parse(exclude=[path, "events.entries"])
+    assert "status_details" not in config.tables["issues"].columns
+    assert "entries" not in config.tables["events"].columns
+    assert "metadata" in config.tables["events"].columns
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("events.entrys", "did you mean 'events.entries'"),
+        ("event.entries", "is no column"),
+        ("entries", "is no column"),
+        ("events.", "is no column"),
+        ("events.id", "could not be told apart"),
+        ("events.projectID", "could not be told apart"),
+        ("events.date_created", "could not be told apart"),
+        ("issues.project_id", "could not be told apart"),
+    ],
+)
+def test_no_other_column_can_be_left_out(path: str, hint: str) -> None:
+    with pytest.raises(ConfigurationError, match=hint):
+        parse(exclude=path)
+
+
+def test_rows_come_in_one_of_three_forms() -> None:
+    assert parse().row_format == "auto"
+    with pytest.raises(ConfigurationError, match="did you mean 'arrow'"):
+        parse(row_format="arow")

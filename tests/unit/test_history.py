@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analytics_pipeline.tables.arrow import to_arrow
+from analytics_pipeline.tables.derived import add_derived
 from analytics_pipeline.tables.history import COLUMNS, SCHEMA, VERSION, states
 from analytics_pipeline.tables.schema import READ_AT, TABLES
 from tests.unit.profiles import SHORT
@@ -32,7 +33,11 @@ ISSUE: dict[str, Any] = {
 
 def rows(*issues: dict[str, Any], read_at: datetime = READ) -> pa.Table:
     """Rows of the table `issues`."""
-    return to_arrow(TABLES["issues"], issues, read_at).table
+    table = TABLES["issues"]
+    records = [{**issue} for issue in issues]
+    for record in records:
+        add_derived(table, record)
+    return to_arrow(table, records, read_at).table
 
 
 def state(**changes: Any) -> dict[str, Any]:

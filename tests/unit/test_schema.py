@@ -7,8 +7,15 @@ from typing import Any
 import pytest
 
 from analytics_pipeline.client.endpoints import APIS
-from analytics_pipeline.tables.issues import FIGURES, RECENT
-from analytics_pipeline.tables.schema import ARROW, EXTRA, READ_AT, TABLES, column_name
+from analytics_pipeline.tables import descriptions
+from analytics_pipeline.tables.schema import (
+    ARROW,
+    EXTRA,
+    LOAD_ID,
+    READ_AT,
+    TABLES,
+    column_name,
+)
 
 LISTS: dict[str, Any] = json.loads(
     (Path(__file__).parent.parent / "sentry-fields.json").read_text()
@@ -102,20 +109,36 @@ def test_the_type_of_an_event_has_two_names() -> None:
 @pytest.mark.parametrize("name", TABLES)
 def test_a_description_stands_at_its_column(name: str) -> None:
     table = TABLES[name]
-    described = {
-        column: words["description"]
-        for column, words in table.columns.items()
-        if "description" in words
-    }
-    assert described == {
-        table.names[field]: text for field, text in table.descriptions.items()
-    }
+    columns = table.hints["columns"]
+    assert [*columns] == [*table.schema.names, LOAD_ID]
+    assert all(column["description"].endswith(".") for column in columns.values())
+    assert table.hints["additional_table_hints"]["description"]
 
 
-def test_the_figures_of_issues_are_described() -> None:
-    columns = TABLES["issues"].columns
-    for figure in (*FIGURES, RECENT, "lifetime"):
-        assert columns[column_name(figure)]["description"]
+@pytest.mark.parametrize("name", TABLES)
+def test_what_is_described_is_there(name: str) -> None:
+    assert descriptions.COLUMNS[name].keys() == TABLES[name].types.keys()
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_reference_leads_from_a_column_to_a_key(name: str) -> None:
+    for reference in TABLES[name].references:
+        assert {*reference["columns"]} <= TABLES[name].columns.keys()
+        assert reference["referenced_columns"] == ["id"]
+        assert "id" in TABLES[reference["referenced_table"]].primary_key
+
+
+def test_tags_that_were_asked_for_are_text_columns() -> None:
+    table = TABLES["events"].with_tags({"tag_browser": "browser"})
+    assert table.columns["tag_browser"]["data_type"] == "text"
+    assert table.columns["tag_browser"]["description"] == "Value of the tag 'browser'."
+    assert "tag_browser" not in TABLES["events"].columns
+
+
+def test_what_is_left_out_is_no_column() -> None:
+    table = TABLES["events"].without(["entries"])
+    assert "entries" not in table.columns
+    assert "entries" not in table.schema.names
 
 
 def test_what_an_organization_says_of_itself_is_not_in_each_of_its_projects() -> None:

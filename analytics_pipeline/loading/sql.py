@@ -1,0 +1,101 @@
+"""Queries of the warehouse, written once in PostgreSQL's SQL, which dlt translates.
+
+What it does not translate is how SQLite, MariaDB and MySQL handle times: they have
+columns without a zone, which hold UTC, and SQLite's are text.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import dlt
+import pyarrow as pa
+from sqlglot import exp, maybe_parse, parse_one
+
+from analytics_pipeline.tables.schema import ARROW
+from analytics_pipeline.tables.values import utc
+
+_BEGINNING = {
+    "sqlite": "strftime('{form}', {time})",
+    "mysql": "date_format({time}, '{form}')",
+}
+"""Of the day or hour that a time is in, as text."""
+_FORMS = {"DAY": "%Y-%m-%d 00:00:00", "HOUR": "%Y-%m-%d %H:00:00"}
+_SECONDS = {
+    "sqlite": "cast(strftime('%s', {time}) as integer)",
+    "mysql": "timestampdiff(microsecond, '1970-01-01', {time}) / 1000000.0",
+}
+"""Since 1970; of SQLite whole ones."""
+
+
+def ask(dataset: dlt.Dataset, sql: str) -> dlt.Relation:
+    """Return the answer to a query; in SQLite's, times are text."""
+    dialect: Any = str(dataset.destination_dialect)
+    if dialect not in _BEGINNING:
+        return dataset(sql, "postgres")
+    tree = parse_one(sql, dialect="postgres")
+    return dataset(tree.transform(_without_zones(dialect)).sql(dialect), dialect)
+
+
+def literal(value: datetime | str) -> str:
+    """Return a value as it stands in PostgreSQL's SQL."""
+    if isinstance(value, datetime):
+        return f"timestamptz '{value.isoformat(' ')}'"
+    return "'" + value.replace("'", "''") + "'"
+
+
+def arrow_table(rows: Sequence[Sequence[Any]], kinds: Mapping[str, str]) -> pa.Table:
+    """Return rows of a database that has other types as an Arrow table.
+
+    Args:
+        rows: as Python has them; times without a zone or as text, truth values as integers.
+        kinds: column → dlt's data type; of further ones, what the values are.
+    """
+    columns = zip(*rows, strict=True) if rows else [()] * len(kinds)
+    return pa.table(
+        {
+            name: pa.array(
+                [_CONVERT.get(kind, _same)(v) for v in values], ARROW.get(kind)
+            )
+            for (name, kind), values in zip(kinds.items(), columns, strict=True)
+        }
+    )
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+_CONVERT: dict[str, Callable[[Any], Any]] = {
+    "timestamp": utc,
+    "bool": lambda value: None if value is None else bool(value),
+}
+
+
+def _without_zones(dialect: str) -> Callable[[Any], Any]:
+    """Return what rewrites an expression of times with zones for such a destination."""
+
+    def written(template: str, time: Any, form: str = "") -> Any:
+        text = template.format(time="placeholder", form=form)
+        tree: Any = maybe_parse(text, dialect=dialect).transform(rewrite)
+        time = time.transform(rewrite)
+        return tree.transform(lambda node: time if node.key == "column" else node)
+
+    def rewrite(node: Any) -> Any:
+        if isinstance(node, exp.Cast) and node.to.is_type("timestamptz"):
+            if not node.this.is_string:
+                return node.this.transform(rewrite)
+            time = utc(datetime.fromisoformat(node.this.this)).replace(tzinfo=None)
+            text = time.isoformat(" ", "microseconds")
+            return rewrite(exp.Literal.string(text))
+        if isinstance(node, exp.AtTimeZone):
+            return node.this.transform(rewrite)
+        if isinstance(node, exp.TimestampTrunc):
+            return written(_BEGINNING[dialect], node.this, _FORMS[str(node.unit)])
+        if isinstance(node, exp.Extract) and node.name == "EPOCH":
+            return written(_SECONDS[dialect], node.expression)
+        if node.is_string:  # SQLAlchemy takes a colon for the beginning of a name
+            return exp.Literal.string(node.name.replace(":", "\\:"))
+        return node
+
+    return rewrite

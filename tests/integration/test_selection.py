@@ -1,0 +1,88 @@
+"""Rows that a user leaves out, and what becomes of them when the condition changes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dlt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from dlt.extract import DltSource
+
+from analytics_pipeline import analytics_source, runner
+from tests.conftest import ORGANIZATION, TOKEN, small_server
+from tests.fake_server import FakeServer
+from tests.postgres import Postgres
+
+
+@pytest.fixture
+def v1() -> Iterator[FakeServer]:
+    with small_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["duckdb", "postgres", "sqlite"])
+def pipeline(request: pytest.FixtureRequest) -> dlt.Pipeline:
+    destination: Any = request.param
+    if destination == "sqlite":
+        pytest.importorskip("sqlalchemy")
+        destination = dlt.destinations.sqlalchemy("sqlite:///warehouse.db")
+    elif destination == "postgres":
+        postgres: Postgres = request.getfixturevalue("postgres")
+        destination = dlt.destinations.postgres(postgres.uri)
+    return runner.make_pipeline(destination, pipelines_dir="pipelines")
+
+
+def only(levels: list[str], server: FakeServer, **settings: Any) -> DltSource:
+    """A source of events of some levels, as the README says to make it."""
+    source = analytics_source(
+        server.url, TOKEN, ORGANIZATION, ["frontend", "backend"], **settings
+    )
+    wanted = pc.is_in(pc.field("level"), value_set=pa.array(levels))
+    source.events.add_map(lambda table: table.filter(wanted))
+    return source
+
+
+def levels(pipeline: dlt.Pipeline) -> dict[str, int]:
+    rows = pipeline.dataset()("select level, count(*) from events group by level")
+    return dict(rows.fetchall())
+
+
+def at_server(server: FakeServer, *wanted: str) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for event in server.rows("events"):
+        level = next(t["value"] for t in event["tags"] if t["key"] == "level")
+        if level in wanted:
+            counts[level] = counts.get(level, 0) + 1
+    return counts
+
+
+def test_rows_are_left_out_before_they_are_written(
+    v1: FakeServer, pipeline: dlt.Pipeline
+) -> None:
+    runner.load(pipeline, only(["error", "fatal"], v1))
+    assert levels(pipeline) == at_server(v1, "error", "fatal")
+    v1.grow(events=10)
+    runner.load(pipeline, only(["error", "fatal"], v1))
+    assert levels(pipeline) == at_server(v1, "error", "fatal")
+
+
+def test_a_full_refresh_brings_what_a_new_condition_lets_in(
+    v1: FakeServer, pipeline: dlt.Pipeline
+) -> None:
+    runner.load(pipeline, only(["fatal"], v1))
+    runner.load(pipeline, only(["fatal", "error", "warning"], v1, full_refresh=True))
+    assert levels(pipeline) == at_server(v1, "fatal", "error", "warning")
+
+
+def test_verify_finds_what_a_new_condition_lets_in(
+    v1: FakeServer, elsewhere: Any
+) -> None:
+    pipeline = runner.make_pipeline(pipelines_dir="pipelines")
+    runner.load(pipeline, only(["fatal"], v1))
+    wider = ["fatal", "error"]
+    found = runner.verify(pipeline, only(wider, v1), ["events"], repair=True)
+    assert found.is_equal
+    assert found.before
+    assert found.before["events"].missing == at_server(v1, "error")["error"]
+    assert levels(pipeline) == at_server(v1, *wider)

@@ -1,0 +1,462 @@
+"""The models count what plain counting counts, on DuckDB and PostgreSQL."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import dlt
+import pytest
+
+from analytics_pipeline import analytics_source, runner
+from analytics_pipeline.report import facts, history
+from analytics_pipeline.tables.values import utc
+from tests.conftest import ORGANIZATION, TOKEN, small_server
+from tests.fake_server import FakeServer
+from tests.postgres import Postgres
+
+pytestmark = pytest.mark.dbt
+
+Row = dict[str, Any]
+DAY = timedelta(days=1)
+MODELS = {
+    "errors_daily",
+    "users_affected",
+    "noisy_issues",
+    "release_health",
+    "issues_open_daily",
+    "issue_resolution",
+}
+
+
+@dataclass
+class Project:
+    """The dbt project beside a warehouse that a pipeline has loaded."""
+
+    folder: Path
+    pipeline: dlt.Pipeline
+    server: FakeServer
+    environ: Mapping[str, str]
+
+    def load(self, **settings: Any) -> None:
+        names = ["frontend", "backend"]
+        source = analytics_source(
+            self.server.url, TOKEN, ORGANIZATION, names, **settings
+        )
+        runner.load(self.pipeline, source)
+
+    def dbt(self, *words: str) -> str:
+        """What a command of dbt prints; it must succeed."""
+        done = subprocess.run(
+            [
+                *(sys.executable, "-c", "from dbt.cli.main import cli; cli()"),
+                *(*words, "--profiles-dir", "."),
+            ],
+            cwd=self.folder,
+            env={
+                **os.environ,
+                **self.environ,
+                "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+            },
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+        return done.stdout
+
+    def rows(self, table: str, schema: str = "analytics") -> list[Row]:
+        with (
+            self.pipeline.sql_client() as client,
+            client.execute_query(f"select * from {schema}.{table}") as cursor,
+        ):
+            names = [column[0] for column in cursor.description]
+            found = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        for row in found:
+            for name, value in row.items():
+                if isinstance(value, datetime):
+                    row[name] = utc(value)
+        return found
+
+    def model(self, name: str) -> list[Row]:
+        return self.rows(name, "analytics_models")
+
+
+def change(server: FakeServer, project: str, issues: slice, **fields: Any) -> None:
+    for row in server.rows("issues", project)[issues]:
+        row.update(fields)
+
+
+@pytest.fixture(params=["duckdb", "postgres"])
+def project(request: pytest.FixtureRequest, elsewhere: Path) -> Iterator[Project]:
+    pytest.importorskip("dbt")
+    destination: Any = "duckdb"
+    environ = {
+        "DBT_TARGET": request.param,
+        "DBT_DUCKDB_PATH": str(elsewhere / f"{runner.NAME}.duckdb"),
+    }
+    if request.param == "postgres":
+        postgres: Postgres = request.getfixturevalue("postgres")
+        postgres.query("drop schema if exists analytics_models cascade")
+        destination = dlt.destinations.postgres(postgres.uri)
+        environ["PGHOST"] = unquote(urlsplit(postgres.uri).hostname or "")
+    folder = elsewhere / "dbt"
+    shutil.copytree(str(files("analytics_pipeline.examples") / "dbt"), folder)
+    pipeline = runner.make_pipeline(destination, pipelines_dir="pipelines")
+    with small_server(events=400, issues=40, page_size=100) as server:
+        yield Project(folder, pipeline, server, environ)
+
+
+@pytest.fixture
+def filled(project: Project) -> Project:
+    """Issues that are resolved, ignored, opened again; events that came later."""
+    server = project.server
+    settings: Row = {"history": True, "sweep": "now"}
+    project.load(**settings)
+    change(server, "frontend", slice(0, 12), status="resolved")
+    change(server, "backend", slice(0, 5), status="ignored")
+    project.load(**settings)
+    change(server, "frontend", slice(3, 7), status="unresolved")
+    server.grow(events=50, issues=6, releases=2)
+    project.load(**settings)
+    change(server, "backend", slice(0, 8), status="resolved")
+    change(server, "frontend", slice(3, 5), status="resolved")
+    project.load(**settings)
+    return project
+
+
+def happened(event: Row) -> datetime:
+    time: datetime = event["date_created"] or event["date_received"]
+    return time
+
+
+def nested(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def slugs(project: Project) -> dict[str, str]:
+    return {row["id"]: row["slug"] for row in project.rows("projects")}
+
+
+def by(rows: list[Row], *names: str) -> dict[tuple[Any, ...], list[Row]]:
+    groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[tuple(row[name] for name in names)].append(row)
+    return groups
+
+
+def events(project: Project) -> list[Row]:
+    levels = {row["id"]: row["level"] for row in project.rows("issues")}
+    return [
+        {
+            **event,
+            "happened_at": happened(event),
+            "day": happened(event).date(),
+            "level": event["level"] or levels.get(event["group_id"]) or "unknown",
+            "environment": event["environment"] or "unknown",
+            "release_version": event["release_version"] or "unknown",
+        }
+        for event in project.rows("events")
+    ]
+
+
+def users(rows: list[Row]) -> int:
+    return len({row["user_id"] for row in rows} - {None})
+
+
+ERRORS_KEY = ("day", "project_id", "level", "environment", "release_version")
+
+
+def errors_daily(project: Project) -> dict[tuple[Any, ...], tuple[int, int, int]]:
+    return {
+        key: (len(rows), users(rows), len({row["group_id"] for row in rows}))
+        for key, rows in by(events(project), *ERRORS_KEY).items()
+    }
+
+
+def counted(project: Project) -> dict[tuple[Any, ...], tuple[int, int, int]]:
+    return {
+        tuple(row[name] for name in ERRORS_KEY): (
+            row["events"],
+            row["users"],
+            row["issues"],
+        )
+        for row in project.model("errors_daily")
+    }
+
+
+@dataclass
+class Change:
+    """A state of an issue that began."""
+
+    issue_id: str
+    project_id: str
+    time: datetime
+    is_reopened: bool
+    was_resolved: bool
+    is_resolved: bool
+    opened_at: datetime
+
+
+def changes(project: Project) -> list[Change]:
+    first_seen = {row["id"]: row["first_seen"] for row in project.rows("issues")}
+    states = project.rows("issue_history")
+    began: dict[str, datetime] = {}
+    for state in states:
+        known = began.setdefault(state["project_id"], state["valid_from"])
+        began[state["project_id"]] = min(known, state["valid_from"])
+    found = []
+    for (issue,), rows in by(states, "id").items():
+        before, opened_at = None, first_seen[issue]
+        is_new = opened_at >= began[rows[0]["project_id"]]
+        for row in sorted(rows, key=lambda row: row["valid_from"]):
+            status = row["status"]
+            is_reopened = status == "unresolved" and before not in (None, "unresolved")
+            is_resolved = status == "resolved" and (
+                before not in (None, "resolved") or (before is None and is_new)
+            )
+            opened_at = row["valid_from"] if is_reopened else opened_at
+            found.append(
+                Change(
+                    issue,
+                    row["project_id"],
+                    row["valid_from"],
+                    is_reopened,
+                    before == "resolved",
+                    is_resolved,
+                    opened_at,
+                )
+            )
+            before = status
+    return found
+
+
+def test_the_models_count_what_plain_counting_counts(filled: Project) -> None:
+    filled.dbt("build")
+    for check in CHECKS:
+        check(filled)
+
+
+def check_errors_daily(project: Project) -> None:
+    expected = errors_daily(project)
+    assert counted(project) == expected
+    assert sum(count for count, *_ in expected.values()) == 450
+
+
+def check_users_affected(project: Project) -> None:
+    found = {
+        (row["day"], row["project_id"]): (
+            row["users"],
+            row["events"],
+            row["events_without_user"],
+        )
+        for row in project.model("users_affected")
+    }
+    assert found == {
+        key: (
+            users(rows),
+            len(rows),
+            sum(row["user_id"] is None for row in rows),
+        )
+        for key, rows in by(events(project), "day", "project_id").items()
+    }
+
+
+def check_noisy_issues(project: Project) -> None:
+    all_events = events(project)
+    newest = max(event["happened_at"] for event in all_events)
+    recent = [e for e in all_events if e["happened_at"] > newest - 7 * DAY]
+    counts = Counter(event["group_id"] for event in recent)
+    unresolved = {
+        row["id"] for row in project.rows("issues") if row["status"] == "unresolved"
+    }
+    expected = sorted(
+        ((-count, issue) for issue, count in counts.items() if issue in unresolved)
+    )
+    found = sorted(project.model("noisy_issues"), key=lambda row: row["rank"])
+    assert [row["rank"] for row in found] == [*range(1, len(found) + 1)]
+    assert [(-row["events_7d"], row["issue_id"]) for row in found] == expected
+    for row in found:
+        assert row["share_7d"] == pytest.approx(row["events_7d"] / len(recent))
+
+
+def check_release_health(project: Project) -> None:
+    ids = {slug: id for id, slug in slugs(project).items()}
+    spans = defaultdict(list)
+    for release in project.rows("releases"):
+        time = release["date_released"] or release["date_created"]
+        for each in nested(release["projects"]):
+            spans[each["slug"]].append((time, release["id"], release["version"]))
+    issues, all_changes, all_events = (
+        project.rows("issues"),
+        changes(project),
+        events(project),
+    )
+    expected = {}
+    for slug, releases in spans.items():
+        releases.sort()
+        ends = [time for time, *_ in releases[1:]] + [datetime.max.replace(tzinfo=UTC)]
+        for (start, release_id, version), end in zip(releases, ends, strict=True):
+            of_release = [
+                event
+                for event in all_events
+                if event["project_id"] == ids[slug]
+                and event["release_version"] == version
+                and start <= event["happened_at"] < start + 7 * DAY
+            ]
+            first = [e for e in of_release if e["happened_at"] < start + DAY]
+            expected[f"{release_id}:{slug}"] = (
+                sum(
+                    issue["project_id"] == ids[slug]
+                    and start <= issue["first_seen"] < end
+                    for issue in issues
+                ),
+                sum(
+                    each.project_id == ids[slug]
+                    and each.is_reopened
+                    and each.was_resolved
+                    and start <= each.time < end
+                    for each in all_changes
+                ),
+                *(len(first), users(first), len(of_release), users(of_release)),
+            )
+    found = {
+        row["release_key"]: tuple(
+            row[name]
+            for name in (
+                *("new_issues", "regressed_issues", "events_24h", "users_24h"),
+                *("events_7d", "users_7d"),
+            )
+        )
+        for row in project.model("release_health")
+    }
+    assert found == expected
+    assert sum(row[1] for row in found.values()) == 4
+    assert any(row[4] for row in found.values())
+
+
+def check_issues_open_daily(project: Project) -> None:
+    states = project.rows("issue_history")
+    expected: dict[tuple[date, str], int] = {}
+    for (project_id,), rows in by(states, "project_id").items():
+        day = min(row["valid_from"] for row in rows).date()
+        while day <= datetime.now(UTC).date():
+            end = datetime.combine(day, datetime.min.time(), UTC) + DAY
+            expected[day, project_id] = sum(
+                row["status"] == "unresolved"
+                and row["valid_from"] < end
+                and (row["valid_to"] is None or row["valid_to"] >= end)
+                for row in rows
+            )
+            day += DAY
+    found = {
+        (row["day"], row["project_id"]): row["open_issues"]
+        for row in project.model("issues_open_daily")
+    }
+    assert found.items() >= expected.items()
+    assert len(found) - len(expected) in (0, 2)  # midnight has passed
+
+
+def check_issue_resolution(project: Project) -> None:
+    expected = {
+        (each.issue_id, each.time): (each.time - each.opened_at) / DAY
+        for each in changes(project)
+        if each.is_resolved
+    }
+    found = {
+        (row["issue_id"], row["resolved_at"]): float(row["days_to_resolve"])
+        for row in project.model("issue_resolution")
+    }
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert len(found) > 10
+
+
+def check_that_the_report_agrees(project: Project) -> None:
+    dataset, now = project.pipeline.dataset(), datetime.now(UTC)
+    of_report = facts.gather(dataset, now)
+    by_level: Counter[str] = Counter()
+    for row in project.model("errors_daily"):
+        by_level[row["level"]] += row["events"]
+    assert {k: sum(v) for k, v in of_report.events.items()} == by_level
+    states = history.gather(dataset, of_report, now)
+    assert states
+    resolutions = project.model("issue_resolution")
+    assert sum(states.resolved) == len(resolutions)
+    assert {name: number for name, number, _ in states.times} == Counter(
+        row["project"] for row in resolutions
+    )
+
+
+CHECKS: tuple[Callable[[Project], None], ...] = (
+    check_errors_daily,
+    check_users_affected,
+    check_noisy_issues,
+    check_release_health,
+    check_issues_open_daily,
+    check_issue_resolution,
+    check_that_the_report_agrees,
+)
+
+
+def test_a_later_run_counts_what_is_new_as_a_full_one_does(filled: Project) -> None:
+    filled.dbt("run", "--select", "+errors_daily")
+    filled.server.grow(events=40, issues=2, releases=1)
+    late = filled.server.rows("events", "frontend")[-1]  # of long ago, read now
+    filled.load(history=True, full_refresh=True)
+    with filled.pipeline.sql_client() as client:
+        client.execute_sql(
+            "update analytics.events set environment = 'late', read_at = now()"
+            f" where id = '{late['id']}'"
+        )
+    filled.dbt("run", "--select", "+errors_daily")
+    assert counted(filled) == errors_daily(filled)
+    environments = [row["environment"] for row in filled.model("errors_daily")]
+    assert environments.count("late") == 1
+
+
+def test_without_a_history_the_other_models_are_built(project: Project) -> None:
+    project.load()
+    project.dbt("build", "--vars", "issue_history: false")
+    check_errors_daily_of = counted(project)
+    assert check_errors_daily_of == errors_daily(project)
+    health = project.model("release_health")
+    assert health
+    assert {row["regressed_issues"] for row in health} == {None}
+
+
+def test_what_was_loaded_just_now_is_fresh(filled: Project) -> None:
+    said = filled.dbt("source", "freshness")
+    assert said.count("PASS freshness") == 4
+    assert "WARN" not in said
+
+
+def test_every_column_of_sources_and_models_is_described(filled: Project) -> None:
+    filled.dbt("build")
+    filled.dbt("docs", "generate")
+    target = filled.folder / "target"
+    manifest = json.loads((target / "manifest.json").read_text())
+    catalog = json.loads((target / "catalog.json").read_text())
+    models = {
+        node["name"]: node
+        for node in manifest["nodes"].values()
+        if node["resource_type"] == "model"
+    }
+    assert models.keys() >= MODELS
+    for key, node in catalog["nodes"].items():
+        described = manifest["nodes"][key]
+        assert described["description"]
+        for column in node["columns"]:
+            assert described["columns"][column]["description"], (key, column)
+    for source in manifest["sources"].values():
+        assert source["description"]
+        assert all(column["description"] for column in source["columns"].values())

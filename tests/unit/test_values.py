@@ -15,6 +15,7 @@ from analytics_pipeline.tables.values import (
     dumps,
     infrequent_gc,
     loads,
+    nested_value,
     parse_timestamp,
     utc,
 )
@@ -250,3 +251,19 @@ def test_a_time_without_zone_is_utc_and_others_are_converted() -> None:
     assert utc(NOON.astimezone(east)).tzinfo is UTC
     assert utc(NOON.astimezone(east)) == NOON
     assert utc(None) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a":[1,null]}', {"a": [1, None]}),
+        ("[]", []),
+        ('"***"', '"***"'),
+        ("5", "5"),
+        ('{"a":1180591620717411303424}', {"a": "1180591620717411303424"}),
+        ('{"a":18446744073709551615,"b":-9}', {"a": 2**64 - 1, "b": -9}),
+        ("[" * 300 + "]" * 300, '"' + "[" * 300 + "]" * 300 + '"'),
+    ],
+)
+def test_a_nested_value_is_one_that_dlt_can_write(text: str, value: Any) -> None:
+    assert nested_value(text) == value

@@ -12,6 +12,7 @@ from typing import Any
 import dlt
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
+from analytics_pipeline.errors import ConfigurationError
 from analytics_pipeline.loading.sql import ask, literal
 from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.schema import TABLES
@@ -35,6 +36,27 @@ _TIME = dict.fromkeys(TABLES, "date_created") | {
     "issues": "last_seen",
     HISTORY: "valid_from",
 }
+
+_NEEDED = {
+    "events": ("group_id",),
+    "issues": (
+        "status",
+        "level",
+        "first_seen",
+        "short_id",
+        "title",
+        "count",
+        "permalink",
+    ),
+    "releases": (
+        "version",
+        "short_version",
+        "date_released",
+        "commit_count",
+        "new_groups",
+    ),
+}
+"""Columns that users may leave out, and the page cannot do without."""
 
 
 @dataclass
@@ -61,11 +83,19 @@ def gather(dataset: dlt.Dataset, now: datetime) -> Facts:
     """Ask the warehouse; events and releases later than `now` are left out.
 
     Raises:
+        ConfigurationError: a column that it needs was left out.
         DltException: the destination could not be asked.
     """
     ask = asker(dataset)
     facts = Facts()
     there = dataset.tables  # by the schema; the table itself may be gone
+    for name, columns in _NEEDED.items():
+        known = dataset.schema.get_table_columns(name) if name in there else {}
+        if missing := [column for column in columns if known and column not in known]:
+            raise ConfigurationError(
+                f"the report needs {name}.{missing[0]}, which is not loaded: leave it out"
+                " of the setting exclude"
+            )
     for name, time in _TIME.items():
         try:
             if name in there:

@@ -13,6 +13,7 @@ import pytest
 from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.cli.main import main
 from analytics_pipeline.demo import DemoServer
+from analytics_pipeline.errors import ConfigurationError
 from analytics_pipeline.report import page
 from analytics_pipeline.report.facts import gather
 from tests import pictures
@@ -130,6 +131,13 @@ def test_a_table_that_is_not_loaded_is_named(
 
 def report(*words: str) -> int:
     return main(["report", "--pipelines-dir", "pipelines", *words])
+
+
+def test_a_column_that_was_left_out_is_named(warehouse: Warehouse) -> None:
+    with small_server() as server:
+        warehouse.load(server, exclude="issues.permalink")
+    with pytest.raises(ConfigurationError, match=r"needs issues\.permalink"):
+        page(warehouse.pipeline())
 
 
 def test_an_empty_warehouse_gives_a_page_that_says_so(

@@ -13,19 +13,23 @@
         project=["frontend", "backend"],
     )
     print(pipeline.run(source))
-    print(pipeline.dataset().issues.df())
+    print(pipeline.dataset().issues.select("short_id", "title", "count").fetchall())
 
 `analytics_pipeline.runner` makes the same pipeline as the command line does, and sums
 up what a run did.
 """
 
-from analytics_pipeline.errors import (
-    AnalyticsError,
-    ApiError,
-    ConfigurationError,
-    IncompleteLoad,
-)
-from analytics_pipeline.source import analytics_source
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from analytics_pipeline.errors import (
+        AnalyticsError,
+        ApiError,
+        ConfigurationError,
+        IncompleteLoad,
+    )
+    from analytics_pipeline.source import analytics_source
 
 __all__ = [
     "AnalyticsError",
@@ -34,3 +38,11 @@ __all__ = [
     "IncompleteLoad",
     "analytics_source",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: dlt takes most of a second, which not all need."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = "source" if name == "analytics_source" else "errors"
+    return getattr(import_module(f"{__name__}.{home}"), name)

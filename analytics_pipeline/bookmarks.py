@@ -122,6 +122,10 @@ class Bookmark:
     """The sweep that is under way."""
     has_history: bool = False
     """All of the list has been read into the history, and nothing past it since."""
+    read: datetime | None = None
+    """When the last reading began that came to its end, by the server's clock."""
+    problem: str = ""
+    """Why the server did not give the list, or all of it, when it was asked last."""
 
     def begin(
         self,
@@ -182,8 +186,10 @@ class Bookmark:
         now, since the server's clock was. Then all of it has to be read again.
         """
         done, self.progress = self.progress, None
+        self.problem = ""
         if done is None or (done.since and done.began and done.since > done.began):
             return True  # a `since` of the future: nothing is loaded
+        self.read = latest(self.read, done.began)
         if done.is_whole or self.interval is None:
             self._note_whole(done)
         before = self.interval.synced_to if self.interval else None
@@ -228,6 +234,8 @@ class Bookmark:
     def parse(cls, stored: Mapping[str, Any]) -> "Bookmark":
         """Return the bookmark that dlt's state holds."""
         bookmark = cls(swept=_parse(stored.get("swept")))
+        bookmark.read = _parse(stored.get("read"))
+        bookmark.problem = stored.get("problem", "")
         bookmark.has_history = stored.get("has_history", False)
         if "since" in stored:
             since, synced_to = stored["since"], stored["synced_to"]
@@ -247,6 +255,10 @@ class Bookmark:
             }
         if self.swept:
             state["swept"] = _text(self.swept)
+        if self.read:
+            state["read"] = _text(self.read)
+        if self.problem:
+            state["problem"] = self.problem
         if self.has_history:
             state["has_history"] = True
         if self.progress:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from difflib import get_close_matches
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +14,12 @@ from dlt.common.typing import TSecretStrValue
 
 from analytics_pipeline.client.endpoints import APIS, ApiSpec, Endpoint
 from analytics_pipeline.client.session import is_loopback
-from analytics_pipeline.errors import ConfigurationError, InsecureUrl
+from analytics_pipeline.errors import (
+    ConfigurationError,
+    InsecureUrl,
+    MissingSetting,
+    did_you_mean,
+)
 from analytics_pipeline.tables.schema import TABLES, Table, column_name
 from analytics_pipeline.tables.values import utc
 
@@ -81,7 +85,7 @@ def parse_config(
     since: Any = None,
     until: Any = None,
     full_events: bool = False,
-    lookback: float = 3600.0,
+    lookback: Any = 3600.0,
     full_refresh: bool = False,
     rows_per_load: int | None = None,
     workers: int = 4,
@@ -133,7 +137,7 @@ def parse_config(
         spec=spec,
         since=start,
         until=end,
-        lookback=parse_seconds("lookback", lookback),
+        lookback=parse_lookback(lookback),
         full_events=full_events,
         full_refresh=full_refresh,
         rows_per_load=None
@@ -220,6 +224,14 @@ def parse_seconds(setting: str, value: float) -> timedelta:
     return timedelta(seconds=seconds)
 
 
+def parse_lookback(value: Any) -> timedelta:
+    """Return the span of time that a number of seconds says, or `"3d"`."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    is_span = isinstance(value, str) and value.strip()[-1:] in UNITS
+    return (parse_span if is_span else parse_seconds)("lookback", value)
+
+
 def parse_span(setting: str, value: str | timedelta) -> timedelta:
     """Return the span of time that `"12h"`, `"7d"` or `"2w"` says."""
     if isinstance(value, timedelta):
@@ -261,9 +273,10 @@ def required(
     """Return the setting, or say where it can be set."""
     if value:
         return value
-    raise ConfigurationError(
+    raise MissingSetting(
+        name,
         f"{name} is missing: put `{name} = {example}` into .dlt/{file} (at the top or"
-        f" under [{SECTION}]), or set the environment variable {name.upper()}"
+        f" under [{SECTION}]), or set the environment variable {name.upper()}",
     )
 
 
@@ -337,7 +350,7 @@ def tables_with(tags: Any, exclude: Any, spec: ApiSpec) -> dict[str, Table]:
                 f"{t}.…" for t in tables
             ]
             raise ConfigurationError(
-                f"exclude {path!r} is no column{hint(path, known)}; write it as"
+                f"exclude {path!r} is no column{did_you_mean(path, known)}; write it as"
                 " events.entries"
             )
         field = fields[column]
@@ -354,14 +367,9 @@ def one_of(setting: str, value: str, choices: Iterable[str]) -> None:
     """Raise ConfigurationError where a value is none of the choices."""
     if value not in (names := [*choices]):
         raise ConfigurationError(
-            f"{setting} {value!r} is not one of {', '.join(names)}{hint(value, names)}"
+            f"{setting} {value!r} is not one of {', '.join(names)}"
+            f"{did_you_mean(str(value), names)}"
         )
-
-
-def hint(value: Any, known: Iterable[str]) -> str:
-    """Return what was perhaps meant, as the end of a sentence."""
-    close = get_close_matches(str(value), known, 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def is_list(text: str) -> bool:
@@ -397,7 +405,9 @@ def slug(setting: str, value: str) -> str:
 
 
 def parse_since(value: Any) -> datetime | None:
-    """Return the time from which on to load; it has passed already."""
+    """Return the time from which on to load; it has passed already. `"7d"` is a span."""
+    if isinstance(value, str) and re.fullmatch(r"\d+[a-z]", value.strip()):
+        return datetime.now(UTC) - parse_span("since", value)
     since = parse_time("since", value)
     if since and since > (now := datetime.now(UTC)):
         raise ConfigurationError(
@@ -415,5 +425,5 @@ def parse_time(setting: str, value: Any) -> datetime | None:
     except (ValueError, OverflowError):
         raise ConfigurationError(
             f"{setting} {value!r} is not a time; write it as 2026-11-30 or"
-            " 2026-11-30T12:00:00Z"
+            " 2026-11-30T12:00:00Z" + (", or as 7d" if setting == "since" else "")
         ) from None

@@ -4,8 +4,9 @@ A message says what happened, on which table and project, and what to do next. I
 URLs without their query, and never the token.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
+from difflib import get_close_matches
 from typing import Any, Self
 
 import requests
@@ -26,6 +27,14 @@ class AnalyticsError(Exception):
 
 class ConfigurationError(AnalyticsError, ValueError):
     """A setting is missing or makes no sense; nothing was asked or loaded."""
+
+
+class MissingSetting(ConfigurationError):
+    """A setting that is always needed is not given anywhere; `setting` is its name."""
+
+    def __init__(self, setting: str, message: str) -> None:
+        super().__init__(message)
+        self.setting = setting
 
 
 class InsecureUrl(ConfigurationError):
@@ -118,6 +127,12 @@ class IncompleteLoad(ApiError):
         super().__init__("\n".join(lines))
         self.failures = dict(failures)
         self.summary = summary
+
+
+def did_you_mean(value: str, known: Iterable[str]) -> str:
+    """Return what was perhaps meant, as the end of a sentence; empty where nothing was."""
+    close = get_close_matches(value, known, 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def shortened(text: str, length: int) -> str:

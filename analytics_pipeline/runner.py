@@ -17,7 +17,7 @@ from analytics_pipeline.config import resolve_config
 from analytics_pipeline.errors import ConfigurationError, IncompleteLoad
 from analytics_pipeline.loading.destinations import (
     appended_tables,
-    check_table_format,
+    hidden_warnings,
     is_replaced,
 )
 from analytics_pipeline.loading.failures import (
@@ -35,7 +35,15 @@ from analytics_pipeline.loading.locks import (
 from analytics_pipeline.loading.partitions import Partition, partitions
 from analytics_pipeline.loading.run import Run
 from analytics_pipeline.loading.summary import Summary, summarise
+from analytics_pipeline.loading.warehouse import (
+    check_destination,
+    check_loaded,
+    check_table_format,
+    known_destination,
+)
 from analytics_pipeline.source import analytics_source, make_client
+from analytics_pipeline.status import Status
+from analytics_pipeline.status import status as loaded_status
 from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.schema import TABLES
 from analytics_pipeline.tables.values import infrequent_gc
@@ -51,6 +59,7 @@ __all__ = [
     "NAME",
     "ROWS_PER_LOAD",
     "Partition",
+    "Status",
     "Summary",
     "Verification",
     "all_projects",
@@ -60,6 +69,7 @@ __all__ = [
     "partitions",
     "root_error",
     "run_partition",
+    "status",
     "summarise",
     "verify",
 ]
@@ -80,15 +90,22 @@ def make_pipeline(
 ) -> dlt.Pipeline:
     """Return a dlt pipeline as the command line makes it.
 
-    With DuckDB the file is `<name>.duckdb` in the working folder.
+    With DuckDB the file is `<name>.duckdb` in the folder where this pipeline ran first,
+    as long as its working folder is there.
+
+    Raises:
+        ConfigurationError: dlt has no such destination.
     """
-    return dlt.pipeline(
-        name,
-        pipelines_dir=pipelines_dir,  # type: ignore[arg-type]
-        destination=destination,
-        dataset_name=dataset,
-        progress=progress,  # type: ignore[arg-type]
-    )
+    # That the pipeline had another destination before: `load` follows the one it has.
+    other_destination = hidden_warnings("in state differs from|staging destination")
+    with known_destination(destination), other_destination:
+        return dlt.pipeline(
+            name,
+            pipelines_dir=pipelines_dir,  # type: ignore[arg-type]
+            destination=destination,
+            dataset_name=dataset,
+            progress=progress,  # type: ignore[arg-type]
+        )
 
 
 def load(
@@ -129,6 +146,7 @@ def _load(
     pipeline: dlt.Pipeline, source: DltSource, run: Run, table_format: Any = None
 ) -> Summary:
     started = time.perf_counter()
+    check_destination(pipeline)
     check_table_format(pipeline, table_format)
     if HISTORY in source.selected_resources:
         check_history(pipeline)
@@ -161,6 +179,17 @@ def _load(
         total.skipped = {k: v for k, v in total.skipped.items() if k not in failures}
         raise IncompleteLoad(failures, total)
     return total
+
+
+def status(pipeline: dlt.Pipeline) -> Status:
+    """Tell what a pipeline has loaded, by its warehouse alone: rows, bookmarks, problems.
+
+    Raises:
+        ConfigurationError: nothing was ever loaded, or the destination cannot be used.
+        DltException: the destination could not be asked.
+    """
+    with _plain_errors():
+        return loaded_status(pipeline, datetime.now(UTC))
 
 
 def verify(
@@ -221,6 +250,7 @@ def verify(
 def _compared(
     pipeline: dlt.Pipeline, source: DltSource, names: Sequence[str], began: datetime
 ) -> Verification:
+    check_loaded(pipeline)
     with pipeline_lock(pipeline), _plain_errors():
         return compare(pipeline, source, names, began)
 
@@ -234,7 +264,10 @@ def _follow_warehouse(pipeline: dlt.Pipeline) -> None:
     has_state = issubclass(pipeline.destination.client_class, WithStateSync)
     is_restored = has_state and pipeline.config.restore_from_destination
     if is_restored and not pipeline.dev_mode:
+        folder = pipeline.get_local_state_val("initial_cwd")
         pipeline.drop()
+        # Or the next run, wherever it is, would make its DuckDB file in another folder.
+        pipeline.set_local_state_val("initial_cwd", folder)
         return
     while pipeline.has_pending_data:
         pipeline.run()
@@ -255,6 +288,7 @@ def load_shared(
         AnalyticsError, PipelineStepFailed: as dlt's own `pipeline.run` does.
     """
     started = time.perf_counter()
+    check_destination(pipeline)
     check_shareable(pipeline)
     source = _selected(source, tables)
     if HISTORY in source.selected_resources:

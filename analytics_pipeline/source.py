@@ -126,14 +126,14 @@ def analytics_source(
     since: str | datetime | None = None,
     until: str | datetime | None = None,
     full_events: bool = False,
-    lookback: float = 3600.0,
+    lookback: Any = 3600.0,
     full_refresh: bool = False,
     rows_per_load: int | None = None,
     workers: int = 4,
     redact: str | list[str] | None = None,
     allow_http: bool = False,
     history: bool = False,
-    sweep: Any = "1d",  # dlt reads no `str | timedelta` from its configuration
+    sweep: Any = "1d",  # and lookback: dlt reads no union of types from its configuration
     tags: str | list[str] | None = None,
     exclude: str | list[str] | None = None,
     row_format: str = "auto",
@@ -159,15 +159,16 @@ def analytics_source(
         project: slug, or a list of slugs. A list that the server refuses (403, 404) is
             skipped: a warning, the trace and the summary of `runner.load` name it.
         api: kind of server: `"v1"`, `"sentry"` or `"glitchtip"`.
-        since: ISO text or datetime, UTC without zone, not in the future. How far back
-            events, issues and releases are loaded. An earlier time than before loads the
+        since: ISO text or datetime, UTC without zone, not in the future; or a span such
+            as `"7d"`, so long ago. How far back events, issues and releases are loaded. An earlier time than before loads the
             part that is missing; a later one changes nothing. Projects are always read
             whole.
         until: end of a span, exclusive. Exactly `since` to `until` is loaded then, and
             the stored bookmarks stay as they are.
         full_events: whole events with stack traces where the server's list holds
             summaries (Sentry: ten times as many requests).
-        lookback: seconds behind a bookmark that are read again, for late rows.
+        lookback: how much is read again behind a bookmark, for late rows: seconds, a
+            timedelta, or a span as `"12h"`, `"3d"`.
         full_refresh: read everything again in spite of the bookmarks. No table is
             dropped, so rows that the server has forgotten stay.
         rows_per_load: rows after which a load ends, so that a long first load can go on

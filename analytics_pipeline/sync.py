@@ -34,6 +34,7 @@ from analytics_pipeline.errors import (
     UnknownName,
     Unreachable,
     WindowsIgnored,
+    shortened,
 )
 from analytics_pipeline.loading.batches import Batches
 from analytics_pipeline.loading.destinations import is_replaced, merges_copies
@@ -54,12 +55,16 @@ Incremental = dlt.sources.incremental[datetime]
 
 FAILURES = 5
 """After so many lists, of which none gave a page, a run ends."""
+LONGEST_PROBLEM = 300
+"""Characters of an error that are kept with a bookmark."""
 STUCK = 2
 """Runs that fail where a reading was left, before the list is begun anew."""
 _NO_SUCH_PAGE = (400, 404, 410, 422, 500)
 """How servers say that they do not take a page cursor any more."""
 READ = "read: "
 """Begins the names of the counters that tell dlt's collector of pages."""
+REQUESTS = "requests"
+"""The name of the counter of requests."""
 
 
 class Sync:
@@ -329,6 +334,8 @@ class ListSync:
         self.before = self.bookmark.interval
         self.description = lists.sync.client.describe(self)
         self.pages = self.rows = self.reread = self.mismatches = 0
+        self._told = 0
+        """Requests that dlt's collector was told of."""
         self.newest: datetime | None = None
         self.refusal = ""
         self.redacted: set[str] = set()
@@ -449,13 +456,24 @@ class ListSync:
         self.newest = latest(self.newest, *past)
         for record in records:
             self._complete(record)
-        _report_progress(self.description, len(records), page.times)
+        self._report_progress(len(records), page.times)
         cleaned = self.lists.sync.redactor.clean_all(self.endpoint.table, records)
         self.redacted |= cleaned.matched
         self.near_misses = merged_near_misses(self.near_misses, cleaned.near_misses)
         for record in cleaned.records:
             add_derived(self.lists.table, record)
         return cleaned.records
+
+    def _report_progress(self, rows: int, times: Sequence[datetime | None]) -> None:
+        """Tell dlt's collector of a page; its own counters move only with whole batches."""
+        pipeline = current_pipeline()
+        if pipeline is None:
+            return
+        reached = min((time for time in times if time), default=None)
+        message = f"back to {reached:%Y-%m-%d %H:%M}" if reached else ""
+        requests, self._told = self.stats.requests - self._told, self.stats.requests
+        pipeline.collector.update(REQUESTS, inc=requests)
+        pipeline.collector.update(READ + self.description, inc=rows, message=message)
 
     def _complete(self, record: Record) -> None:
         """Add what the key needs, and let an issue's figures be its totals."""
@@ -577,8 +595,11 @@ class ListSync:
             )
         else:
             raise error
+        self.bookmark.problem = shortened(str(error), LONGEST_PROBLEM)
         if self.is_resumed and self.pages <= 1:
             self._note_stuck(error)
+        # Of the reading itself no more than was handed over.
+        self.lists.stored.setdefault(self.key, {})["problem"] = self.bookmark.problem
         self.is_open = False
         run.finished.add(self.name)
         return ()
@@ -743,13 +764,3 @@ def _is_outside(time: datetime, start: datetime | None, until: datetime | None) 
 
 def _reader(part: Slice) -> ListSync:
     return cast(ListSync, part.owner)
-
-
-def _report_progress(title: str, rows: int, times: Sequence[datetime | None]) -> None:
-    """Tell dlt's collector of a page; its own counters move only with whole batches."""
-    pipeline = current_pipeline()
-    if pipeline is None:
-        return
-    reached = min((time for time in times if time), default=None)
-    message = f"back to {reached:%Y-%m-%d %H:%M}" if reached else ""
-    pipeline.collector.update(READ + title, inc=rows, message=message)

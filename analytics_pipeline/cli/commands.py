@@ -1,4 +1,4 @@
-"""The commands: run, check, verify, demo, report. Each takes options, gives the exit code."""
+"""The commands of the command line. Each takes its options and gives the exit code."""
 
 from argparse import Namespace
 from datetime import UTC, datetime, timedelta
@@ -11,12 +11,15 @@ from analytics_pipeline import runner
 from analytics_pipeline.cli import check as checking
 from analytics_pipeline.cli import output, progress
 from analytics_pipeline.cli.output import GREEN, RED, say
-from analytics_pipeline.config import resolve_config
+from analytics_pipeline.cli.process import FAILED
+from analytics_pipeline.config import parse_span, resolve_config
 from analytics_pipeline.demo import DemoServer
 from analytics_pipeline.errors import ConfigurationError, IncompleteLoad
+from analytics_pipeline.extras import install_command
+from analytics_pipeline.loading.warehouse import location
 from analytics_pipeline.source import analytics_source, make_client
 
-LOADED, FAILED, SKIPPED = 0, 1, 3
+LOADED, SKIPPED = 0, 3
 
 
 def settings(options: Namespace) -> dict[str, Any]:
@@ -24,7 +27,7 @@ def settings(options: Namespace) -> dict[str, Any]:
     names = (
         "base_url", "api", "organization", "since", "until", "full_events",
         "full_refresh", "rows_per_load", "workers", "redact", "allow_http", "history",
-        "sweep", "tags",
+        "sweep", "tags", "lookback",
     )  # fmt: skip
     given = {
         name: value
@@ -48,7 +51,7 @@ def make_pipeline(options: Namespace) -> dlt.Pipeline:
         dataset=options.dataset,
         name=options.pipeline_name,
         pipelines_dir=options.pipelines_dir,
-        progress=progress.collector(options.progress),
+        progress=progress.collector(getattr(options, "progress", "off")),
     )
 
 
@@ -65,6 +68,7 @@ def run(options: Namespace) -> int:
             say("What could be read is loaded; run it again for the rest.")
         return FAILED
     output.show(summary, options.json)
+    say(f"The tables are in {location(pipeline)}, dataset {pipeline.dataset_name}.")
     return SKIPPED if summary.skipped else LOADED
 
 
@@ -81,10 +85,22 @@ def verify(options: Namespace) -> int:
     return SKIPPED if found.skipped else LOADED
 
 
+def status(options: Namespace) -> int:
+    """Show what the warehouse holds."""
+    pipeline = make_pipeline(options)
+    output.show_status(runner.status(pipeline), options.json)
+    return LOADED
+
+
 def check(options: Namespace) -> int:
-    """Ask each list once."""
-    config = resolve_config(**settings(options))
-    is_good = checking.check(make_client(config), config, options)
+    """Ask each list once, or look at how old the newest rows are."""
+    if options.freshness:
+        longest = parse_span("freshness", options.freshness)
+        found = runner.status(make_pipeline(options))
+        is_good = checking.check_freshness(found, longest, options)
+    else:
+        config = resolve_config(**settings(options))
+        is_good = checking.check_lists(make_client(config), config, options)
     return LOADED if is_good else FAILED
 
 
@@ -93,7 +109,7 @@ def report(options: Namespace) -> int:
     try:
         from analytics_pipeline.report import page
     except ModuleNotFoundError as error:
-        advice = f"pip install {error.name}, or '.[report]' for all it needs"
+        advice = install_command("report")
         raise ConfigurationError(f"report needs {error.name}: {advice}") from error
     html = page(make_pipeline(options))
     try:

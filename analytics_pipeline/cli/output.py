@@ -1,14 +1,21 @@
 """What people see: messages on standard error, results as small tables."""
 
 import json
+import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TextIO
 
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
 from analytics_pipeline.loading.comparison import Counts, Example
 from analytics_pipeline.loading.summary import Summary, forgotten
+from analytics_pipeline.status import Status, ago
 from analytics_pipeline.verification import Verification
 
 BOLD, RED, GREEN, YELLOW = "1", "31", "32", "33"
@@ -25,19 +32,56 @@ def say(text: str, colour: str = "", stream: TextIO | None = None) -> None:
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Return columns side by side; the first row is the header, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if cell[:1].isdigit() else cell.ljust(width)
-            for cell, width in zip(row, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    )
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for row in rows:
+        cells = (
+            Text(cell, justify="right" if cell[:1].isdigit() else "left")
+            for cell in row
+        )
+        grid.add_row(*cells)
+    console = Console(width=1000, color_system=None)
+    with console.capture() as captured:
+        console.print(grid)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+class LogLines(logging.Handler):
+    """Writes log lines as `say` does, so that they do not tear what a terminal shows."""
+
+    def __init__(self, verbosity: int) -> None:
+        super().__init__()
+        form = "%(asctime)s %(levelname)-7s %(message)s" if verbosity else "%(message)s"
+        self._form = logging.Formatter(form)  # dlt sets one of its own
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, warnings in colour."""
+        is_warning = record.levelno >= logging.WARNING
+        say(self._form.format(record), YELLOW if is_warning else "")
+
+
+@contextmanager
+def log_lines(verbosity: int) -> Iterator[None]:
+    """Show the log while a command runs: warnings; with 1 what happens; with 2 requests.
+
+    dlt's own lines come in the same form.
+    """
+    root, dlts, ours = map(logging.getLogger, ("", "dlt", "analytics_pipeline"))
+    handlers, level, handler = dlts.handlers, ours.level, LogLines(verbosity)
+    root.addHandler(handler)
+    dlts.handlers = [handler]
+    dlts.propagate = False
+    ours.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)])
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        dlts.handlers = handlers
+        ours.setLevel(level)
 
 
 def short_time(iso: str | None) -> str:
     """Return ISO time to the second."""
-    return iso[:19].replace("T", " ") if iso else "-"
+    return iso[:19].replace("T", " ") if iso else "–"
 
 
 def show(summary: Summary, as_json: bool) -> None:
@@ -84,6 +128,44 @@ def show(summary: Summary, as_json: bool) -> None:
         say(f"redact: {path!r} matched nothing in this run{hint}", YELLOW)
     for reason in summary.skipped.values():
         say(f"skipped: {reason}", YELLOW)
+
+
+def show_status(status: Status, as_json: bool) -> None:
+    """Print how far each list is loaded."""
+    if as_json:
+        json_line(status.as_json())
+        return
+    say(
+        f"{status.location}, dataset {status.dataset}, pipeline {status.pipeline}:"
+        f" loaded {ago(status.loaded, status.now)}",
+        BOLD,
+    )
+    header = ["table", "project", "rows", "loaded from", "up to", "newest row"]
+    rows = [[*header, "last complete reading"]]
+    several = len({(each.server, each.organization) for each in status.lists}) > 2
+    for each in status.lists:
+        interval = each.bookmark.interval
+        since = interval.since.isoformat() if interval and interval.since else None
+        end = interval.synced_to if interval else None
+        owner = f"{each.organization}/" if several and each.organization else ""
+        rows.append(
+            [
+                each.table,
+                f"{owner}{each.project}" or "–",
+                "?" if each.rows is None else f"{each.rows:,}",
+                "the beginning" if interval and not since else short_time(since)[:16],
+                short_time(end.isoformat() if end else None)[:16],
+                ago(each.newest, status.now),
+                ago(each.bookmark.read, status.now),
+            ]
+        )
+    say(table(rows))
+    for each in status.lists:
+        name = f"{each.table} of {each.project or each.organization}"
+        if each.under_way:
+            say(f"{name}: {each.under_way}", YELLOW)
+        if each.bookmark.problem:
+            say(f"last time: {each.bookmark.problem}", RED)
 
 
 def show_verification(found: Verification, as_json: bool) -> None:

@@ -1,20 +1,35 @@
-"""How far a run is, page by page: a bar on a terminal, plain lines elsewhere."""
+"""How far a run is, page by page: live on a terminal, lines with times elsewhere."""
 
+import logging
 import sys
+import threading
 import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
 
-from dlt.common.runtime.collector import TqdmCollector
 from dlt.common.runtime.collector_base import Collector
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
 from analytics_pipeline.cli.output import say
-from analytics_pipeline.sync import READ
+from analytics_pipeline.cli.process import at_interruption
+from analytics_pipeline.client import retry
+from analytics_pipeline.sync import READ, REQUESTS
+from analytics_pipeline.tables.schema import TABLES
 
 EVERY = 5.0
 """Seconds between two lines of one list."""
+MINUTE = 60.0
+STEPS = {"Extract": "reading", "Normalize": "preparing", "Load": "loading"}
+"""dlt's names of what it does → for people."""
 
 
-class Lines(Collector):
-    """Prints a line for each list that takes longer than `EVERY`."""
+class LinesCollector(Collector):
+    """Prints a line with the time for each list that takes longer than `EVERY`."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
@@ -36,28 +51,115 @@ class Lines(Collector):
         if time.monotonic() - self._told.setdefault(name, time.monotonic()) >= EVERY:
             self._told[name] = time.monotonic()
             rows = f"{name.removeprefix(READ)}: {self._counts[name]:,} rows"
-            say(f"{rows}, {message}" if message else rows)
+            line = f"{rows}, {message}" if message else rows
+            say(f"{datetime.now():%H:%M:%S} {line}")
 
     def _start(self, step: str) -> None:
-        self._counts.clear()
-        self._told.clear()
+        pass
 
     def _stop(self) -> None:
         pass
 
 
+@dataclass
+class _Line:
+    """What the display shows of a table."""
+
+    rows: int = 0
+    message: str = ""
+    """The time that was reached."""
+
+
+class LiveCollector(Collector):
+    """Shows a line for each table while dlt works, and what is waited for.
+
+    Log lines of that time stand above it; nothing is left of it at the end of a step.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._live: Live | None = None
+        self._lines: dict[str, _Line] = {}
+        self._requests: deque[tuple[float, int]] = deque()
+        self._began = time.monotonic()
+        self._step = ""
+        self._waits_until = 0.0
+        self._lock = threading.Lock()
+
+    def update(
+        self,
+        name: str,
+        inc: int = 1,
+        total: int | None = None,
+        inc_total: int | None = None,
+        message: str | None = None,
+        label: str = "",
+    ) -> None:
+        """Count the rows of a page, or requests."""
+        with self._lock:
+            if name == REQUESTS:
+                self._requests.append((time.monotonic(), inc))
+            elif name.startswith(READ):
+                table = name.removeprefix(READ).partition(" ")[0]
+                line = self._lines.setdefault(table, _Line())
+                line.rows += inc
+                line.message = message or line.message
+
+    def _start(self, step: str) -> None:
+        self._step = STEPS.get(step.partition(" ")[0], step)
+        self._live = Live(
+            get_renderable=self.shown, console=self._console, transient=True
+        )
+        logging.getLogger(retry.__name__).addFilter(self._is_shown_as_line)
+        at_interruption.append(self._stop)
+        self._live.start()
+
+    def _stop(self) -> None:
+        live, self._live = self._live, None
+        if live:
+            live.stop()
+            at_interruption.remove(self._stop)
+            logging.getLogger(retry.__name__).removeFilter(self._is_shown_as_line)
+
+    def _is_shown_as_line(self, record: logging.LogRecord) -> bool:
+        """Take a wait for a rate limit, which is counted down, out of the log."""
+        waits_until = getattr(record, "waits_until", None)
+        if waits_until is None:
+            return True
+        self._waits_until = waits_until
+        return False
+
+    def shown(self) -> Table:
+        """Return what the terminal shows now."""
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        with self._lock:
+            for table in filter(self._lines.get, TABLES):
+                line = self._lines[table]
+                rows = Text(f"{line.rows:,} rows", justify="right")
+                grid.add_row(table, rows, Text(line.message))
+        grid.add_row(Text(self._step, style="bold"), *map(Text, self._footer()))
+        return grid
+
+    def _footer(self) -> Iterator[str]:
+        yield f"{time.monotonic() - self._began:.0f} s"
+        rate = f"{self._requests_a_minute():,.0f} requests/min"
+        if (waits := self._waits_until - time.time()) > 0:
+            rate += f", rate limit: next request in {waits:.0f} s"
+        yield rate
+
+    def _requests_a_minute(self) -> float:
+        now = time.monotonic()
+        with self._lock:
+            while self._requests and self._requests[0][0] < now - MINUTE:
+                self._requests.popleft()
+            count = sum(each for _, each in self._requests)
+        return count * MINUTE / min(MINUTE, max(1.0, now - self._began))
+
+
 def collector(kind: str) -> Collector | None:
     """Return dlt's collector for the option `--progress`."""
     if kind == "auto":
-        kind = "tqdm" if sys.stderr.isatty() and _has_tqdm() else "log"
-    if kind == "tqdm":
-        return TqdmCollector(file=sys.stderr, unit_scale=True)
-    return Lines() if kind == "log" else None
-
-
-def _has_tqdm() -> bool:
-    try:
-        import tqdm  # noqa: F401
-    except ImportError:
-        return False
-    return True
+        kind = "live" if sys.stderr.isatty() else "log"
+    if kind == "live":
+        return LiveCollector()
+    return LinesCollector() if kind == "log" else None

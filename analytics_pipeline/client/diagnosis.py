@@ -2,7 +2,6 @@
 
 import threading
 from contextlib import suppress
-from difflib import get_close_matches
 from urllib.parse import quote
 
 import requests
@@ -18,6 +17,7 @@ from analytics_pipeline.errors import (
     OtherApi,
     UnknownName,
     Unreachable,
+    did_you_mean,
 )
 
 PAGES = 20
@@ -105,13 +105,11 @@ class Diagnosis:
         names = self.names()
         known = names.get(self._organization, [])
         if names and not known:
-            close = get_close_matches(self._organization, names, 1)
             text = f"there is no organization {self._organization!r} for this token"
-            return text + (f"; did you mean {close[0]!r}?" if close else "")
+            return text + did_you_mean(self._organization, names)
         if project and known and project not in known:
-            close = get_close_matches(project, known, 1)
             text = f"there is no project {project!r} for this token"
-            return text + (f"; did you mean {close[0]!r}?" if close else "")
+            return text + did_you_mean(project, known)
         which = f"organization {self._organization!r}"
         which += f" and project {project!r}" if project else ""
         return f"check the names of {which}, and that the token may see them"

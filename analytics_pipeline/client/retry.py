@@ -2,6 +2,7 @@
 
 import logging
 import random
+import re
 import sys
 import threading
 import time
@@ -96,7 +97,12 @@ class RateLimiter:
             self.waited += opens_at - max(self._opens_at, time.time())
             self._opens_at = opens_at
         asked = f" (the server asked for {seconds:,.0f} s)" if seconds > cut else ""
-        log.warning("rate limit: all requests wait for %.0f s%s", cut, asked)
+        log.warning(
+            "rate limit: all requests wait for %.0f s%s",
+            cut,
+            asked,
+            extra={"waits_until": opens_at},
+        )
 
     def wait(self) -> None:
         """Wait until the rate limit opens again; end the thread if it is not wanted."""
@@ -166,7 +172,9 @@ class RateLimitRetry(Retry):
         elif response is not None:
             reason = f"status {response.status}"
         else:
-            reason = str(self.history[-1].error) if self.history else "a broken answer"
+            reason = (
+                words(self.history[-1].error) if self.history else "a broken answer"
+            )
         log.info("%s; asking again in %.0f s", reason, seconds)
         pause(seconds)
 
@@ -188,6 +196,11 @@ class RateLimitRetry(Retry):
         if response.status != 429:
             return None
         return seconds_to_reset(headers) or FULL_WINDOW
+
+
+def words(error: object) -> str:
+    """Return the words of an error without those that name objects of a library."""
+    return re.sub(r"<[^>]*>: |\w+\(host=[^)]*\): ", "", str(error))
 
 
 def _is_of_moment(response: BaseHTTPResponse) -> bool:

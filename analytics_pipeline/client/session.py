@@ -1,7 +1,8 @@
 """One server, asked over one `requests.Session`: token, retries, redirects, bodies."""
 
-import re
+import logging
 import threading
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -25,6 +26,7 @@ from analytics_pipeline.client.retry import (
     RateLimiter,
     RateLimitRetry,
     hide_log_of_retries,
+    words,
 )
 from analytics_pipeline.errors import (
     ApiError,
@@ -32,6 +34,8 @@ from analytics_pipeline.errors import (
     UnexpectedAnswer,
     Unreachable,
 )
+
+log = logging.getLogger(__name__)
 
 TIMEOUT = (10, 120)
 """Seconds to connect, and seconds between two bytes of an answer."""
@@ -170,6 +174,7 @@ class ApiSession:
                 request = requests.Request("GET", url, params=params)
                 prepared = self._session.prepare_request(request)
                 with self.limiter.slot(endpoint):
+                    asked_at = time.perf_counter()
                     self._adapter.max_retries = retry
                     response = self._session.send(
                         prepared,
@@ -196,6 +201,13 @@ class ApiSession:
                     f"{without_query(url)} redirects to what is no address ({error})"
                 ) from None
             else:
+                log.debug(
+                    "GET %s: %d, %d bytes in %.2f s",
+                    prepared.url,
+                    response.status_code,
+                    len(response.content),
+                    time.perf_counter() - asked_at,
+                )
                 self.limiter.update(response.headers, endpoint)
                 return response
 
@@ -242,4 +254,4 @@ def _reason(error: Exception) -> str:
     cause = getattr(cause, "reason", None) or cause
     if isinstance(cause, ProxyError):
         return f"{cause.args[0]}: {_reason(cause.original_error)}"
-    return re.sub(r"<[^>]*>: |\w+\(host=[^)]*\): ", "", str(cause))
+    return words(cause)

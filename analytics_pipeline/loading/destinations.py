@@ -5,7 +5,6 @@ import re
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import Any, ClassVar
 
 import dlt
@@ -19,13 +18,10 @@ from dlt.common.typing import TLoaderFileFormat
 from dlt.extract import DltResource
 from dlt.extract.items_transform import MapItem
 
-from analytics_pipeline.errors import ConfigurationError
 from analytics_pipeline.loading.run import current_load_id
 from analytics_pipeline.tables.schema import LOAD_ID, Table
 from analytics_pipeline.tables.values import nested_value
 
-PACKAGES = {"delta": ("deltalake", "deltalake"), "iceberg": ("pyiceberg", "iceberg")}
-"""Table format of files → what has to be imported, and the extra that brings it."""
 ROW_KEY_MERGES = {
     "lancedb": {"x-lancedb-remove-orphans": True},  # in spite of its name, True is "no"
     "lance": {"x-lance-remove-orphans": False},
@@ -205,29 +201,6 @@ def merges_copies(resource: DltResource) -> bool:
     return strategy in (None, "delete-insert")
 
 
-def check_table_format(pipeline: dlt.Pipeline, table_format: str | None) -> None:
-    """Check it before anything is asked: dlt would find out when all is read.
-
-    Raises:
-        ConfigurationError: the destination has no such tables, or a package is missing.
-    """
-    if table_format is None:
-        return
-    destination = pipeline.destination
-    able = destination.capabilities().supported_table_formats or ()
-    if table_format not in able:
-        raise ConfigurationError(
-            f"table format {table_format!r} is not for {destination.destination_name}"
-            f" ({', '.join(able) if able else 'filesystem has it'})"
-        )
-    module, extra = PACKAGES.get(table_format, ("dlt", ""))
-    is_files = destination.destination_type == "dlt.destinations.filesystem"
-    if is_files and find_spec(module) is None:
-        raise ConfigurationError(
-            f"table format {table_format!r} needs {module}: pip install '.[{extra}]'"
-        )
-
-
 # JSON columns come as text: there is no Arrow type for JSON that dlt knows, and every
 # destination takes the text. And what `adapt_to_destination` asks for.
 _EXPECTED = re.compile(
@@ -252,6 +225,21 @@ def hide_expected_warnings(owner: object) -> None:
     logger = logging.getLogger("dlt")
     logger.addFilter(is_wanted)
     weakref.finalize(owner, logger.removeFilter, is_wanted)
+
+
+@contextmanager
+def hidden_warnings(pattern: str) -> Iterator[None]:
+    """Hide warnings of dlt that a pattern matches anywhere."""
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        return not re.search(pattern, record.getMessage())
+
+    logger = logging.getLogger("dlt")
+    logger.addFilter(is_wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_wanted)
 
 
 @contextmanager

@@ -13,10 +13,12 @@ from string import Template
 import dlt
 
 from analytics_pipeline.errors import shortened
+from analytics_pipeline.loading.loaded_lists import LoadedList, loaded_lists
+from analytics_pipeline.loading.warehouse import check_loaded, nothing_loaded
 from analytics_pipeline.report import charts, history
 from analytics_pipeline.report.facts import AGES, ISSUES, OLDER, Facts, gather
 from analytics_pipeline.report.history import History
-from analytics_pipeline.report.lists import LoadedList, loaded_lists
+from analytics_pipeline.status import ago
 from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.schema import TABLES
 from analytics_pipeline.tables.values import utc
@@ -29,17 +31,21 @@ def page(pipeline: dlt.Pipeline, now: datetime | None = None) -> str:
     """The page, as of `now`, of whatever tables the pipeline's dataset has.
 
     Raises:
+        ConfigurationError: nothing was ever loaded, or a column that it needs is not.
         DltException: the destination could not be asked.
     """
     now = now or datetime.now(UTC)
+    check_loaded(pipeline)
     dataset = pipeline.dataset()
     facts = gather(dataset, now)
+    if not facts.tables:
+        raise nothing_loaded(pipeline, "none of its tables is there")
     states = history.gather(dataset, facts, now)
-    lists = loaded_lists(pipeline) if facts.tables else []
+    lists = loaded_lists(pipeline)
     lists = [each for each in lists if each.table in facts.tables]
     about = f"Written {_time(now)} UTC"
     if facts.loaded:
-        about += f", loaded {_ago(facts.loaded, now)}"
+        about += f", loaded {ago(facts.loaded, now)}"
     template = Template(files(__name__).joinpath("page.html").read_text("utf-8"))
     return template.substitute(
         dataset=escape(pipeline.dataset_name or ""),
@@ -84,7 +90,7 @@ def _tiles(facts: Facts, now: datetime) -> str:
         ("Events", f"{sum(map(sum, facts.events.values())):,}", days),
         ("Issues", f"{sum(map(sum, facts.ages.values())):,}", "in all"),
         ("Unresolved", f"{sum(facts.ages.get('unresolved', ())):,}", "issues"),
-        ("Newest event", _ago(newest, now), _time(newest)),
+        ("Newest event", ago(newest, now), _time(newest)),
     ]
     cards = (
         f'<div>{name}<b>{value}</b><span class="quiet">{note}</span></div>'
@@ -199,7 +205,7 @@ def _worst(facts: Facts, now: datetime) -> str:
             escape(shortened(level or "", 20)),
             escape(shortened(status or "", 20)),
             _number(count),
-            _ago(utc(seen), now),
+            ago(utc(seen), now),
         ]
         for short_id, title, level, status, count, seen, permalink in facts.worst
     )
@@ -235,7 +241,7 @@ def _tables(facts: Facts, now: datetime) -> str:
     rows = []
     for name in [*TABLES, *({HISTORY} & facts.tables.keys())]:
         count, newest = facts.tables.get(name, (None, None))
-        age = _ago(newest, now) if name in facts.tables else "not loaded"
+        age = ago(newest, now) if name in facts.tables else "not loaded"
         rows.append([name, _number(count), _time(newest), age])
     return _table(
         {"table": "", "rows": "number", "newest row": "plain minor", "age": "plain"},
@@ -275,7 +281,7 @@ def _list(each: LoadedList, now: datetime, has_servers: bool) -> list[str]:
         since = _time(interval.since) if interval.since else "the beginning"
         end = _time(interval.synced_to) if interval.synced_to else "no rows"
     if swept:
-        whole = f'<span class="minor">{_time(swept)}</span> {_ago(swept, now)}'
+        whole = f'<span class="minor">{_time(swept)}</span> {ago(swept, now)}'
     return [each.table, name, since, end, whole]
 
 
@@ -313,12 +319,3 @@ def _duration(seconds: float | None) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:,.1f} {unit}"
     return f"{seconds / 60:,.0f} min"
-
-
-def _ago(time: datetime | None, now: datetime) -> str:
-    if time is None:
-        return "–"
-    minutes = max(int((now - time).total_seconds() // 60), 0)
-    if minutes < 60:
-        return f"{minutes} min ago"
-    return f"{minutes // 60} h ago" if minutes < 2880 else f"{minutes // 1440} days ago"

@@ -14,8 +14,7 @@ from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
 from analytics_pipeline.errors import ConfigurationError
 from analytics_pipeline.loading.sql import ask, literal
-from analytics_pipeline.tables.history import HISTORY
-from analytics_pipeline.tables.schema import TABLES
+from analytics_pipeline.status import TIMES, row_time
 from analytics_pipeline.tables.values import utc
 
 Row = tuple[Any, ...]
@@ -29,13 +28,6 @@ OLDER = "older"
 SPAN = timedelta(days=90)
 """How far back from the newest event the page looks."""
 ISSUES = 10
-
-# When a row came to be; some servers date an event by its reception only.
-_TIME = dict.fromkeys(TABLES, "date_created") | {
-    "events": "coalesce(date_created, date_received)",
-    "issues": "last_seen",
-    HISTORY: "valid_from",
-}
 
 _NEEDED = {
     "events": ("group_id",),
@@ -96,9 +88,10 @@ def gather(dataset: dlt.Dataset, now: datetime) -> Facts:
                 f"the report needs {name}.{missing[0]}, which is not loaded: leave it out"
                 " of the setting exclude"
             )
-    for name, time in _TIME.items():
+    for name in TIMES:
         try:
             if name in there:
+                time = row_time(dataset, name)
                 past = f"case when {time} <= {literal(now)} then {time} end"
                 ((rows, last),) = ask(f"select count(*), max({past}) from {name}")
                 facts.tables[name] = rows, utc(last)
@@ -109,7 +102,8 @@ def gather(dataset: dlt.Dataset, now: datetime) -> Facts:
     newest = facts.tables.get("events", (0, None))[1]
     if newest:
         has_level = "level" in dataset.schema.get_table_columns("events")
-        _count_events(facts, ask, newest, "level" if has_level else "null")
+        time = row_time(dataset, "events")
+        _count_events(facts, ask, newest, time, "level" if has_level else "null")
     if "issues" in facts.tables:
         _count_issues(facts, ask, now)
     if "releases" in facts.tables:
@@ -125,9 +119,10 @@ def gather(dataset: dlt.Dataset, now: datetime) -> Facts:
     return facts
 
 
-def _count_events(facts: Facts, ask: Ask, last: datetime, own_level: str) -> None:
+def _count_events(
+    facts: Facts, ask: Ask, last: datetime, time: str, own_level: str
+) -> None:
     """Count by an event's own level, or that of its issue: GlitchTip's have none."""
-    time = _TIME["events"]
     span = f"between {literal(last - SPAN)} and {literal(last)}"
     first = utc(ask(f"select min({time}) from events where {time} {span}")[0][0])
     unit, facts.step, facts.starts = units(first, last)

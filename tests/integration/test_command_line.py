@@ -2,19 +2,26 @@
 
 import io
 import json
+import logging
 import os
 import re
 import subprocess
 import sys
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import analytics_pipeline
-from analytics_pipeline.cli import output, progress
+from analytics_pipeline.cli import output, process, progress
+from analytics_pipeline.cli.arguments import COMMANDS
 from analytics_pipeline.cli.main import main
+from analytics_pipeline.client import retry
 from analytics_pipeline.demo import DemoServer
+from analytics_pipeline.sync import READ, REQUESTS
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
 
 
@@ -25,12 +32,14 @@ def run(monkeypatch: pytest.MonkeyPatch, elsewhere: Path) -> Any:
 
     def run(server: DemoServer, *words: str, projects: str = "frontend backend") -> int:
         named = [word for slug in projects.split() for word in ("--project", slug)]
+        command = [words[0]] if words and words[0] in COMMANDS else []
         return main(
             [
+                *command,
                 *("--base-url", server.url, "--organization", ORGANIZATION),
-                *("--pipelines-dir", str(elsewhere / "pipelines"), "--progress", "off"),
+                *("--pipelines-dir", str(elsewhere / "pipelines")),
                 *named,
-                *words,
+                *words[len(command) :],
             ]
         )
 
@@ -170,7 +179,7 @@ def test_a_missing_setting_is_named_with_its_places(
     del settings[missing]
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    assert main(["--progress", "off"]) == 2
+    assert main([]) == 2
     err = capsys.readouterr().err
     assert f"{missing.lower()} is missing" in err
     assert place in err
@@ -196,7 +205,7 @@ def test_wrong_settings_end_with_exit_code_2(
     monkeypatch.setenv("AUTH_TOKEN", TOKEN)
     good = ["--base-url", "https://x.example", "--organization", "acme"]
     good += ["--project", "web"] if "--project" not in words else []
-    assert main([*good, *words, "--progress", "off"]) == 2
+    assert main([*good, *words]) == 2
     assert said in capsys.readouterr().err
 
 
@@ -236,7 +245,7 @@ def test_check_tries_each_list_once(run: Any, capsys: Output) -> None:
 @pytest.mark.parametrize("api", ["v1", "sentry", "glitchtip"])
 def test_demo_shows_three_runs(api: str, elsewhere: Path, capsys: Output) -> None:
     folder = ["--pipelines-dir", str(elsewhere / "pipelines")]
-    assert main(["demo", "--api", api, "--json", "--progress", "off", *folder]) == 0
+    assert main(["demo", "--api", api, "--json", *folder]) == 0
     runs = json.loads(capsys.readouterr().out)
     rows = {
         title: {name: table["rows"] for name, table in run["tables"].items()}
@@ -274,7 +283,9 @@ def test_the_demo_as_a_process_prints_no_warning(elsewhere: Path) -> None:
     ("words", "guess"),
     [
         (["--projct", "web"], "--project"),
+        (["--organisation=acme"], "--organization"),
         (["chek"], "check"),
+        (["check", "--freshnes", "2h"], "--freshness"),
         (["--api", "sentri"], "sentry"),
         (["--resource=event"], "events"),
     ],
@@ -285,7 +296,7 @@ def test_a_typing_mistake_gets_a_suggestion(
     with pytest.raises(SystemExit) as left:
         main(words)
     assert left.value.code == 2
-    assert f"did you mean {guess}?" in capsys.readouterr().err
+    assert f"did you mean '{guess}'?" in capsys.readouterr().err
 
 
 def test_an_option_of_earlier_versions_is_refused(capsys: Output) -> None:
@@ -301,13 +312,76 @@ def test_check_guesses_a_mistyped_slug(run: Any, capsys: Output) -> None:
     assert "did you mean 'backend'?" in capsys.readouterr().err
 
 
-def test_help_fits_a_screen(capsys: Output) -> None:
-    with pytest.raises(SystemExit):
-        main(["--help"])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_fits_a_screen(command: str, capsys: Output) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([*command.split(), "--help"])
+    assert left.value.code == 0
     help_text = capsys.readouterr().out
     assert "examples:" in help_text
-    assert len(help_text.splitlines()) <= 48
+    assert len(help_text.splitlines()) <= 52
     assert max(map(len, help_text.splitlines())) <= 88
+
+
+def test_a_command_comes_first(capsys: Output) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--since", "7d", "check"])
+    assert left.value.code == 2
+    assert "the command comes first" in capsys.readouterr().err
+
+
+def test_all_projects_or_some_not_both(capsys: Output) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--all-projects", "--project", "web"])
+    assert left.value.code == 2
+    assert "not allowed with argument --all-projects" in capsys.readouterr().err
+
+
+def test_the_version_is_that_of_what_is_installed(capsys: Output) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert left.value.code == 0
+    assert re.fullmatch(r"analytics_pipeline[ ,].+\n", capsys.readouterr().out)
+
+
+def test_spans_of_time_say_how_far_back(run: Any, warehouse: Warehouse) -> None:
+    with small_server(events=300) as server:
+        assert run(server, "--resource", "events", "--since", "7d") == 0
+        week_ago = datetime.now(UTC) - timedelta(days=7)
+        wanted = {
+            row["id"]
+            for row in server.rows("events")
+            if datetime.fromisoformat(row["dateCreated"]) >= week_ago
+        }
+        assert set(warehouse.ids("events")) == wanted
+        assert wanted
+        assert len(wanted) < len(server.rows("events"))
+        run(server, "--resource", "events", "--since", "7d", "--lookback", "3d")
+    rows = warehouse.rows("select count(distinct read_at) from analytics.events")
+    assert rows[0][0] > 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "seen", "unseen"),
+    [
+        ([], "", "GET"),
+        (["-v"], "INFO    status 500; asking again in", "GET"),
+        (["-vv"], " DEBUG   GET http://127.0.0.1", TOKEN),
+    ],
+)
+def test_the_log_says_more_when_asked(
+    run: Any, capsys: Output, flags: list[str], seen: str, unseen: str
+) -> None:
+    with small_server() as server:
+        server.fail(500, on="/releases/")
+        assert run(server, *flags) == 0
+        err = capsys.readouterr().err
+    assert seen in err
+    assert unseen not in err
+    if "-vv" in flags:
+        assert err.count(" DEBUG   GET ") == len(server.requests) - 1
+        stamp = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ DEBUG"
+        assert re.search(stamp, err, re.MULTILINE)
 
 
 class Terminal(io.StringIO):
@@ -333,10 +407,31 @@ def test_a_long_list_shows_its_progress(
 ) -> None:
     monkeypatch.setattr(progress, "EVERY", 0.0)
     with small_server() as server:
-        assert run(server, "--progress", "log") == 0
+        assert run(server) == 0
     line = next(s for s in capsys.readouterr().err.splitlines() if "events of" in s)
-    shape = r"events of project 'frontend': \d+ rows, back to 20\d\d-\d\d-\d\d"
+    shape = r"\d\d:\d\d:\d\d events of project 'frontend': \d+ rows, back to 20\d\d-\d\d-\d\d"
     assert re.match(shape, line.replace("backend", "frontend"))
+
+
+def test_a_terminal_shows_tables_and_waits_while_it_lasts() -> None:
+    shown = Terminal()
+    live = progress.LiveCollector(Console(file=shown, force_terminal=True, width=100))
+    with live("Extract analytics"):
+        live.update(REQUESTS, inc=3)
+        live.update(READ + "events of project 'web'", inc=1200, message="back to 2026")
+        live.update(READ + "events of project 'api'", inc=34)
+        live.update("Resources", inc=1)
+        logging.getLogger(retry.__name__).warning(
+            "rate limit: wait", extra={"waits_until": time.time() + 37}
+        )
+        for put_in_order in [*process.at_interruption]:
+            put_in_order()  # as Ctrl-C does
+    assert not process.at_interruption
+    text = shown.getvalue()
+    assert re.search(r"events +1,234 rows +back to 2026", text)
+    assert "Resources" not in text
+    assert "rate limit: next request in 37 s" in text
+    assert text.count("\033[?25l") == text.count("\033[?25h") == 1  # the cursor is back
 
 
 def test_a_setting_that_dlt_cannot_read_is_wrong_usage(

@@ -1,18 +1,20 @@
 """A run that is told to end ends, whatever it waits for; and says what is kept."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from analytics_pipeline.cli.main import INTERRUPTED, KEPT
+from analytics_pipeline.cli.process import INTERRUPTED, KEPT
 from analytics_pipeline.demo import Response
 from tests.assertions import assert_kept
-from tests.children import environment, run, start
+from tests.children import ROOT, environment, run, start
 from tests.conftest import TOKEN, Warehouse, small_server
 from tests.fake_server import FakeServer
 
@@ -67,6 +69,24 @@ def test_ctrl_c_ends_a_run_at_any_moment(
     assert "Traceback" not in said
     assert run(server, warehouse.folder)[0] == 0
     assert_kept(warehouse, server)
+
+
+def test_ctrl_c_is_as_quiet_while_packages_are_imported(tmp_path: Path) -> None:
+    slow = "import time; print('importing', flush=True); time.sleep(600)"
+    (tmp_path / "dlt.py").write_text(slow)
+    with subprocess.Popen(
+        [sys.executable, "-m", "analytics_pipeline"],
+        env=environment() | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=SOON)
+    assert process.returncode == INTERRUPTED
+    assert said == f"{KEPT}\n"
 
 
 SCRIPT = """

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from argparse import _SubParsersAction
 from collections.abc import Iterator
 from configparser import ConfigParser
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ import duckdb
 import pytest
 
 from analytics_pipeline import analytics_source
-from analytics_pipeline.cli.main import parser
+from analytics_pipeline.cli.arguments import parser
 from analytics_pipeline.client.endpoints import APIS
 from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.schema import TABLES
@@ -168,7 +169,14 @@ def test_the_settings_are_those_of_the_source() -> None:
 
 
 def test_every_option_and_extra_that_is_named_exists() -> None:
-    known = parser()._option_string_actions
+    (commands,) = [
+        action for action in parser()._actions if isinstance(action, _SubParsersAction)
+    ]
+    known = {
+        option
+        for command in commands.choices.values()
+        for option in command._option_string_actions
+    }
     text = README.split("## Development")[0]
     assert {*re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)} <= {*known}
     config = ConfigParser(interpolation=None)

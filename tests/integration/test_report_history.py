@@ -9,10 +9,10 @@ import dlt
 import pytest
 
 from analytics_pipeline import analytics_source, runner
+from analytics_pipeline.loading.loaded_lists import loaded_lists
 from analytics_pipeline.report import history, page
 from analytics_pipeline.report.facts import gather
 from analytics_pipeline.report.history import History
-from analytics_pipeline.report.lists import loaded_lists
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
 from tests.integration.test_report import IMAGE, Elements, table
 from tests.postgres import Postgres

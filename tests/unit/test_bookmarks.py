@@ -35,13 +35,16 @@ def days(*numbers: float) -> list[datetime]:
     return [day(number) for number in numbers]
 
 
-def loaded(since: float | None, synced_to: float | None) -> Bookmark:
-    """A bookmark of a list that was read to its end."""
+def loaded(
+    since: float | None, synced_to: float | None, read: float | None = None
+) -> Bookmark:
+    """A bookmark of a list that was read to its end; the time of that as `read`."""
     return Bookmark(
         Interval(
             None if since is None else day(since),
             None if synced_to is None else day(synced_to),
-        )
+        ),
+        read=None if read is None else day(read),
     )
 
 
@@ -70,7 +73,7 @@ def test_a_reading_that_is_complete_is_an_interval_up_to_the_newest_row(
     progress.see(days(9, 8), server_time=day(10))
     progress.see(days(7, 6), server_time=day(11))
     bookmark.complete()
-    assert bookmark == Bookmark(Interval(since, day(9)), swept=day(10))
+    assert bookmark == Bookmark(Interval(since, day(9)), swept=day(10), read=day(10))
 
 
 def test_rows_of_the_future_do_not_move_a_bookmark() -> None:
@@ -128,7 +131,7 @@ def test_an_equal_or_later_since_changes_nothing(since: float) -> None:
     assert progress == Progress(day(3), day(9) - HOUR)
     progress.see(days(12), server_time=day(13))
     bookmark.complete()
-    assert bookmark == loaded(3, 12)
+    assert bookmark == loaded(3, 12, read=13)
 
 
 @pytest.mark.parametrize("since", [None, day(3)])
@@ -150,14 +153,25 @@ def test_without_new_rows_an_interval_stays_as_it_is() -> None:
     bookmark = loaded(3, 9)
     bookmark.begin(day(3), HOUR).see([], server_time=day(13))
     bookmark.complete()
-    assert bookmark == loaded(3, 9)
+    assert bookmark == loaded(3, 9, read=13)
+
+
+def test_a_reading_that_ends_settles_a_problem() -> None:
+    bookmark = loaded(3, 9)
+    bookmark.problem = "500 Internal Server Error"
+    assert Bookmark.parse(bookmark.as_state()) == bookmark
+    bookmark.begin(day(3), HOUR).see([], server_time=day(13))
+    assert bookmark.problem
+    bookmark.complete()
+    assert bookmark == loaded(3, 9, read=13)
+    assert Bookmark.parse(bookmark.as_state()) == bookmark
 
 
 def test_an_interval_does_not_shrink() -> None:
     bookmark = loaded(3, 9)
     bookmark.begin(day(3), DAY).see(days(8.5), server_time=day(13))
     bookmark.complete()
-    assert bookmark == loaded(3, 9)
+    assert bookmark == loaded(3, 9, read=13)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +222,7 @@ def test_a_reading_that_is_under_way_goes_on() -> None:
     assert progress.start == day(9) - HOUR
     progress.see(days(14, 11), server_time=day(15))
     bookmark.complete()
-    assert bookmark == loaded(3, 12)
+    assert bookmark == loaded(3, 12, read=13)
 
 
 def test_an_earlier_since_begins_a_reading_anew() -> None:

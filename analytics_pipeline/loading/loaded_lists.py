@@ -20,9 +20,17 @@ class LoadedList(NamedTuple):
 
     table: str
     server: str
-    name: str
-    """Organization and project."""
+    organization: str
+    project: str
+    """Slug; empty: the list is the organization's."""
     bookmark: Bookmark
+
+    @property
+    def name(self) -> str:
+        """Organization and project, for people."""
+        return self.organization + (
+            f"/{self.project}" if self.project else ", all projects"
+        )
 
     @property
     def is_read_each_time(self) -> bool:
@@ -45,8 +53,9 @@ def loaded_lists(pipeline: dlt.Pipeline) -> list[LoadedList]:
         state = resources.get("resources", {}).get(table, {})
         for key, stored in sorted(state.get("bookmarks", {}).items()):
             server, _, name = key.partition(" ")
-            name = name[:-1] + ", all projects" if name.endswith("/") else name
-            lists.append(LoadedList(table, server, name, Bookmark.parse(stored)))
+            organization, _, project = name.partition("/")
+            bookmark = Bookmark.parse(stored)
+            lists.append(LoadedList(table, server, organization, project, bookmark))
     return lists
 
 

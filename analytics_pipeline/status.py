@@ -1,0 +1,245 @@
+"""What the warehouse holds, and how far: by the rows and bookmarks that are in it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import dlt
+from dlt.common.destination.exceptions import DestinationUndefinedEntity
+
+from analytics_pipeline.bookmarks import Bookmark, Progress, latest
+from analytics_pipeline.loading.loaded_lists import LoadedList, loaded_lists
+from analytics_pipeline.loading.sql import ask, literal
+from analytics_pipeline.loading.warehouse import (
+    check_loaded,
+    location,
+    nothing_loaded,
+)
+from analytics_pipeline.tables.history import HISTORY
+from analytics_pipeline.tables.schema import READ_AT, TABLES
+from analytics_pipeline.tables.values import utc
+
+TIMES = {
+    "events": ("date_created", "date_received"),
+    "issues": ("last_seen",),
+    "projects": ("date_created",),
+    "releases": ("date_created",),
+    "project_detail": ("date_created",),
+    HISTORY: ("valid_from",),
+}
+"""Table → columns that say when a row came to be: the first that is there and not null."""
+_PROJECT = {"events": "project_id", "issues": "project_id", HISTORY: "project_id"} | {
+    "project_detail": "id"
+}
+"""Table → the column with the project's id; the others are the organization's."""
+
+
+@dataclass
+class ListStatus:
+    """What is loaded of a table of one project, or of the organization.
+
+    Rows that partitions or other pipelines brought have no bookmark.
+    """
+
+    table: str
+    project: str = ""
+    """Slug, or the id where no slug is known; empty: the list is the organization's, or
+    nobody knows whose the rows are."""
+    organization: str = ""
+    server: str = ""
+    bookmark: Bookmark = field(default_factory=Bookmark)
+    rows: int | None = None
+    """None: the rows of several lists stand together, and none says whose they are."""
+    newest: datetime | None = None
+    """Time of the newest row, not of the future."""
+    received: datetime | None = None
+    """When a row came last, new or again."""
+
+    @property
+    def under_way(self) -> str:
+        """The reading that has not come to its end, for people; empty: there is none."""
+        readings = {"reading": self.bookmark.progress, "sweep": self.bookmark.sweep}
+        found = [f"{name} {_reached(p)}" for name, p in readings.items() if p]
+        return ", ".join(found)
+
+    def as_json(self, now: datetime) -> dict[str, Any]:
+        """Return what `--json` prints of it."""
+        interval = self.bookmark.interval
+        age = (now - self.newest).total_seconds() if self.newest else None
+        return {
+            "table": self.table,
+            "project": self.project,
+            "organization": self.organization,
+            "server": self.server,
+            "rows": self.rows,
+            "newest": _iso(self.newest),
+            "age": None if age is None else round(age),
+            "received": _iso(self.received),
+            "loaded_from": _iso(interval.since) if interval else None,
+            "loaded_to": _iso(interval.synced_to) if interval else None,
+            "last_complete_reading": _iso(self.bookmark.read),
+            "last_read_whole": _iso(self.bookmark.swept),
+            "under_way": self.under_way,
+            "problem": self.bookmark.problem,
+        }
+
+
+@dataclass
+class Status:
+    """What a pipeline has loaded into its dataset."""
+
+    pipeline: str
+    dataset: str
+    location: str
+    """A file, or the destination's name."""
+    loaded: datetime | None
+    """When the last load ended."""
+    now: datetime
+    lists: list[ListStatus]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `--json` prints: times as ISO text in UTC, ages in seconds."""
+        return {
+            "pipeline": self.pipeline,
+            "dataset": self.dataset,
+            "location": self.location,
+            "loaded": _iso(self.loaded),
+            "lists": [each.as_json(self.now) for each in self.lists],
+        }
+
+
+@dataclass
+class _Group:
+    """The rows of one project in a table."""
+
+    rows: int
+    newest: datetime | None
+    received: datetime | None
+
+
+def status(pipeline: dlt.Pipeline, now: datetime) -> Status:
+    """Tell what is loaded, as of `now`; no server is asked, and nothing is changed.
+
+    Raises:
+        ConfigurationError: nothing was ever loaded, or the destination cannot be used.
+        DltException: the destination could not be asked.
+    """
+    check_loaded(pipeline)
+    dataset = pipeline.dataset()
+    groups = dict(_groups(dataset, now))
+    if not groups:
+        raise nothing_loaded(pipeline, "none of its tables is there")
+    bookmarks = loaded_lists(pipeline)
+    slugs = _slugs(dataset, groups)
+    lists = [
+        each
+        for table in (*TABLES, HISTORY)
+        for each in _lists(
+            table,
+            groups.get(table, {}),
+            [each for each in bookmarks if each.table == table],
+            slugs,
+        )
+    ]
+    ((loaded,),) = ask(dataset, "select max(inserted_at) from _dlt_loads").fetchall()
+    return Status(
+        pipeline.pipeline_name,
+        str(pipeline.dataset_name),
+        location(pipeline),
+        utc(loaded),
+        now,
+        lists,
+    )
+
+
+def _groups(
+    dataset: dlt.Dataset, now: datetime
+) -> Iterator[tuple[str, dict[str, _Group]]]:
+    """Give each table that is there, and its rows by the project's id, or by ""."""
+    for table in (*TABLES, HISTORY):
+        if table not in dataset.tables:  # by the schema; the table itself may be gone
+            continue
+        columns = dataset.schema.get_table_columns(table)
+        time = row_time(dataset, table)
+        past = f"max(case when {time} <= {literal(now)} then {time} end)"
+        received = f"max({READ_AT})" if READ_AT in columns else "null"
+        project = _PROJECT.get(table)
+        project = project if project in columns else None
+        by = f"{project}, " if project else ""
+        grouped = f" group by {project}" if project else ""
+        try:
+            rows = ask(
+                dataset,
+                f"select {by}count(*), {past}, {received} from {table}{grouped}",
+            ).fetchall()
+        except DestinationUndefinedEntity:
+            continue
+        found = [("", *row) if not project else tuple(row) for row in rows]
+        yield table, {p or "": _Group(n, utc(t), utc(r)) for p, n, t, r in found}
+
+
+def row_time(dataset: dlt.Dataset, table: str) -> str:
+    """Return the SQL for the time at which a row of a table came to be."""
+    columns = dataset.schema.get_table_columns(table)
+    times = [column for column in TIMES[table] if column in columns]
+    return f"coalesce({', '.join(times)})" if len(times) > 1 else times[0]
+
+
+def _slugs(dataset: dlt.Dataset, tables: Mapping[str, Any]) -> dict[str, str]:
+    """Return the slugs of the projects, by their ids."""
+    slugs: dict[str, str] = {}
+    for table in ("projects", "project_detail"):
+        if table in tables and "slug" in dataset.schema.get_table_columns(table):
+            slugs |= dict(ask(dataset, f"select id, slug from {table}").fetchall())
+    return slugs
+
+
+def _lists(
+    table: str,
+    groups: Mapping[str, _Group],
+    bookmarks: Sequence[LoadedList],
+    slugs: Mapping[str, str],
+) -> Iterator[ListStatus]:
+    """Give the lists of a table: those with a bookmark, and other rows."""
+    left = dict(groups)
+    for each in bookmarks:
+        found = ListStatus(
+            table, each.project, each.organization, each.server, each.bookmark
+        )
+        ids = [i for i in groups if each.project in (i, slugs.get(i, ""))]
+        if len(groups) == len(bookmarks) == 1:
+            ids = [*groups]  # whatever its id is
+        mine = [left.pop(i) for i in ids if i in left]
+        if mine or not left or (each.project in slugs.values() and "" not in left):
+            found.rows = sum(group.rows for group in mine)
+            found.newest = latest(*(group.newest for group in mine))
+            found.received = latest(*(group.received for group in mine))
+        yield found
+    for project, group in left.items():
+        yield ListStatus(table, slugs.get(project, project), **vars(group))
+
+
+def _reached(progress: Progress) -> str:
+    if progress.left is not None:
+        days = (
+            sum((end - start).total_seconds() for start, end in progress.left) / 86400
+        )
+        return f"is under way, {days:,.1f} days are left"
+    return (
+        f"is under way, at {progress.edge:%Y-%m-%d %H:%M}" if progress.edge else "began"
+    )
+
+
+def _iso(time: datetime | None) -> str | None:
+    return time.isoformat() if time else None
+
+
+def ago(time: datetime | None, now: datetime) -> str:
+    """Return how long ago a time was, for people."""
+    if time is None:
+        return "–"
+    minutes = max(int((now - time).total_seconds() // 60), 0)
+    if minutes < 60:
+        return f"{minutes} min ago"
+    return f"{minutes // 60} h ago" if minutes < 2880 else f"{minutes // 1440} days ago"

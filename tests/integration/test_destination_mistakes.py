@@ -1,0 +1,99 @@
+"""A destination that cannot be used is named with what is missing, before any request."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from analytics_pipeline.cli.main import main
+from tests.conftest import TOKEN, small_server
+
+Output = pytest.CaptureFixture[str]
+
+
+@pytest.mark.parametrize(
+    ("destination", "said"),
+    [
+        (
+            "mysql",
+            "dlt has no destination 'mysql'; it is loaded by the destination 'sqlal",
+        ),
+        ("postgre", "dlt has no destination 'postgre'; did you mean 'postgres'?"),
+        ("mongo", "dlt has no destination 'mongo'; there are postgres, snowflake, "),
+        (
+            "postgres",
+            "destination 'postgres': database, password, username, host are missing; set"
+            " DESTINATION__POSTGRES__CREDENTIALS__DATABASE and so on in the environment,"
+            " or [destination.postgres.credentials] in .dlt/secrets.toml; or all at once,"
+            " DESTINATION__POSTGRES__CREDENTIALS=postgresql://user:password@host/database",
+        ),
+        (
+            "filesystem",
+            "destination 'filesystem': bucket_url is missing; set"
+            " DESTINATION__FILESYSTEM__BUCKET_URL in the environment, or"
+            " [destination.filesystem] in .dlt/secrets.toml",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "verify", "status", "report"])
+def test_a_destination_that_is_not_set_up(
+    command: str,
+    destination: str,
+    said: str,
+    elsewhere: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Output,
+) -> None:
+    monkeypatch.setenv("AUTH_TOKEN", TOKEN)
+    with small_server() as server:
+        words = [command, "--destination", destination]
+        words += ["--pipelines-dir", str(elsewhere / "pipelines")]
+        if command in ("run", "verify"):
+            words += ["--base-url", server.url, "--organization", "acme"]
+            words += ["--project", "frontend"]
+        assert main(words) == 2
+        assert not server.requests
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {said}")
+
+
+def test_credentials_that_are_no_address_are_not_shown(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    secret = "postgres//ann:s3cret@db/errors"
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", secret)
+    folder = str(elsewhere / "pipelines")
+    assert main(["status", "--destination", "postgres", "--pipelines-dir", folder]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: destination 'postgres': ")
+    assert "s3cret" not in err
+
+
+def test_a_driver_that_is_not_installed(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    for name in [name for name in sys.modules if "impl.postgres" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    address = "postgresql://ann:s3cret@127.0.0.1:9/errors"
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", address)
+    folder = str(elsewhere / "pipelines")
+    assert main(["status", "--destination", "postgres", "--pipelines-dir", folder]) == 2
+    err = capsys.readouterr().err
+    assert "destination 'postgres' needs the package psycopg2: pip install " in err
+    assert "[postgres]" in err
+    assert "s3cret" not in err
+
+
+def test_another_destination_than_before_is_no_warning(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.setenv("AUTH_TOKEN", TOKEN)
+    monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", str(elsewhere / "lake"))
+    with small_server() as server:
+        for destination in ("duckdb", "filesystem", "duckdb"):
+            words = ["run", "--destination", destination, "--base-url", server.url]
+            words += ["--organization", "acme", "--project", "frontend"]
+            words += ["--pipelines-dir", str(elsewhere / "pipelines")]
+            assert main(words) == 0
+    assert "differs" not in capsys.readouterr().err

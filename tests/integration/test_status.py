@@ -1,0 +1,254 @@
+"""What the command line tells of the warehouse, without asking a server."""
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analytics_pipeline import runner
+from analytics_pipeline.cli.main import main
+from analytics_pipeline.errors import ConfigurationError
+from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
+from tests.fake_server import FakeServer
+
+Output = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def folder(
+    monkeypatch: pytest.MonkeyPatch, elsewhere: Path, warehouse: Warehouse
+) -> Path:
+    monkeypatch.setenv("AUTH_TOKEN", TOKEN)
+    return elsewhere / "pipelines"
+
+
+def load(server: FakeServer, folder: Path, *words: str, projects: str = "") -> int:
+    named = projects.split() or ["frontend", "backend"]
+    return main(
+        [
+            *("run", "--base-url", server.url, "--organization", ORGANIZATION),
+            *(word for slug in named for word in ("--project", slug)),
+            *("--pipelines-dir", str(folder), *words),
+        ]
+    )
+
+
+def status(folder: Path, capsys: Output, *words: str) -> dict[Any, Any]:
+    capsys.readouterr()
+    assert main(["status", "--json", "--pipelines-dir", str(folder), *words]) == 0
+    shown: dict[str, Any] = json.loads(capsys.readouterr().out)
+    lists = {(each["table"], each["project"]): each for each in shown.pop("lists")}
+    return shown | lists
+
+
+def test_status_tells_of_each_list_and_asks_no_server(
+    folder: Path, warehouse: Warehouse, capsys: Output
+) -> None:
+    with small_server() as server:
+        assert load(server, folder) == 0
+        asked = len(server.requests)
+        found = status(folder, capsys)
+        assert len(server.requests) == asked
+    assert found["location"] == "analytics_pipeline.duckdb"
+    assert len(found) == 4 + 3 * 2 + 2  # three tables of each project, two of all
+    for slug in ("frontend", "backend"):
+        rows = server.rows("events", slug)
+        events = found["events", slug]
+        assert events["rows"] == len(rows)
+        newest = max(datetime.fromisoformat(row["dateCreated"]) for row in rows)
+        assert datetime.fromisoformat(events["newest"]) == newest
+        assert datetime.fromisoformat(events["loaded_to"]) == newest
+        assert events["loaded_from"] is None
+        age = datetime.now(UTC) - newest
+        assert abs(events["age"] - age.total_seconds()) < 60
+        read = datetime.fromisoformat(events["last_complete_reading"])
+        assert datetime.now(UTC) - read < timedelta(minutes=5)
+        assert events["problem"] == events["under_way"] == ""
+        assert found["issues", slug]["rows"] == len(server.rows("issues", slug))
+        assert found["project_detail", slug]["rows"] == 1
+    assert found["projects", ""]["rows"] == 2
+    assert found["releases", ""]["rows"] == len(server.rows("releases"))
+
+
+def test_status_is_the_same_from_another_machine(
+    folder: Path, warehouse: Warehouse, capsys: Output
+) -> None:
+    with small_server() as server:
+        load(server, folder)
+    here = status(folder, capsys)
+    there = status(folder / "other", capsys)
+    assert here["events", "frontend"]["rows"] == there["events", "frontend"]["rows"]
+    assert here.keys() == there.keys()
+
+
+def test_status_tells_what_was_refused_or_failed_until_it_is_read(
+    folder: Path, warehouse: Warehouse, capsys: Output
+) -> None:
+    with small_server() as server:
+        server.fail(403, on="/releases/")
+        server.fail(500, on="/backend/events/", times=4)
+        assert load(server, folder) == 1
+        found = status(folder, capsys)
+        assert "lacks the scope org:read" in found["releases", ""]["problem"]
+        assert found["releases", ""]["last_complete_reading"] is None
+        assert "500" in found["events", "backend"]["problem"]
+        assert found["events", "backend"]["rows"] == 0
+        assert found["events", "frontend"]["problem"] == ""
+        main(["status", "--pipelines-dir", str(folder)])
+        err = capsys.readouterr().err
+        assert re.search(r"^last time: events of project 'backend': .*500", err, re.M)
+        assert load(server, folder) == 0
+    found = status(folder, capsys)
+    assert not [key for key in found if len(key) == 2 and found[key]["problem"]]
+    assert found["releases", ""]["last_complete_reading"]
+
+
+def test_a_problem_leaves_what_was_read_of_the_list_alone(
+    folder: Path, warehouse: Warehouse, capsys: Output
+) -> None:
+    with small_server() as server:
+        assert load(server, folder) == 0
+        before = status(folder, capsys)["events", "backend"]
+        server.grow(events=5)
+        server.fail(500, on="/backend/events/", times=4)
+        assert load(server, folder) == 1
+        after = status(folder, capsys)["events", "backend"]
+        changing = ("age", "problem")
+        assert {k: v for k, v in before.items() if k not in changing} == {
+            k: v for k, v in after.items() if k not in changing
+        }
+        asked = len(server.requests)
+        assert load(server, folder) == 0
+        assert len(server.requests) - asked == 8  # and none twice
+        assert len(warehouse.ids("events")) == len(server.rows("events"))
+
+
+def test_status_tells_what_is_under_way(
+    folder: Path, warehouse: Warehouse, capsys: Output
+) -> None:
+    with small_server(events=300) as server:
+        server.fail(500, on="/frontend/events/", times=4, after=3)
+        words = ["--rows-per-load", "20", "--resource", "events"]
+        assert load(server, folder, *words) == 1
+    found = status(folder, capsys)
+    under_way = found["events", "frontend"]
+    assert re.fullmatch(r"reading is under way, at 20\d\d-.*", under_way["under_way"])
+    assert under_way["last_complete_reading"] is None
+    # No loaded table says which of the ids is whose.
+    assert under_way["rows"] is None
+    ids = {row["projectID"] for row in server.rows("events")}
+    assert sum(found["events", i]["rows"] for i in ids) == len(warehouse.ids("events"))
+
+
+def test_rows_of_partitions_have_no_bookmark(
+    warehouse: Warehouse, tmp_path: Path
+) -> None:
+    with small_server() as server:
+        pipeline = runner.make_pipeline(pipelines_dir=str(tmp_path / "pipelines"))
+        now = datetime.now(UTC)
+        part = runner.Partition("frontend", now - timedelta(days=30), now)
+        runner.run_partition(
+            pipeline,
+            part,
+            base_url=server.url,
+            auth_token=TOKEN,
+            organization=ORGANIZATION,
+        )
+        found = runner.status(pipeline)
+    (events,) = [each for each in found.lists if each.table == "events"]
+    assert events.rows == len(warehouse.ids("events"))
+    assert events.bookmark.interval is None
+    assert events.newest
+
+
+@pytest.mark.parametrize("command", ["status", "report", "verify", "check"])
+def test_where_nothing_was_loaded_no_file_is_made(
+    command: str, folder: Path, warehouse: Warehouse, capsys: Output
+) -> None:
+    words = [command, "--pipelines-dir", str(folder)]
+    if command == "verify":
+        words += ["--base-url", "http://127.0.0.1:9", "--organization", "acme"]
+        words += ["--project", "web"]
+    if command == "check":
+        words += ["--freshness", "2h"]
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert "nothing is loaded by the pipeline 'analytics_pipeline'" in err
+    assert "there is no file" in err
+    assert not list(Path().glob("*.duckdb"))
+
+
+def test_a_dataset_without_the_tables_is_named(
+    folder: Path, warehouse: Warehouse
+) -> None:
+    with small_server() as server:
+        load(server, folder)
+    pipeline = runner.make_pipeline(dataset="other", pipelines_dir=str(folder))
+    with pytest.raises(ConfigurationError, match="dataset 'other' of duckdb: none of"):
+        runner.status(pipeline)
+
+
+def test_a_run_says_where_the_tables_are(
+    folder: Path,
+    warehouse: Warehouse,
+    capsys: Output,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, other = Path.cwd(), tmp_path / "other"
+    other.mkdir()
+    with small_server() as server:
+        load(server, folder)
+        said = "The tables are in analytics_pipeline.duckdb, dataset analytics.\n"
+        assert said in capsys.readouterr().err
+        for place in (other, other, first):
+            monkeypatch.chdir(place)
+            load(server, folder)
+            shown = "" if place == first else f"{first}/"
+            said = f"The tables are in {shown}analytics_pipeline.duckdb,"
+            assert said in capsys.readouterr().err
+    assert not list(other.glob("*.duckdb"))
+
+
+@pytest.mark.parametrize(
+    ("span", "words", "code"),
+    [
+        ("24h", [], 0),
+        ("1h", ["--resource", "events"], 1),
+        ("1h", ["--resource", "projects", "--resource", "releases"], 0),
+        ("7", [], 2),
+        ("1h", ["--resource", "issues"], 2),
+    ],
+)
+def test_freshness_goes_by_the_newest_row(
+    folder: Path,
+    warehouse: Warehouse,
+    capsys: Output,
+    span: str,
+    words: list[str],
+    code: int,
+) -> None:
+    """And by the last reading, where rows come seldom."""
+    five_hours_ago = datetime.now(UTC) - timedelta(hours=5)
+    with small_server(now=five_hours_ago) as server:
+        tables = ["events", "projects", "releases"]
+        load(server, folder, *(w for t in tables for w in ("--resource", t)))
+        asked = len(server.requests)
+        capsys.readouterr()
+        words = ["check", "--freshness", span, "--pipelines-dir", str(folder), *words]
+        assert main([*words, "--json"]) == code
+        assert len(server.requests) == asked
+    out, err = capsys.readouterr()
+    if code == 2:
+        assert "freshness '7' is not a span" in err or "'issues'" in err
+        assert "error: " in err
+        return
+    shown = json.loads(out)
+    assert shown["old"] == code
+    assert all(each["time"] for each in shown["tables"])
+    if code:
+        assert "✗ events: newest row 5 h ago (" in err
+        assert "1 of 1 tables are older than 1h" in err

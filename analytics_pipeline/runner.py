@@ -37,7 +37,6 @@ from analytics_pipeline.loading.run import Run
 from analytics_pipeline.loading.summary import Summary, summarise
 from analytics_pipeline.loading.warehouse import (
     check_destination,
-    check_loaded,
     check_table_format,
     known_destination,
 )
@@ -250,7 +249,7 @@ def verify(
 def _compared(
     pipeline: dlt.Pipeline, source: DltSource, names: Sequence[str], began: datetime
 ) -> Verification:
-    check_loaded(pipeline)
+    check_destination(pipeline)
     with pipeline_lock(pipeline), _plain_errors():
         return compare(pipeline, source, names, began)
 

@@ -97,15 +97,19 @@ class Warehouse:
         return [row[0] for row in self.rows(f"select {key} from analytics.{table}")]
 
     def bookmarks(self) -> dict[str, dict[str, Any]]:
-        """Table → list → its bookmark, as dlt's state has it."""
+        """Table → list → its bookmark, as dlt's state has it.
+
+        Without what is there for people only: when it was read, and what went wrong.
+        """
         sources: dict[str, Any] = dict(self.pipeline().state.get("sources", {}))
-        return {
-            table: state["bookmarks"]
-            for table, state in sources.get("analytics", {})
-            .get("resources", {})
-            .items()
-            if state.get("bookmarks")
-        }
+        resources = sources.get("analytics", {}).get("resources", {})
+        bookmarks: dict[str, dict[str, Any]] = {}
+        for table, state in resources.items():
+            for key, stored in state.get("bookmarks", {}).items():
+                kept = {k: v for k, v in stored.items() if k not in ("read", "problem")}
+                if kept:
+                    bookmarks.setdefault(table, {})[key] = kept
+        return bookmarks
 
 
 @pytest.fixture

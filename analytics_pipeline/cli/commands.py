@@ -16,7 +16,7 @@ from analytics_pipeline.config import parse_span, resolve_config
 from analytics_pipeline.demo import DemoServer
 from analytics_pipeline.errors import ConfigurationError, IncompleteLoad
 from analytics_pipeline.extras import install_command
-from analytics_pipeline.loading.warehouse import location
+from analytics_pipeline.loading.warehouse import check_loaded, location
 from analytics_pipeline.source import analytics_source, make_client
 
 LOADED, SKIPPED = 0, 3
@@ -75,6 +75,8 @@ def run(options: Namespace) -> int:
 def verify(options: Namespace) -> int:
     """Compare the warehouse with the server."""
     pipeline = make_pipeline(options)
+    if not options.repair:  # which may also load all of it
+        check_loaded(pipeline)
     source = analytics_source(**settings(options))
     found = runner.verify(
         pipeline, source, options.resource or (), repair=bool(options.repair)

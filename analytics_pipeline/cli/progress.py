@@ -100,8 +100,9 @@ class LiveCollector(Collector):
             if name == REQUESTS:
                 self._requests.append((time.monotonic(), inc))
             elif name.startswith(READ):
-                table = name.removeprefix(READ).partition(" ")[0]
-                line = self._lines.setdefault(table, _Line())
+                # of all projects together; those of `verify` are of two sides
+                title = name.removeprefix(READ).partition(" of ")[0]
+                line = self._lines.setdefault(title, _Line())
                 line.rows += inc
                 line.message = message or line.message
 
@@ -133,10 +134,10 @@ class LiveCollector(Collector):
         """Return what the terminal shows now."""
         grid = Table.grid(padding=(0, 2, 0, 0))
         with self._lock:
-            for table in filter(self._lines.get, TABLES):
-                line = self._lines[table]
+            for title in sorted(self._lines, key=_place):
+                line = self._lines[title]
                 rows = Text(f"{line.rows:,} rows", justify="right")
-                grid.add_row(table, rows, Text(line.message))
+                grid.add_row(title, rows, Text(line.message))
         grid.add_row(Text(self._step, style="bold"), *map(Text, self._footer()))
         return grid
 
@@ -154,6 +155,11 @@ class LiveCollector(Collector):
                 self._requests.popleft()
             count = sum(each for _, each in self._requests)
         return count * MINUTE / min(MINUTE, max(1.0, now - self._began))
+
+
+def _place(title: str) -> int:
+    """Return where a line stands among those of all tables."""
+    return [*TABLES].index(title.partition(" ")[0])
 
 
 def collector(kind: str) -> Collector | None:

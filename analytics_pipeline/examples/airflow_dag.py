@@ -1,16 +1,21 @@
-"""Events and issues of every project, one day at a time, by Apache Airflow 3.
+"""Errors of every project into the warehouse, one day at a time, by Apache Airflow 3.
 
-Copy it into your dags folder and edit the settings at the top only. Server, token and warehouse come
-from where dlt finds them: variables such as BASE_URL, AUTH_TOKEN, ORGANIZATION and
+Copy this file into your dags folder and edit the settings at the top only. Server, token
+and warehouse come from Airflow's connections, if you name them below; otherwise from where
+dlt finds them: variables such as BASE_URL, AUTH_TOKEN, ORGANIZATION and
 DESTINATION__POSTGRES__CREDENTIALS, or `.dlt/` in the folder that Airflow runs in.
+
+A run loads the events and issues of its day, each project by a task of its own. It may run
+late, twice, or at once with others: each row is there once.
 """
 
 import os
 import tempfile
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dlt
-from airflow.sdk import CronDataIntervalTimetable, dag, task
+from airflow.sdk import Asset, Connection, CronDataIntervalTimetable, dag, task
 
 from analytics_pipeline import analytics_source, runner
 
@@ -18,13 +23,18 @@ API = "sentry"
 START = datetime(2026, 1, 1, tzinfo=UTC)  # the first day to load
 SCHEDULE = "@daily"
 PROJECTS: list[str] = []  # slugs; none: all that the token may see
-DESTINATION = "postgres"
 DATASET = "analytics"
+# Ids of Airflow connections; "": from the environment or `.dlt/`.
+# The server's: host (https://…) and password (the token), {"organization": "…"} as extra.
+SERVER_CONNECTION = ""
+WAREHOUSE_CONNECTION = ""  # of a PostgreSQL
 # So many tasks ask the server at a time. Make it once, with as many slots as the rate
 # limit feeds: airflow pools set analytics_api 2 "tasks that ask the errors API"
 POOL = "analytics_api"
 RETRIES = 5
 RETRY_DELAY = timedelta(minutes=1)  # then 2, 4, 8, 16 minutes
+TIMEOUT = timedelta(hours=3)  # of a task
+TAGS = ["errors"]
 # dlt would look for each of its settings among Airflow's variables, too: some hundred
 # requests in each task. If yours are there, make it "true".
 os.environ.setdefault("PROVIDERS__ENABLE_AIRFLOW_SECRETS", "false")
@@ -32,7 +42,39 @@ os.environ.setdefault("PROVIDERS__ENABLE_AIRFLOW_SECRETS", "false")
 # ------------------------------- the rest may stay ---------------------------------
 
 
+def assets(*tables: str) -> list[Asset]:
+    """Return what other DAGs may wait for: `analytics.events` and so on."""
+    return [Asset(f"{DATASET}.{table}") for table in tables]
+
+
+def server() -> dict[str, Any]:
+    """Return the settings of the source that say where to read."""
+    if not SERVER_CONNECTION:
+        return {"api": API}
+    connection = Connection.get(SERVER_CONNECTION)
+    return {
+        "api": API,
+        "base_url": connection.host,
+        "auth_token": connection.password,
+        "organization": connection.extra_dejson["organization"],
+    }
+
+
+def pipeline(name: str, folder: str) -> dlt.Pipeline:
+    """Return a dlt pipeline with a working folder of its own."""
+    destination: Any = "postgres"
+    if WAREHOUSE_CONNECTION:
+        uri = Connection.get(WAREHOUSE_CONNECTION).get_uri()
+        destination = dlt.destinations.postgres(uri)
+    return runner.make_pipeline(
+        destination, dataset=DATASET, name=name, pipelines_dir=folder
+    )
+
+
 @dag(
+    dag_id="errors_to_warehouse",
+    doc_md=__doc__,
+    tags=TAGS,
     # A bare "@daily" has no interval in Airflow 3: its start would be its end.
     schedule=CronDataIntervalTimetable(SCHEDULE, timezone="UTC"),
     start_date=START,
@@ -44,26 +86,39 @@ os.environ.setdefault("PROVIDERS__ENABLE_AIRFLOW_SECRETS", "false")
         "retry_delay": RETRY_DELAY,
         "retry_exponential_backoff": 2.0,
         "max_retry_delay": timedelta(hours=1),
+        "execution_timeout": TIMEOUT,
     },
 )
-def analytics() -> None:
+def errors_to_warehouse() -> None:
     """Load each day's events and issues."""
 
     # One at a time, so that what was read last is what stays. The first one makes the
     # tables of all.
-    @task(max_active_tis_per_dag=1)
-    def organization(data_interval_start: datetime) -> list[str]:
-        """Load projects, releases and details; give the slugs of the projects."""
-        slugs = PROJECTS or runner.all_projects(api=API)
+    @task(
+        max_active_tis_per_dag=1,
+        outlets=assets("projects", "releases", "project_detail"),
+    )
+    def organization(
+        data_interval_start: datetime, data_interval_end: datetime
+    ) -> list[str]:
+        """Load projects and releases; give the slugs of the projects.
+
+        Details of projects, one request each, have no past: they are loaded by the runs
+        of the first and of the last interval, and not by each one in between.
+        """
+        slugs = PROJECTS or runner.all_projects(**server())
         # Sentry's releases change for 30 days.
         since = data_interval_start - timedelta(days=30)
-        source = analytics_source(project=slugs, api=API, since=since)
-        tables = ["projects", "releases", "project_detail"]
+        source = analytics_source(project=slugs, since=since, **server())
+        tables = ["projects", "releases"]
+        is_last = data_interval_end + (data_interval_end - data_interval_start)
+        if data_interval_start <= START or is_last > datetime.now(UTC):
+            tables.append("project_detail")
         with tempfile.TemporaryDirectory() as folder:
             runner.load_shared(pipeline("analytics", folder), source, tables)
         return slugs
 
-    @task
+    @task(outlets=assets("events", "issues"))
     def project(
         slug: str, data_interval_start: datetime, data_interval_end: datetime
     ) -> dict[str, int]:
@@ -71,15 +126,10 @@ def analytics() -> None:
         partition = runner.Partition(slug, data_interval_start, data_interval_end)
         with tempfile.TemporaryDirectory() as folder:
             named = pipeline(f"analytics_{slug}", folder)
-            summary = runner.run_partition(named, partition, api=API)
+            summary = runner.run_partition(named, partition, **server())
         return {name: table.rows for name, table in summary.tables.items()}
-
-    def pipeline(name: str, folder: str) -> dlt.Pipeline:
-        return runner.make_pipeline(
-            DESTINATION, dataset=DATASET, name=name, pipelines_dir=folder
-        )
 
     project.expand(slug=organization())
 
 
-analytics()
+errors_to_warehouse()

@@ -1,5 +1,6 @@
 """The example DAG, run by Airflow as a user runs it."""
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -10,10 +11,10 @@ from typing import Any
 import psutil
 import pytest
 
-import analytics_pipeline
 from analytics_pipeline.tables.schema import READ_AT, TABLES
 from tests.airflow.engine import Engine, wait_until
 from tests.conftest import ORGANIZATION, TOKEN
+from tests.examples import edited
 from tests.fake_server import FakeServer
 from tests.postgres import Postgres
 
@@ -23,20 +24,11 @@ pytestmark = [
     pytest.mark.skipif(not find_spec("airflow"), reason="pip install '.[airflow]'"),
 ]
 
-DAG = Path(analytics_pipeline.__file__).parent / "examples/airflow_dag.py"
 PROJECTS = ["frontend", "backend", "mobile", "billing"]
 DAYS = 14
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 START = TODAY - timedelta(days=DAYS)
 Rows = list[tuple[Any, ...]]
-
-
-def edited(source: str, **settings: str) -> str:
-    """The DAG, its settings at the top changed as a user would."""
-    for name, value in settings.items():
-        source, count = re.subn(f"(?m)^{name} = .*", f"{name} = {value}", source)
-        assert count == 1
-    return source
 
 
 @pytest.fixture
@@ -62,7 +54,9 @@ def engine(
     # For the queries below; the DAG does it for itself.
     monkeypatch.setenv("PROVIDERS__ENABLE_AIRFLOW_SECRETS", "false")
     source = edited(
-        DAG.read_text(),
+        "airflow_dag.py",
+        SERVER_CONNECTION="'errors_api'",
+        WAREHOUSE_CONNECTION="'warehouse'",
         START=f"datetime.fromisoformat({START.isoformat()!r})",
         RETRY_DELAY="timedelta(seconds=1)",
     )
@@ -75,10 +69,15 @@ def engine(
     )
     (tmp_path / "config/airflow_local_settings.py").write_text(local)
     variables = {
-        "BASE_URL": server.url,
-        "AUTH_TOKEN": TOKEN,
-        "ORGANIZATION": ORGANIZATION,
-        "DESTINATION__POSTGRES__CREDENTIALS": postgres.uri,
+        "AIRFLOW_CONN_ERRORS_API": json.dumps(
+            {
+                "conn_type": "http",
+                "host": server.url,
+                "password": TOKEN,
+                "extra": {"organization": ORGANIZATION},
+            }
+        ),
+        "AIRFLOW_CONN_WAREHOUSE": postgres.uri,
     }
     return Engine(tmp_path, variables)
 
@@ -170,10 +169,17 @@ def test_a_backfill_of_14_days_and_4_projects(
         """
         assert engine.query(at_once)[0][0] > DAYS
         assert loaded(postgres) == expected(server)
+        detail = re.compile(r"/api/0/projects/acme/[^/]+/")
+        details = [r.path for r in server.requests if detail.fullmatch(r.path)]
+        runs_with_details = 2  # the first and the last
+        assert len(details) == runs_with_details * len(PROJECTS), details
+        assert {name for (name,) in engine.query("select name from asset")} == {
+            f"analytics.{table}" for table in TABLES
+        }
         before = contents(postgres)
 
         asked = len(server.requests)
-        engine.run("tasks", "clear", "--yes", "analytics")
+        engine.run("tasks", "clear", "--yes", "errors_to_warehouse")
         wait_until(lambda: states(engine) == [("success", DAYS)])
         assert len(server.requests) - asked >= 2 * DAYS * len(PROJECTS)
         assert contents(postgres) == before

@@ -1016,8 +1016,9 @@ def test_progress_is_told_of_both_sides(
     assert run(lists, "verify", "--progress", "log", "--json") == 0
     out, err = capfd.readouterr()
     json.loads(out)
-    assert re.search(r"^events of project 'frontend': 50 rows, back to", err, re.M)
-    assert re.search(r"^events in the warehouse: \d+ rows$", err, re.M)
+    line = r"^\d\d:\d\d:\d\d events of project 'frontend': 50 rows, back to"
+    assert re.search(line, err, re.M)
+    assert re.search(r" events in the warehouse: \d+ rows$", err, re.M)
 
 
 def test_errors_are_sentences_without_the_token(

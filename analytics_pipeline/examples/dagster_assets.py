@@ -1,0 +1,138 @@
+"""Dagster assets of an organization: a partition for each day, and a freshness check.
+
+Copy this file and edit the settings below. It needs `analytics-pipeline[dagster]` and
+loads into a dataset of its own. Addresses and secrets belong into the environment:
+BASE_URL, AUTH_TOKEN, ORGANIZATION, PROJECT (a slug, or a JSON list of them),
+DESTINATION__POSTGRES__CREDENTIALS, or `.dlt/` in the folder that Dagster runs in.
+
+Try it with `dagster dev -f dagster_assets.py`. What it loads side by side would compete
+for the server's rate limit, so all of it is in the pool `errors_api`: limit that to 1 with
+`dagster instance concurrency set errors_api 1`.
+"""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+from dagster_dlt import DagsterDltResource, DagsterDltTranslator, dlt_assets
+from dagster_dlt.translator import DltResourceTranslatorData
+
+from analytics_pipeline import analytics_source, runner
+
+API = "sentry"
+START = "2026-01-01"  # the first day to load
+DESTINATION = "postgres"
+DATASET = "errors"
+POOL = "errors_api"
+FRESH = timedelta(days=2)  # a day's events are a day old before those of the next come
+
+# ------------------------------- the rest may stay ---------------------------------
+
+# Dagster wants to know the tables while it imports this file, when no setting may be at
+# hand; what is loaded comes from the sources that are made in the assets below.
+TABLES = analytics_source("https://errors.invalid", "none", "none", "none")
+BY_DAY = ["events", "issues"]
+WHOLE = ["projects", "releases", "project_detail"]
+
+
+class Translator(DagsterDltTranslator):
+    """Names assets like the tables, and describes them as dlt's schema does."""
+
+    def get_asset_spec(self, data: DltResourceTranslatorData) -> dg.AssetSpec:
+        """Return the asset of a table."""
+        table = data.resource.compute_table_schema()
+        return (
+            super()
+            .get_asset_spec(data)
+            .replace_attributes(
+                key=dg.AssetKey([DATASET, data.resource.name]),
+                description=table["description"],
+                deps=[],
+            )
+        )
+
+
+def pipeline(name: str) -> Any:
+    """Return a dlt pipeline into the dataset of all assets."""
+    return runner.make_pipeline(DESTINATION, dataset=DATASET, name=name)
+
+
+@dlt_assets(
+    dlt_source=TABLES.with_resources(*BY_DAY),
+    dlt_pipeline=pipeline("errors_by_day"),
+    name="errors_by_day",
+    group_name="errors",
+    dagster_dlt_translator=Translator(),
+    partitions_def=dg.DailyPartitionsDefinition(START),
+    pool=POOL,
+)
+def errors_by_day(
+    context: dg.AssetExecutionContext, dlt: DagsterDltResource
+) -> Iterator[Any]:
+    """Load the events and issues of a day, or of the days of a backfill, in one run.
+
+    An issue belongs to the day on which it was last seen.
+    """
+    span = context.partition_time_window
+    source = analytics_source(api=API, since=span.start, until=span.end)
+    yield from dlt.run(context, dlt_source=source.with_resources(*BY_DAY))
+
+
+@dlt_assets(
+    dlt_source=TABLES.with_resources(*WHOLE),
+    dlt_pipeline=pipeline("errors_whole"),
+    name="errors_whole",
+    group_name="errors",
+    dagster_dlt_translator=Translator(),
+    pool=POOL,
+)
+def errors_whole(
+    context: dg.AssetExecutionContext, dlt: DagsterDltResource
+) -> Iterator[Any]:
+    """Load projects, their settings, and releases that are new."""
+    source = analytics_source(api=API)
+    yield from dlt.run(context, dlt_source=source.with_resources(*WHOLE))
+
+
+by_day = dg.build_schedule_from_partitioned_job(
+    dg.define_asset_job("errors_each_day", dg.AssetSelection.assets(errors_by_day)),
+    hour_of_day=0,
+    minute_of_hour=30,  # events may be an hour late
+)
+whole = dg.ScheduleDefinition(
+    name="errors_whole_each_day",
+    target=dg.AssetSelection.assets(errors_whole),
+    cron_schedule="15 0 * * *",
+)
+
+
+@dg.multi_asset_check(
+    specs=[
+        dg.AssetCheckSpec(
+            "is_fresh",
+            asset=dg.AssetKey([DATASET, name]),
+            description="The newest row in the warehouse is not too old.",
+        )
+        for name in BY_DAY
+    ]
+)
+def fresh() -> Iterator[dg.AssetCheckResult]:
+    """Look at the newest rows in the warehouse; the server is not asked."""
+    status = runner.status(pipeline("errors_by_day"))
+    for name in BY_DAY:
+        times = [each.newest for each in status.lists if each.table == name]
+        newest = max((time for time in times if time), default=None)
+        yield dg.AssetCheckResult(
+            asset_key=dg.AssetKey([DATASET, name]),
+            passed=newest is not None and status.now - newest <= FRESH,
+            metadata={"newest": str(newest)},
+        )
+
+
+defs = dg.Definitions(
+    assets=[errors_by_day, errors_whole],
+    asset_checks=[fresh],
+    schedules=[by_day, whole],
+    resources={"dlt": DagsterDltResource()},
+)

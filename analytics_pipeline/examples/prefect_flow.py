@@ -1,0 +1,70 @@
+"""A Prefect flow that loads what is new each hour, and fails when tables are too old.
+
+Copy this file and edit the settings below. It needs `analytics-pipeline[prefect]`.
+Addresses and secrets belong into the environment: BASE_URL, AUTH_TOKEN, ORGANIZATION,
+PROJECT (a slug, or a JSON list of them), DESTINATION__POSTGRES__CREDENTIALS, or `.dlt/` in
+the folder that the flow runs in.
+
+`python prefect_flow.py` serves it: one run each hour, never two at a time.
+"""
+
+from datetime import timedelta
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_table_artifact
+
+from analytics_pipeline import IncompleteLoad, analytics_source, runner
+
+API = "sentry"
+DESTINATION = "postgres"
+DATASET = "analytics"
+CRON = "7 * * * *"
+FRESH = timedelta(hours=3)
+RETRY_DELAYS = [60, 300, 900]  # seconds; a run goes on where the one before has failed
+
+# ------------------------------- the rest may stay ---------------------------------
+
+
+@task(retries=len(RETRY_DELAYS), retry_delay_seconds=RETRY_DELAYS)
+def load() -> dict[str, int]:
+    """Load what is new; give the rows of each table."""
+    log = get_run_logger()
+    pipeline = runner.make_pipeline(DESTINATION, dataset=DATASET)
+    try:
+        summary = runner.load(pipeline, analytics_source(api=API))
+    except IncompleteLoad as incomplete:
+        log.warning("all but these lists is loaded: %s", incomplete)
+        raise
+    for reason in summary.skipped.values():
+        log.warning("skipped: %s", reason)
+    rows = [
+        {"table": name, "new": table.rows, "again": table.reread}
+        for name, table in summary.tables.items()
+    ]
+    create_table_artifact(rows, key="errors-rows", description="Rows of the last run")
+    return {name: table.rows for name, table in summary.tables.items()}
+
+
+@task
+def check() -> None:
+    """Fail where a list was not read to its end for too long."""
+    status = runner.status(runner.make_pipeline(DESTINATION, dataset=DATASET))
+    old = [
+        f"{each.table} {each.project}: {each.bookmark.problem or 'not read'}"
+        for each in status.lists
+        if each.bookmark.read is None or status.now - each.bookmark.read > FRESH
+    ]
+    if old:
+        raise RuntimeError(f"older than {FRESH}: " + "; ".join(old))
+
+
+@flow(name="errors")
+def errors() -> dict[str, int]:
+    """Load what is new, and look at how old all of it is."""
+    rows: dict[str, int] = load()
+    check()
+    return rows
+
+
+if __name__ == "__main__":
+    errors.serve(name="each hour", cron=CRON, limit=1)

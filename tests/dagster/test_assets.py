@@ -1,0 +1,144 @@
+"""The example assets, materialised by Dagster."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analytics_pipeline import runner
+from analytics_pipeline.tables.descriptions import TABLES as DESCRIPTIONS
+from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
+from tests.examples import imported
+from tests.fake_server import FakeServer
+
+pytestmark = [
+    pytest.mark.dagster,
+    # Not imported here, where it would make itself at home.
+    pytest.mark.skipif(not find_spec("dagster"), reason="pip install '.[dagster]'"),
+    pytest.mark.filterwarnings("default"),  # Dagster's own
+]
+TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, elsewhere: Path) -> Iterator[FakeServer]:
+    with small_server("sentry", events=400) as server:
+        monkeypatch.setenv("BASE_URL", server.url)
+        monkeypatch.setenv("AUTH_TOKEN", TOKEN)
+        monkeypatch.setenv("ORGANIZATION", ORGANIZATION)
+        monkeypatch.setenv("PROJECT", '["frontend", "backend"]')
+        monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
+        monkeypatch.setenv("DAGSTER_HOME", str(elsewhere))
+        database = f"duckdb:///{elsewhere}/{runner.NAME}.duckdb"
+        monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS", database)
+        yield server
+
+
+@pytest.fixture
+def assets(server: FakeServer, tmp_path: Path) -> Any:
+    start = f"{TODAY - timedelta(days=5):%Y-%m-%d}"
+    settings = {"DESTINATION": "'duckdb'", "DATASET": "'analytics'"}
+    return imported("dagster_assets.py", tmp_path, START=repr(start), **settings)
+
+
+def of_span(
+    server: FakeServer, table: str, field: str, start: datetime, end: datetime
+) -> set[str]:
+    return {
+        row["id"]
+        for row in server.rows(table)
+        if start <= datetime.fromisoformat(row[field]) < end
+    }
+
+
+def test_days_are_partitions_that_may_come_in_any_order(
+    server: FakeServer, assets: Any, warehouse: Warehouse
+) -> None:
+    import dagster as dg
+
+    days = [TODAY - timedelta(days=n) for n in (2, 4, 2)]
+    with dg.instance_for_test() as instance:
+        for day in days:
+            result = dg.materialize(
+                [assets.errors_by_day],
+                partition_key=f"{day:%Y-%m-%d}",
+                resources={"dlt": assets.DagsterDltResource()},
+                instance=instance,
+            )
+            assert result.success
+    expected: dict[str, set[str]] = {"events": set(), "issues": set()}
+    for day in days:
+        span = day, day + timedelta(days=1)
+        expected["events"] |= of_span(server, "events", "dateCreated", *span)
+        expected["issues"] |= of_span(server, "issues", "lastSeen", *span)
+    for table, ids in expected.items():
+        loaded = warehouse.ids(table)
+        assert len(loaded) == len(set(loaded))
+        assert set(loaded) == ids
+        assert ids
+
+
+def test_a_backfill_is_one_run_and_what_is_whole_goes_on(
+    server: FakeServer, assets: Any, warehouse: Warehouse
+) -> None:
+    import dagster as dg
+
+    defs = assets.defs
+    first, last = TODAY - timedelta(days=5), TODAY - timedelta(days=1)
+    with dg.instance_for_test() as instance:
+        backfill = defs.resolve_implicit_global_asset_job_def().execute_in_process(
+            asset_selection=[dg.AssetKey(["analytics", n]) for n in assets.BY_DAY],
+            tags={
+                "dagster/asset_partition_range_start": f"{first:%Y-%m-%d}",
+                "dagster/asset_partition_range_end": f"{last:%Y-%m-%d}",
+            },
+            instance=instance,
+        )
+        assert backfill.success
+        for _ in range(2):
+            whole = dg.materialize(
+                [assets.errors_whole],
+                resources={"dlt": assets.DagsterDltResource()},
+                instance=instance,
+            )
+            assert whole.success
+        for days, is_fresh in ((2, True), (0, False)):
+            assets.FRESH = timedelta(days=days)
+            checks = dg.materialize(
+                [*defs.assets, assets.fresh],
+                selection=dg.AssetSelection.checks(assets.fresh),
+                instance=instance,
+                resources={"dlt": assets.DagsterDltResource()},
+                raise_on_error=False,
+            ).get_asset_check_evaluations()
+            assert [check.passed for check in checks] == [is_fresh] * 2
+    loaded = warehouse.ids("events")
+    assert len(loaded) == len(set(loaded))
+    assert set(loaded) == of_span(server, "events", "dateCreated", first, TODAY)
+    assert set(warehouse.ids("releases")) == {
+        str(row["id"]) for row in server.rows("releases")
+    }
+    assert len(warehouse.ids("projects")) == len(warehouse.ids("project_detail")) == 2
+
+
+def test_assets_have_the_names_and_descriptions_of_the_tables(assets: Any) -> None:
+    specs = {
+        spec.key.path[-1]: spec
+        for each in (assets.errors_by_day, assets.errors_whole)
+        for spec in each.specs
+    }
+    assert {*specs} == {*assets.BY_DAY, *assets.WHOLE}
+    for name, spec in specs.items():
+        assert spec.key.path == ["analytics", name]
+        assert spec.description == DESCRIPTIONS[name]
+        assert not [*spec.deps]
+
+
+def test_no_setting_is_needed_to_import_it(
+    monkeypatch: pytest.MonkeyPatch, elsewhere: Path
+) -> None:
+    module = imported("dagster_assets.py", elsewhere, DESTINATION="'duckdb'")
+    assert len(module.defs.schedules) == 2

@@ -1,0 +1,32 @@
+"""Example files, changed at their top as a user would, and imported."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import analytics_pipeline
+
+FOLDER = Path(analytics_pipeline.__file__).parent / "examples"
+
+
+def edited(name: str, **settings: str) -> str:
+    """The text of an example, its settings at the top changed."""
+    source = (FOLDER / name).read_text()
+    for setting, value in settings.items():
+        source, count = re.subn(f"(?m)^{setting} = .*", f"{setting} = {value}", source)
+        assert count == 1
+    return source
+
+
+def imported(name: str, folder: Path, **settings: str) -> ModuleType:
+    """The example as a module, from a copy in a folder."""
+    copy = folder / name
+    copy.write_text(edited(name, **settings))
+    spec = importlib.util.spec_from_file_location(copy.stem, copy)
+    assert spec
+    assert spec.loader
+    module = sys.modules[copy.stem] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

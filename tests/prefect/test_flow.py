@@ -1,0 +1,72 @@
+"""The example flow, run by Prefect."""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
+from tests.examples import imported
+from tests.fake_server import FakeServer
+
+pytestmark = [
+    pytest.mark.prefect,
+    # Not imported here, where it would make itself at home.
+    pytest.mark.skipif(not find_spec("prefect"), reason="pip install '.[prefect]'"),
+    pytest.mark.filterwarnings("default"),  # Prefect's own
+]
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, elsewhere: Path) -> Iterator[FakeServer]:
+    with small_server("sentry") as server:
+        monkeypatch.setenv("BASE_URL", server.url)
+        monkeypatch.setenv("AUTH_TOKEN", TOKEN)
+        monkeypatch.setenv("ORGANIZATION", ORGANIZATION)
+        monkeypatch.setenv("PROJECT", '["frontend", "backend"]')
+        monkeypatch.setenv("PREFECT_HOME", str(elsewhere / "prefect"))
+        monkeypatch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+        monkeypatch.setenv("DO_NOT_TRACK", "1")
+        yield server
+
+
+@pytest.fixture
+def module(server: FakeServer, tmp_path: Path) -> Any:
+    settings = {"DESTINATION": "'duckdb'", "RETRY_DELAYS": "[0]"}
+    return imported("prefect_flow.py", tmp_path, **settings)
+
+
+def test_the_flow_loads_what_is_new(
+    server: FakeServer, module: Any, warehouse: Warehouse
+) -> None:
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness():
+        first = module.errors()
+        assert first["events"] == len(server.rows("events"))
+        server.grow(events=7)
+        asked = len(server.requests)
+        second = module.errors()
+        assert second["events"] == 7
+        assert len(server.requests) - asked == 8
+        assert len(warehouse.ids("events")) == len(server.rows("events"))
+
+        server.grow(events=3)
+        server.fail(500, on="/backend/events/", times=4)
+        module.errors()  # by its second attempt
+        assert 500 in [status for _, status in server.statuses]
+        assert len(warehouse.ids("events")) == len(server.rows("events"))
+
+
+def test_the_flow_fails_when_a_list_cannot_be_read(
+    server: FakeServer, module: Any, warehouse: Warehouse
+) -> None:
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness():
+        server.fail(403, on="/releases/", times=100)
+        with pytest.raises(RuntimeError, match=r"releases : .*lacks the scope"):
+            module.errors()
+    assert len(warehouse.ids("events")) == len(server.rows("events"))

@@ -1,22 +1,36 @@
 """Make the pictures of the README anew: `python tests/pictures.py`. Needs Chromium.
 
-They show what `demo` and `report` make of the built-in server's rows.
+They show what `run` and `report` make of a server with made-up rows.
 """
 
+import contextlib
+import io
 import shutil
 import struct
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.terminal_theme import MONOKAI
 
 import analytics_pipeline
 from analytics_pipeline import analytics_source, runner
+from analytics_pipeline.cli import output
+from analytics_pipeline.cli.progress import LiveCollector
 from analytics_pipeline.demo import DemoServer
 from analytics_pipeline.report import page
+from tests.fake_server import FakeServer
 
-REPORT = Path(analytics_pipeline.__file__).parent / "examples/report.png"
+EXAMPLES = Path(analytics_pipeline.__file__).parent / "examples"
+REPORT, RUN = EXAMPLES / "report.png", EXAMPLES / "run.png"
 WIDTH, HEIGHT = 1000, 1000
+RUN_HEIGHT = 320
+COMMAND = (
+    "python -m analytics_pipeline run --api sentry --organization acme --all-projects"
+)
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
     None,
@@ -52,13 +66,52 @@ def report(folder: Path) -> str:
     return page(pipeline)
 
 
-def picture(html: str, target: Path, *words: str) -> None:
-    """Of the top of the page, `WIDTH` × `HEIGHT` pixels, as PNG."""
+class MidPoint(LiveCollector):
+    """Keeps what the terminal shows when half of the pages have come."""
+
+    text = ""
+
+    def update(self, name: str, *args: Any, **kwargs: Any) -> None:
+        super().update(name, *args, **kwargs)
+        shown = Console(width=100)
+        with shown.capture() as captured:
+            shown.print(self.shown())
+        if self._lines.get("events") and self._lines["events"].rows <= 3100:
+            self.text = captured.get()
+
+
+def run(folder: Path) -> str:
+    """The HTML page of a terminal in which a run was at half of its way, and at its end."""
+    projects, token = ["frontend", "backend"], "demo"
+    collector = MidPoint(Console(file=io.StringIO()))
+    pipeline = runner.make_pipeline(
+        pipelines_dir=str(folder / "pipelines"), progress=collector
+    )
+    with FakeServer(
+        "sentry", projects=projects, token=token, latency=0.3, events=6000
+    ) as server:
+        source = analytics_source(server.url, token, "acme", projects, "sentry")
+        summary = runner.load(pipeline, source)
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        output.show(summary, as_json=False)
+    console = Console(record=True, width=100, file=io.StringIO())
+    console.print(f"$ {COMMAND}", style="bold", highlight=False)
+    console.print(collector.text, style="cyan", highlight=False, end="")
+    console.print("…", style="dim")
+    console.print(said.getvalue(), highlight=False, end="")
+    return console.export_html(inline_styles=True, theme=MONOKAI).replace(
+        "<body>", "<body style='font-size: 15px; padding: 6px 14px'>"
+    )
+
+
+def picture(html: str, target: Path, *words: str, height: int = HEIGHT) -> None:
+    """Of the top of the page, `WIDTH` × `height` pixels, as PNG."""
     source = target.with_suffix(".html")
     source.write_text(html, "utf-8")
     chromium(
         source,
-        *("--hide-scrollbars", f"--window-size={WIDTH},{HEIGHT}"),
+        *("--hide-scrollbars", f"--window-size={WIDTH},{height}"),
         *(f"--screenshot={target}", *words),
     )
     source.unlink()
@@ -76,3 +129,5 @@ if __name__ == "__main__":
         target = Path(name, "report.png")
         picture(report(Path(name)), target)
         REPORT.write_bytes(target.read_bytes())
+        picture(run(Path(name)), target, height=RUN_HEIGHT)
+        RUN.write_bytes(target.read_bytes())

@@ -157,8 +157,10 @@ The tables are in {name}.duckdb, schema {runner.DATASET}. Look at them:
 'select level, status, count(*) from {runner.DATASET}.issues group by all').show()"
   Python:  python -c "import dlt; print(dlt.pipeline('{name}',\
  destination='duckdb').dataset('{runner.DATASET}').issues.arrow())"
+  Status:  python -m analytics_pipeline status --pipeline-name {name}
   Page:    python -m analytics_pipeline report --pipeline-name {name}
-  dlt:     dlt pipeline {name} info; or show, after pip install 'dlt[hub]'""")
+  dlt:     dlt pipeline {name} info; or show, after
+           {install_command("dashboard")}""")
     return LOADED
 
 

@@ -1,11 +1,9 @@
-"""The questions of the README's section on history, asked about a month that is known."""
+"""The questions of examples/history.sql, asked about a month that is known."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
-from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -15,12 +13,12 @@ import pytest
 from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.demo.rows import ISSUE, RELEASE, Row, fill
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
+from tests.examples import FOLDER
 from tests.fake_server import FakeServer
 from tests.postgres import Postgres
 
-README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-SECTION = README.split("\n## History of issues\n")[1].split("\n## ")[0]
-OPEN, MEDIAN, RELEASES, PEOPLE = re.findall(r"```sql\n(.*?)```", SECTION, re.DOTALL)
+QUERIES = (FOLDER / "history.sql").read_text("utf-8")
+OPEN, MEDIAN, RELEASES, PEOPLE = QUERIES.rstrip().removesuffix(";").split(";\n")
 
 PROJECTS = {"F": "frontend", "B": "backend"}
 MONTH = """

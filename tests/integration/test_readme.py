@@ -24,11 +24,14 @@ from tests.assertions import assert_kept
 from tests.benchmarks.cases import cases
 from tests.children import ROOT
 from tests.conftest import TOKEN, Warehouse, small_server
+from tests.examples import FOLDER
 from tests.fake_server import FakeServer
 from tests.postgres import Postgres
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text("utf-8")
+BENCHMARKS = (REPOSITORY / "tests/benchmarks/README.md").read_text("utf-8")
+PROJECT = "https://github.com/analytics-pipeline/analytics_pipeline"
 BLOCKS: list[tuple[str, str]] = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
 
 
@@ -38,9 +41,9 @@ def block(kind: str, holding: str) -> str:
     return found
 
 
-def table(header: str) -> list[list[str]]:
+def table(header: str, text: str = README) -> list[list[str]]:
     """The cells of the table with this header, the header left out."""
-    rows = README.split(header, 1)[1].split("\n\n", 1)[0].splitlines()[2:]
+    rows = text.split(header, 1)[1].split("\n\n", 1)[0].splitlines()[2:]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
@@ -194,17 +197,57 @@ def test_the_test_command_is_what_is_run_for_every_change() -> None:
 
 
 def test_every_file_that_is_linked_is_there() -> None:
-    links = [link for link in re.findall(r"\]\((.*?)\)", README) if ":" not in link]
-    assert links
-    for link in links:
-        assert (REPOSITORY / link.partition("#")[0]).exists(), link
+    """By addresses, as a package index shows the README without its repository."""
+    titles = re.findall(r"^## (.*)", README, re.MULTILINE)
+    anchors = {f"#{title.lower().replace(' ', '-')}" for title in titles}
+    links = re.findall(r"\]\((.*?)\)", README)
+    ours = [link for link in links if link.startswith(PROJECT)]
+    assert len(ours) > 10
+    for link in ours:
+        path = re.sub(r"^/(?:blob|raw)/main/", "", link.removeprefix(PROJECT))
+        assert (REPOSITORY / path).is_file(), link
+    assert {link for link in links if ":" not in link} <= anchors
+
+
+def test_the_address_of_the_project_is_one() -> None:
+    config = ConfigParser(interpolation=None)
+    config.read(REPOSITORY / "setup.cfg")
+    assert PROJECT in config["metadata"]["project_urls"]
+    assert f"git clone {PROJECT} && cd analytics_pipeline\n" in block("sh", "git clone")
+    for name in ("Dockerfile", "github_actions.yml"):
+        assert f"git+{PROJECT}" in (FOLDER / name).read_text()
+
+
+def test_the_objects_that_json_gives_are_those_that_are_told(
+    server: FakeServer, warehouse: Warehouse
+) -> None:
+    warehouse.load(server)
+    where = f" --base-url {server.url} --organization acme --project frontend"
+    folders = " --pipelines-dir pipelines"
+    for command, words in table("| command | object |"):
+        name = command.strip("`")
+        options = folders if name == "status" else where + folders
+        options = where if name == "check" else options
+        run = f"python -m analytics_pipeline {name} --json{options}"
+        done = shell(run, AUTH_TOKEN=TOKEN)
+        assert done.returncode == 0, done.stderr
+        told = {*re.findall("`([a-z_]+)`", words)}
+        if name == "check":
+            run = f"python -m analytics_pipeline check --freshness 24h --json{folders}"
+            done.stdout += shell(run).stdout
+        found = {*re.findall(r'"([a-z_]+)": ', done.stdout)}
+        # Of what is only there where something went wrong.
+        assert told - found <= {"list", "reason", "problem"}, name
 
 
 def test_the_figures_are_those_that_the_benchmarks_measure() -> None:
-    rows = table("| what | ours | other | ratio | to reach | ok |")
+    rows = table("| what | ours | other | ratio | to reach | ok |", BENCHMARKS)
     assert [row[0] for row in rows] == [
         figure.what for case in cases(1) for figure in case.figures
     ]
+    shown = table("| what | ours | other | ratio |")
+    assert len(shown) == 3
+    assert all(row in [each[:4] for each in rows] for row in shown)
 
 
 def test_duckdb_is_given_less_memory(elsewhere: Path, server: FakeServer) -> None:
@@ -223,14 +266,14 @@ with pipeline.sql_client() as client:
 
 
 UNITS = {"s": 1, "min": 60, "h": 3600, "days": 86_400, "years": 365 * 86_400}
-ONE_TOKEN, SELF_HOSTED, ONE_PROCESS = 100, 4 / 0.05 * 100, 30_000
+SENTRY, SELF_HOSTED, ONE_PROCESS = 100, 4 / 0.05 * 100, 30_000
 """Events a second."""
 
 
-@pytest.mark.parametrize("row", table("| events | sentry.io, one token |"))
+@pytest.mark.parametrize("row", table("| events | sentry.io |", BENCHMARKS))
 def test_the_arithmetic_of_scale(row: list[str]) -> None:
     events = 10 ** "⁰¹²³⁴⁵⁶⁷⁸⁹".index(row[0].removeprefix("10"))
-    rates = [ONE_TOKEN, ONE_TOKEN / 10, 20 * ONE_TOKEN, SELF_HOSTED, ONE_PROCESS]
+    rates = [SENTRY, SENTRY / 10, SELF_HOSTED, ONE_PROCESS]
     for text, rate in zip(row[1:], rates, strict=True):
         number, unit = text.split()
         assert float(number) * UNITS[unit] == pytest.approx(events / rate, rel=0.05)

@@ -284,8 +284,13 @@ def test_a_browser_shows_markup_as_text_and_runs_nothing(
 
 
 @in_chromium
-def test_the_picture_of_the_readme_can_be_made_anew(elsewhere: Path) -> None:
+def test_the_pictures_of_the_readme_can_be_made_anew(elsewhere: Path) -> None:
     target = elsewhere / "report.png"
     pictures.picture(pictures.report(elsewhere), target)
     assert pictures.size(target) == pictures.size(pictures.REPORT)
     assert target.stat().st_size > 30_000
+    terminal = pictures.run(elsewhere)
+    assert "back to 20" in terminal
+    assert "6,344 new rows with" in terminal
+    pictures.picture(terminal, target, height=pictures.RUN_HEIGHT)
+    assert pictures.size(target) == pictures.size(pictures.RUN)

@@ -1,0 +1,74 @@
+-- Questions to issue_history, for DuckDB and PostgreSQL, with days of the session's time zone.
+-- The dbt models issues_open_daily and issue_resolution answer two of them each day anew.
+
+-- How many issues were open at the end of each day?
+select cast(d.day as date) as day, count(h.id) as open_issues
+from generate_series(
+    (select date_trunc('day', min(valid_from)) from analytics.issue_history),
+    current_timestamp,
+    interval '1 day'
+) as d(day)
+left join analytics.issue_history h
+    on h.status = 'unresolved'
+    and h.valid_from < d.day + interval '1 day'
+    and (h.valid_to is null or h.valid_to >= d.day + interval '1 day')
+group by d.day
+order by d.day;
+
+-- How many days does it take to resolve an issue, in each project, from its first event or
+-- from its reopening? As in the last query, an issue that was resolved when the history
+-- began does not count, but a later one does that was never seen in another state.
+with changes as (
+    select *, lag(status) over (partition by id order by valid_from) as before
+    from analytics.issue_history
+), begun as (
+    select *, max(
+        case when status = 'unresolved' and before = 'resolved' then valid_from end
+    ) over (partition by id order by valid_from) as reopened
+    from changes
+)
+select p.slug, count(*) as resolved, percentile_cont(0.5) within group (
+    order by (extract(epoch from b.valid_from)
+        - extract(epoch from coalesce(b.reopened, i.first_seen))) / 86400
+) as median_days
+from begun b
+join analytics.issues i on i.id = b.id
+join analytics.projects p on p.id = b.project_id
+where b.status = 'resolved' and (b.before <> 'resolved' or b.before is null
+    and i.first_seen > (select min(valid_from) from analytics.issue_history))
+group by p.slug
+order by p.slug;
+
+-- After which releases were resolved issues open again? Each reopening counts for the newest
+-- release of its project until then.
+with changes as (
+    select *, lag(status) over (partition by id order by valid_from) as before
+    from analytics.issue_history
+)
+select newest.version, count(*) as reopened
+from changes c
+join analytics.projects p on p.id = c.project_id
+cross join lateral (
+    select r.version
+    from analytics.releases r
+    where r.date_created < c.valid_from and position(
+        '"slug":"' || p.slug || '"' in replace(cast(r.projects as varchar), ' ', '')) > 0
+    order by r.date_created desc
+    limit 1
+) newest
+where c.status = 'unresolved' and c.before = 'resolved'
+group by newest.version
+order by reopened desc, newest.version;
+
+-- Who resolved how many, as far as they were assigned to somebody by then?
+with changes as (
+    select *, lag(status) over (partition by id order by valid_from) as before
+    from analytics.issue_history
+)
+select c.assigned_to, count(*) as resolved
+from changes c
+join analytics.issues i on i.id = c.id
+where c.status = 'resolved' and (c.before <> 'resolved' or c.before is null
+    and i.first_seen > (select min(valid_from) from analytics.issue_history))
+group by c.assigned_to
+order by resolved desc, c.assigned_to;

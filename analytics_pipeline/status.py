@@ -207,11 +207,15 @@ def _lists(
         found = ListStatus(
             table, each.project, each.organization, each.server, each.bookmark
         )
-        ids = [i for i in groups if each.project in (i, slugs.get(i, ""))]
         if len(groups) == len(bookmarks) == 1:
-            ids = [*groups]  # whatever its id is
-        mine = [left.pop(i) for i in ids if i in left]
-        if mine or not left or (each.project in slugs.values() and "" not in left):
+            ids = [*groups]  # whatever the project's id is
+        else:
+            ids = [
+                i for i in left if each.project and each.project in (i, slugs.get(i))
+            ]
+        mine = [left.pop(i) for i in ids]
+        # Without any, others may be of this list, unless all are known to be of another.
+        if mine or all(i in slugs for i in left):
             found.rows = sum(group.rows for group in mine)
             found.newest = latest(*(group.newest for group in mine))
             found.received = latest(*(group.received for group in mine))

@@ -50,8 +50,11 @@ class LogLines(logging.Handler):
 
     def __init__(self, verbosity: int) -> None:
         super().__init__()
-        form = "%(asctime)s %(levelname)-7s %(message)s" if verbosity else "%(message)s"
-        self._form = logging.Formatter(form)  # dlt sets one of its own
+        # Not set as the handler's formatter, which dlt replaces by its own.
+        self._form = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s")
+        if not verbosity:
+            form = "%(message)s" if sys.stderr.isatty() else "%(asctime)s %(message)s"
+            self._form = logging.Formatter(form, "%H:%M:%S")
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, warnings in colour."""

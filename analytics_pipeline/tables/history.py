@@ -15,6 +15,7 @@ from analytics_pipeline.tables.schema import (
     LOAD_ID,
     LOAD_ID_COLUMN,
     READ_AT,
+    column_name,
     reference,
 )
 from analytics_pipeline.tables.values import dumps, loads
@@ -42,11 +43,10 @@ _REQUIRED = ("id", VERSION)
 _DESCRIPTIONS = {
     "project_id": "Project of the issue: projects.id.",
     "id": "The issue: issues.id.",
-    "status": "unresolved, resolved, ignored and others.",
-    "substatus": "Part of a status, such as new, ongoing, escalating or regressed.",
-    "priority": "low, medium or high.",
-    "level": "Severity: fatal, error, warning, info or debug.",
-    "is_unhandled": "Its newest event was not caught by the program.",
+    **{
+        column_name(field): descriptions.COLUMNS["issues"][field]
+        for field in ("status", "substatus", "priority", "level", "isUnhandled")
+    },
     "assigned_to": "Email address of a user, or name of a team.",
     "release": "The release that it was resolved in, if it was said.",
     "last_seen": "Time of its last event when the state was first seen.",

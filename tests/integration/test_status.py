@@ -143,6 +143,19 @@ def test_status_tells_what_is_under_way(
     assert sum(found["events", i]["rows"] for i in ids) == len(warehouse.ids("events"))
 
 
+def test_rows_of_two_organizations_are_not_told_apart(
+    folder: Path, warehouse: Warehouse, capsys: Output
+) -> None:
+    for organization in ("acme", "other"):
+        with small_server(organization=organization, seed=len(organization)) as server:
+            words = ["--organization", organization, "--resource", "releases"]
+            assert load(server, folder, *words) == 0
+    pipeline = runner.make_pipeline(pipelines_dir=str(folder))
+    found = [each for each in runner.status(pipeline).lists if each.table == "releases"]
+    assert [each.organization for each in found] == ["acme", "other", ""]
+    assert [each.rows for each in found] == [None, None, len(warehouse.ids("releases"))]
+
+
 def test_rows_of_partitions_have_no_bookmark(
     warehouse: Warehouse, tmp_path: Path
 ) -> None:

@@ -9,11 +9,10 @@ from typing import Any, NoReturn
 
 from rich_argparse import RawDescriptionRichHelpFormatter
 
-from analytics_pipeline.cli.output import RED, say
+from analytics_pipeline.cli.terminal import RED, say
 from analytics_pipeline.client.endpoints import APIS
 from analytics_pipeline.errors import did_you_mean
-from analytics_pipeline.tables.history import HISTORY
-from analytics_pipeline.tables.schema import TABLES
+from analytics_pipeline.tables.descriptions import TABLES
 
 USAGE = 2
 """The exit code for words that make no sense, and for missing settings."""
@@ -148,7 +147,7 @@ def _server(add: Add, add_either: Add, *, has_workers: bool = True) -> None:
 
 
 def _tables(add: Add, *, has_history: bool = False) -> None:
-    names = [*TABLES, HISTORY] if has_history else [*TABLES]
+    names = [name for name in TABLES if has_history or name != "issue_history"]
     add(
         "--resource",
         action="append",

@@ -5,7 +5,14 @@ from argparse import Namespace
 from datetime import datetime, timedelta
 from typing import Any
 
-from analytics_pipeline.cli.output import BOLD, GREEN, RED, json_line, say, short_time
+from analytics_pipeline.cli.terminal import (
+    BOLD,
+    GREEN,
+    RED,
+    json_line,
+    say,
+    short_time,
+)
 from analytics_pipeline.client.lists import ListSlice, Reader
 from analytics_pipeline.client.page import Page
 from analytics_pipeline.client.pagination import Client

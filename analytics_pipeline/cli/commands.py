@@ -10,8 +10,8 @@ import dlt
 from analytics_pipeline import runner
 from analytics_pipeline.cli import check as checking
 from analytics_pipeline.cli import output, progress
-from analytics_pipeline.cli.output import GREEN, RED, say
 from analytics_pipeline.cli.process import FAILED
+from analytics_pipeline.cli.terminal import GREEN, RED, json_line, say, table
 from analytics_pipeline.config import parse_span, resolve_config
 from analytics_pipeline.demo import DemoServer
 from analytics_pipeline.errors import ConfigurationError, IncompleteLoad
@@ -148,7 +148,7 @@ def demo(options: Namespace) -> int:
         server.grow(events=30, issues=5, releases=1)
         runs["after growth"] = load()
     if options.json:
-        output.json_line({title: run.as_json() for title, run in runs.items()})
+        json_line({title: run.as_json() for title, run in runs.items()})
     else:
         say(_compared(runs))
         say(f"""
@@ -178,4 +178,4 @@ def _compared(runs: dict[str, runner.Summary]) -> str:
         for name in tables
     ]
     seconds = ["seconds", *(f"{run.seconds:.1f}" for run in runs.values())]
-    return output.table([header, *rows, seconds])
+    return table([header, *rows, seconds])

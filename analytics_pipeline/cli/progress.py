@@ -15,8 +15,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from analytics_pipeline.cli.output import say
 from analytics_pipeline.cli.process import at_interruption
+from analytics_pipeline.cli.terminal import say
 from analytics_pipeline.client import retry
 from analytics_pipeline.sync import READ, REQUESTS
 from analytics_pipeline.tables.schema import TABLES

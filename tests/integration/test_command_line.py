@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 import analytics_pipeline
-from analytics_pipeline.cli import output, process, progress
+from analytics_pipeline.cli import process, progress, terminal
 from analytics_pipeline.cli.arguments import COMMANDS
 from analytics_pipeline.cli.main import main
 from analytics_pipeline.client import retry
@@ -394,10 +394,10 @@ def test_colours_are_for_terminals_and_not_for_everybody(
 ) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     shown, piped, plain = Terminal(), io.StringIO(), Terminal()
-    output.say("failed", output.RED, shown)
-    output.say("failed", output.RED, piped)
+    terminal.say("failed", terminal.RED, shown)
+    terminal.say("failed", terminal.RED, piped)
     monkeypatch.setenv("NO_COLOR", "1")
-    output.say("failed", output.RED, plain)
+    terminal.say("failed", terminal.RED, plain)
     assert shown.getvalue() == "\033[31mfailed\033[0m\n"
     assert piped.getvalue() == plain.getvalue() == "failed\n"
 

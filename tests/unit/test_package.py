@@ -132,3 +132,20 @@ def test_importing_the_package_changes_nothing_of_the_process() -> None:
     )
     assert child.returncode == 0, child.stderr
     assert child.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "words", [["run", "--help"], ["--version"], ["--organisation"]]
+)
+def test_help_and_mistakes_do_not_wait_for_dlt(words: list[str]) -> None:
+    code = f"""
+import sys
+from analytics_pipeline.cli.main import main
+try:
+    main({words})
+except SystemExit:
+    assert not {{"dlt", "pyarrow", "duckdb"}} & sys.modules.keys()
+else:
+    raise AssertionError
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

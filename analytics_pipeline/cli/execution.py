@@ -1,0 +1,45 @@
+"""A command that was understood is carried out; what goes wrong becomes a sentence."""
+
+import logging
+from argparse import Namespace
+
+from dlt.common.configuration.exceptions import ConfigurationException
+from dlt.common.exceptions import DltException
+
+from analytics_pipeline.cli import commands
+from analytics_pipeline.cli.arguments import USAGE
+from analytics_pipeline.cli.process import FAILED, INTERRUPTED, KEPT
+from analytics_pipeline.cli.terminal import RED, log_lines, say
+from analytics_pipeline.errors import AnalyticsError, ConfigurationError, MissingSetting
+from analytics_pipeline.loading.failures import root_error, sentence
+
+log = logging.getLogger(__name__)
+OPTIONS = {
+    "base_url": "--base-url",
+    "organization": "--organization",
+    "project": "--project or --all-projects",
+}
+"""Settings that are options, too."""
+
+
+def execute(options: Namespace) -> int:
+    """Carry out the command that the options name; return the exit code."""
+    with log_lines(options.verbosity):
+        try:
+            code: int = getattr(commands, options.command)(options)
+            return code
+        except KeyboardInterrupt:
+            say(KEPT, RED)
+            return INTERRUPTED
+        except (AnalyticsError, DltException, OSError) as error:
+            log.debug("what led to it:", exc_info=True)
+            root = root_error(error)
+            say(f"error: {sentence(error)}{_option(root)}", RED)
+            wrong = isinstance(root, ConfigurationError | ConfigurationException)
+            return USAGE if wrong else FAILED
+
+
+def _option(error: BaseException) -> str:
+    """Return which option gives what is missing, as the end of a sentence."""
+    name = error.setting if isinstance(error, MissingSetting) else ""
+    return f"; or give {OPTIONS[name]}" if name in OPTIONS else ""

@@ -126,6 +126,8 @@ class Bookmark:
     """When the last reading began that came to its end, by the server's clock."""
     problem: str = ""
     """Why the server did not give the list, or all of it, when it was asked last."""
+    failed: datetime | None = None
+    """When that was, by our own clock."""
 
     def begin(
         self,
@@ -186,7 +188,6 @@ class Bookmark:
         now, since the server's clock was. Then all of it has to be read again.
         """
         done, self.progress = self.progress, None
-        self.problem = ""
         if done is None or (done.since and done.began and done.since > done.began):
             return True  # a `since` of the future: nothing is loaded
         self.read = latest(self.read, done.began)
@@ -236,6 +237,7 @@ class Bookmark:
         bookmark = cls(swept=_parse(stored.get("swept")))
         bookmark.read = _parse(stored.get("read"))
         bookmark.problem = stored.get("problem", "")
+        bookmark.failed = _parse(stored.get("failed"))
         bookmark.has_history = stored.get("has_history", False)
         if "since" in stored:
             since, synced_to = stored["since"], stored["synced_to"]
@@ -259,6 +261,7 @@ class Bookmark:
             state["read"] = _text(self.read)
         if self.problem:
             state["problem"] = self.problem
+            state["failed"] = _text(self.failed)
         if self.has_history:
             state["has_history"] = True
         if self.progress:

@@ -405,9 +405,7 @@ def slug(setting: str, value: str) -> str:
 
 
 def parse_since(value: Any) -> datetime | None:
-    """Return the time from which on to load; it has passed already. `"7d"` is a span."""
-    if isinstance(value, str) and re.fullmatch(r"\d+[a-z]", value.strip()):
-        return datetime.now(UTC) - parse_span("since", value)
+    """Return the time from which on to load; it has passed already."""
     since = parse_time("since", value)
     if since and since > (now := datetime.now(UTC)):
         raise ConfigurationError(
@@ -417,13 +415,18 @@ def parse_since(value: Any) -> datetime | None:
 
 
 def parse_time(setting: str, value: Any) -> datetime | None:
-    """Return the time that ISO text, a date or a datetime says; UTC without zone."""
+    """Return the time that ISO text, a date or a datetime says; UTC without zone.
+
+    `"7d"` is the time seven days ago.
+    """
     if value in (None, ""):
         return None
+    if isinstance(value, str) and re.fullmatch(r"\d+[a-z]", value.strip()):
+        return datetime.now(UTC) - parse_span(setting, value)
     try:
         return utc(datetime.fromisoformat(str(value).strip()))
     except (ValueError, OverflowError):
         raise ConfigurationError(
-            f"{setting} {value!r} is not a time; write it as 2026-11-30 or"
-            " 2026-11-30T12:00:00Z" + (", or as 7d" if setting == "since" else "")
+            f"{setting} {value!r} is not a time; write it as 2026-11-30,"
+            " 2026-11-30T12:00:00Z, or 7d for seven days ago"
         ) from None

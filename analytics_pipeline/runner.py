@@ -1,5 +1,6 @@
 """Make the pipeline and run it: the public API beside the source."""
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from dlt.common.destination.client import WithStateSync
 from dlt.common.exceptions import DltException
 from dlt.common.runtime.collector_base import Collector
 from dlt.extract import DltSource
+from dlt.pipeline.exceptions import InvalidPipelineName
 
 from analytics_pipeline.client.lists import ListSlice, Reader
 from analytics_pipeline.config import resolve_config
@@ -73,6 +75,8 @@ __all__ = [
     "verify",
 ]
 
+log = logging.getLogger(__name__)
+
 NAME = "analytics_pipeline"
 DATASET = "analytics"
 ROWS_PER_LOAD = 100_000
@@ -93,18 +97,22 @@ def make_pipeline(
     as long as its working folder is there.
 
     Raises:
-        ConfigurationError: dlt has no such destination.
+        ConfigurationError: dlt has no such destination, or cannot use the name.
     """
     # That the pipeline had another destination before: `load` follows the one it has.
     other_destination = hidden_warnings("in state differs from|staging destination")
     with known_destination(destination), other_destination:
-        return dlt.pipeline(
-            name,
-            pipelines_dir=pipelines_dir,  # type: ignore[arg-type]
-            destination=destination,
-            dataset_name=dataset,
-            progress=progress,  # type: ignore[arg-type]
-        )
+        try:
+            return dlt.pipeline(
+                name,
+                pipelines_dir=pipelines_dir,  # type: ignore[arg-type]
+                destination=destination,
+                dataset_name=dataset,
+                progress=progress,  # type: ignore[arg-type]
+            )
+        except InvalidPipelineName as error:
+            text = f"pipeline name {name!r}: no folder may have that name"
+            raise ConfigurationError(text) from error
 
 
 def load(
@@ -165,6 +173,7 @@ def _load(
             pipeline.run(source, table_format=table_format, refresh=refresh)
             total.add(summarise(pipeline))
             while run.is_unfinished:
+                log.info("load %d is done, and there is more", total.loads)
                 run.next_load()
                 pipeline.run(_continued(source), table_format=table_format)
                 total.add(summarise(pipeline))

@@ -2,14 +2,18 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import dlt
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
 from analytics_pipeline.bookmarks import Bookmark, Progress, latest
-from analytics_pipeline.loading.loaded_lists import LoadedList, loaded_lists
+from analytics_pipeline.loading.loaded_lists import (
+    LoadedList,
+    is_read_whole,
+    loaded_lists,
+)
 from analytics_pipeline.loading.sql import ask, literal
 from analytics_pipeline.loading.warehouse import (
     check_loaded,
@@ -58,14 +62,19 @@ class ListStatus:
 
     @property
     def under_way(self) -> str:
-        """The reading that has not come to its end, for people; empty: there is none."""
+        """Readings that have not come to their end, for people; empty: there are none."""
         readings = {"reading": self.bookmark.progress, "sweep": self.bookmark.sweep}
         found = [f"{name} {_reached(p)}" for name, p in readings.items() if p]
         return ", ".join(found)
 
+    @property
+    def read(self) -> datetime | None:
+        """When it was read to its end; of rows without a bookmark, when they came."""
+        return self.bookmark.read if self.organization else self.received
+
     def as_json(self, now: datetime) -> dict[str, Any]:
         """Return what `--json` prints of it."""
-        interval = self.bookmark.interval
+        interval = None if is_read_whole(self.table) else self.bookmark.interval
         age = (now - self.newest).total_seconds() if self.newest else None
         return {
             "table": self.table,
@@ -82,6 +91,7 @@ class ListStatus:
             "last_read_whole": _iso(self.bookmark.swept),
             "under_way": self.under_way,
             "problem": self.bookmark.problem,
+            "failed": _iso(self.bookmark.failed),
         }
 
 
@@ -97,6 +107,26 @@ class Status:
     """When the last load ended."""
     now: datetime
     lists: list[ListStatus]
+
+    def old_lists(self, longest: timedelta) -> list[ListStatus]:
+        """Return the lists that runs did not read to their end for so long.
+
+        A list that failed or was refused within that time, or all of a table. Others that
+        were not read are not asked for any more, and rows of the history come along with
+        the issues.
+        """
+
+        def is_recent(time: datetime | None) -> bool:
+            return time is not None and self.now - time <= longest
+
+        asked = {each.table for each in self.lists if is_recent(each.read)}
+        return [
+            each
+            for each in self.lists
+            if each.table != HISTORY
+            and not is_recent(each.read)
+            and (each.table not in asked or is_recent(each.bookmark.failed))
+        ]
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` prints: times as ISO text in UTC, ages in seconds."""
@@ -207,7 +237,7 @@ def _lists(
         found = ListStatus(
             table, each.project, each.organization, each.server, each.bookmark
         )
-        if len(groups) == len(bookmarks) == 1:
+        if len(groups) == 1 and [each] == [b for b in bookmarks if _has_rows(b)]:
             ids = [*groups]  # whatever the project's id is
         else:
             ids = [
@@ -224,15 +254,16 @@ def _lists(
         yield ListStatus(table, slugs.get(project, project), **vars(group))
 
 
+def _has_rows(each: LoadedList) -> bool:
+    """Tell whether anything of a list was read; the bookmark may tell of a refusal only."""
+    return bool(each.bookmark.interval or each.bookmark.progress)
+
+
 def _reached(progress: Progress) -> str:
-    if progress.left is not None:
-        days = (
-            sum((end - start).total_seconds() for start, end in progress.left) / 86400
-        )
-        return f"is under way, {days:,.1f} days are left"
-    return (
-        f"is under way, at {progress.edge:%Y-%m-%d %H:%M}" if progress.edge else "began"
-    )
+    # Where the server filters by time, the latest spans are read first.
+    reached = latest(progress.edge, *(end for _, end in progress.left or ()))
+    at = f", come to {reached:%Y-%m-%d %H:%M}" if reached else ""
+    return f"not at its end yet{at}"
 
 
 def _iso(time: datetime | None) -> str | None:

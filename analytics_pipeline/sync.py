@@ -353,6 +353,7 @@ class ListSync:
         """Return what to read: from the bookmark on, or from where a reading was left."""
         lists, config, endpoint = self.lists, self.lists.sync.config, self.endpoint
         now = datetime.now(UTC)
+        self.bookmark.problem = ""  # that of an earlier run
         is_swept = self.before is not None and lists.can_sweep()
         anew = config.full_refresh and not is_swept and self.name not in lists.run.begun
         changes = endpoint.refresh_window
@@ -367,6 +368,7 @@ class ListSync:
             anew=anew,
         )
         self.bookmark.note_history(progress, has_history=lists.has_history)
+        log.info("%s: reading from %s on", self.description, progress.start or "all")
         # A load by itself goes on with what is left: its next one may do the rest.
         is_extended = self.is_resumed and lists.run.keeps_going and lists.until is None
         if is_extended and progress.extend(now, lists.lookback):
@@ -510,6 +512,8 @@ class ListSync:
         Rows of the future come again each time.
         """
         before = self.before
+        if before and self.endpoint.full_scan:
+            before = before._replace(since=None)  # which holds for other tables
         asked_again = part if isinstance(part, ListSlice) and part.resumed_at else None
         if before is None and asked_again is None:
             return 0
@@ -552,6 +556,7 @@ class ListSync:
             self.is_open = not (is_current and is_complete)
             if not self.is_open:
                 run.finished.add(self.name)
+                log.info("%s: read to its end", self.description)
             if self.before is None and is_current:
                 run.finished.add(self.sweep_name)  # that was all of it
         self._store()
@@ -595,14 +600,24 @@ class ListSync:
             )
         else:
             raise error
-        self.bookmark.problem = shortened(str(error), LONGEST_PROBLEM)
-        if self.is_resumed and self.pages <= 1:
-            self._note_stuck(error)
-        # Of the reading itself no more than was handed over.
-        self.lists.stored.setdefault(self.key, {})["problem"] = self.bookmark.problem
+        self._note_problem(error, is_wrong_name=bool(self.refusal) and status != 403)
         self.is_open = False
         run.finished.add(self.name)
         return ()
+
+    def _note_problem(self, error: ApiError, *, is_wrong_name: bool) -> None:
+        """Keep the error with the bookmark; of a name that never was right, nothing."""
+        if is_wrong_name and self.key not in self.lists.stored:
+            return
+        bookmark, stored = self.bookmark, self.lists.stored
+        bookmark.problem = shortened(str(error), LONGEST_PROBLEM)
+        bookmark.failed = datetime.now(UTC).replace(microsecond=0)
+        if self.is_resumed and self.pages <= 1:
+            self._note_stuck(error)
+        # Of the reading itself no more than was handed over.
+        state = bookmark.as_state()
+        kept = stored.setdefault(self.key, {})
+        kept |= {name: state[name] for name in ("problem", "failed")}
 
     def _note_stuck(self, error: ApiError) -> None:
         """Let another run begin with what is new, if this came no further for good.
@@ -679,6 +694,7 @@ class Sweep(ListSync):
         self.is_resumed = self.name not in lists.run.begun
         self.progress = progress = self.bookmark.begin_sweep(anew=anew)
         self.bookmark.note_history(progress, has_history=lists.has_history)
+        log.info("%s: reading all of it again", self.description)
         if progress.is_rechecking:
             return [self._recheck(progress)]
         # Where no order is documented, rows of any time may come on any page.

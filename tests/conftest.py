@@ -106,7 +106,11 @@ class Warehouse:
         bookmarks: dict[str, dict[str, Any]] = {}
         for table, state in resources.items():
             for key, stored in state.get("bookmarks", {}).items():
-                kept = {k: v for k, v in stored.items() if k not in ("read", "problem")}
+                kept = {
+                    k: v
+                    for k, v in stored.items()
+                    if k not in ("read", "problem", "failed")
+                }
                 if kept:
                     bookmarks.setdefault(table, {})[key] = kept
         return bookmarks

@@ -72,6 +72,10 @@ class Parser(argparse.ArgumentParser):
             word = unknown[0].partition("=")[0]
             if word in COMMANDS:
                 self.error(f"the command comes first: {PROGRAM} {word} …")
+            if word in ("--token", "--auth-token"):
+                self.error(
+                    "the token is no option, which others could see: set AUTH_TOKEN"
+                )
             is_option = word.startswith("-")
             self.error(f"there is no {'option' if is_option else 'argument'} '{word}'")
         return options, unknown

@@ -2,7 +2,7 @@
 
 import shlex
 from argparse import Namespace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from analytics_pipeline.cli.terminal import (
@@ -17,12 +17,11 @@ from analytics_pipeline.client.lists import ListSlice, Reader
 from analytics_pipeline.client.page import Page
 from analytics_pipeline.client.pagination import Client
 from analytics_pipeline.config import Config
-from analytics_pipeline.errors import ApiError, ConfigurationError
+from analytics_pipeline.errors import ApiError, ConfigurationError, Unreachable
 from analytics_pipeline.status import Status, ago
 
 FRESH_BY_ROWS = ("events", "issues")
-"""Tables whose newest row is new as long as the software is used. In others a row comes
-seldom, but a run reads all of them, or the last month: that is what has to be fresh."""
+"""Tables that have new rows as long as the software is used."""
 
 
 def check_lists(client: Client, config: Config, options: Namespace) -> bool:
@@ -45,6 +44,8 @@ def check_lists(client: Client, config: Config, options: Namespace) -> bool:
         except ApiError as error:
             result["problem"] = str(error)
             say(f"✗ {error}", RED)
+            if isinstance(error, Unreachable):
+                break  # so are the others
             continue
         newest = _newest(page)
         result |= {"rows": len(page.records), "newest": newest}
@@ -59,43 +60,46 @@ def check_lists(client: Client, config: Config, options: Namespace) -> bool:
     if not problems:
         say("All is well. Next: " + shlex.join(_same_options(options)), BOLD)
         return True
-    say(f"{problems} of {len(lists)} lists cannot be read", BOLD)
+    say(f"{problems} of {len(results)} lists cannot be read", BOLD)
     return False
 
 
 def check_freshness(status: Status, longest: timedelta, options: Namespace) -> bool:
-    """Tell whether no table is older than that, by its newest row or its last reading.
+    """Tell whether lists were read within that time, and there are rows so new.
+
+    The second only of tables in which rows come all the time, and of all projects
+    together, as a small one may be quiet.
 
     Raises:
         ConfigurationError: a table that is asked for is not loaded.
     """
-    loaded = {each.table for each in status.lists}
+    loaded = [*dict.fromkeys(each.table for each in status.lists)]
     if missing := [name for name in options.resource or () if name not in loaded]:
         raise ConfigurationError(f"the table {missing[0]!r} is not loaded")
+    not_read = status.old_lists(longest)
     tables: list[dict[str, Any]] = []
-    for name in dict.fromkeys(each.table for each in status.lists):
-        if options.resource and name not in options.resource:
-            continue
+    for name in options.resource or loaded:
         lists = [each for each in status.lists if each.table == name]
-        received = max((e.received for e in lists if e.received), default=None)
-        newest = max((e.newest for e in lists if e.newest), default=None)
-        time = newest if name in FRESH_BY_ROWS else received
-        is_old = time is None or status.now - time > longest
-        tables.append({"table": name, "time": time and time.isoformat(), "old": is_old})
-        said = f"read {ago(received, status.now)}"
-        if name in FRESH_BY_ROWS:
-            said = f"newest row {_when(newest, status.now)}, {said}"
+        newest = max((each.newest for each in lists if each.newest), default=None)
+        old = [each for each in not_read if each.table == name]
+        has_old_rows = name in FRESH_BY_ROWS and (
+            newest is None or status.now - newest > longest
+        )
+        is_old = has_old_rows or bool(old)
+        tables.append(
+            {"table": name, "newest": newest and newest.isoformat(), "old": is_old}
+        )
+        said = f"newest row {ago(newest, status.now)}"
+        for each in old:
+            reason = each.bookmark.problem or f"last {ago(each.read, status.now)}"
+            said += f"; {each.project or each.organization} not read: {reason}"
         say(f"{'✗' if is_old else '✓'} {name}: {said}", RED if is_old else GREEN)
-    old = sum(each["old"] for each in tables)
+    count = sum(each["old"] for each in tables)
     if options.json:
-        json_line({"tables": tables, "old": old})
-    if old:
-        say(f"{old} of {len(tables)} tables are older than {options.freshness}", BOLD)
-    return not old
-
-
-def _when(time: datetime | None, now: datetime) -> str:
-    return f"{ago(time, now)} ({short_time(time.isoformat() if time else None)})"
+        json_line({"tables": tables, "old": count})
+    if count:
+        say(f"{count} of {len(tables)} tables are older than {options.freshness}", BOLD)
+    return not count
 
 
 def _newest(page: Page) -> str | None:

@@ -9,7 +9,7 @@ from dlt.common.exceptions import DltException
 from analytics_pipeline.cli import commands
 from analytics_pipeline.cli.arguments import USAGE
 from analytics_pipeline.cli.process import FAILED, INTERRUPTED, KEPT
-from analytics_pipeline.cli.terminal import RED, log_lines, say
+from analytics_pipeline.cli.terminal import RED, json_line, log_lines, say
 from analytics_pipeline.errors import AnalyticsError, ConfigurationError, MissingSetting
 from analytics_pipeline.loading.failures import root_error, sentence
 
@@ -31,10 +31,15 @@ def execute(options: Namespace) -> int:
         except KeyboardInterrupt:
             say(KEPT, RED)
             return INTERRUPTED
+        except BrokenPipeError:
+            return FAILED  # who reads our output wants no more of it
         except (AnalyticsError, DltException, OSError) as error:
             log.debug("what led to it:", exc_info=True)
             root = root_error(error)
-            say(f"error: {sentence(error)}{_option(root)}", RED)
+            text = sentence(error) + _option(root)
+            say(f"error: {text}", RED)
+            if getattr(options, "json", False):
+                json_line({"error": text})
             wrong = isinstance(root, ConfigurationError | ConfigurationException)
             return USAGE if wrong else FAILED
 

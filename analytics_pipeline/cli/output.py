@@ -1,6 +1,8 @@
 """The results of commands, as small tables or as JSON."""
 
+import sys
 from datetime import datetime
+from functools import partial
 
 from analytics_pipeline.cli.terminal import (
     BOLD,
@@ -13,6 +15,7 @@ from analytics_pipeline.cli.terminal import (
     table,
 )
 from analytics_pipeline.loading.comparison import Counts, Example
+from analytics_pipeline.loading.loaded_lists import is_read_whole
 from analytics_pipeline.loading.summary import Summary, forgotten
 from analytics_pipeline.status import Status, ago
 from analytics_pipeline.verification import Verification
@@ -65,41 +68,48 @@ def show(summary: Summary, as_json: bool) -> None:
 
 
 def show_status(status: Status, as_json: bool) -> None:
-    """Print how far each list is loaded."""
+    """Print how far each list is loaded; that is a result, on standard output."""
     if as_json:
         json_line(status.as_json())
         return
-    say(
+    show = partial(say, stream=sys.stdout)
+    show(
         f"{status.location}, dataset {status.dataset}, pipeline {status.pipeline}:"
         f" loaded {ago(status.loaded, status.now)}",
         BOLD,
     )
     header = ["table", "project", "rows", "loaded from", "up to", "newest row"]
     rows = [[*header, "last complete reading"]]
-    several = len({(each.server, each.organization) for each in status.lists}) > 2
+    several = len({each.organization for each in status.lists} - {""}) > 1
     for each in status.lists:
         interval = each.bookmark.interval
         since = interval.since.isoformat() if interval and interval.since else None
         end = interval.synced_to if interval else None
-        owner = f"{each.organization}/" if several and each.organization else ""
+        name = "/".join(filter(None, (each.organization * several, each.project)))
+        if is_read_whole(each.table):
+            since = end = None
+        first = "the beginning" if interval and not since else short_time(since)[:16]
         rows.append(
             [
                 each.table,
-                f"{owner}{each.project}" or "–",
+                name or "–",
                 "?" if each.rows is None else f"{each.rows:,}",
-                "the beginning" if interval and not since else short_time(since)[:16],
+                "read whole" if is_read_whole(each.table) else first,
                 short_time(end.isoformat() if end else None)[:16],
                 ago(each.newest, status.now),
                 ago(each.bookmark.read, status.now),
             ]
         )
-    say(table(rows))
+    show(table(rows))
+    if any(each.rows is None for each in status.lists):
+        show("? : no table that is loaded says whose the rows are; projects would")
     for each in status.lists:
         name = f"{each.table} of {each.project or each.organization}"
         if each.under_way:
-            say(f"{name}: {each.under_way}", YELLOW)
+            show(f"{name}: {each.under_way}", YELLOW)
         if each.bookmark.problem:
-            say(f"last time: {each.bookmark.problem}", RED)
+            asked = ago(each.bookmark.failed, status.now)
+            show(f"{asked}: {each.bookmark.problem}", RED)
 
 
 def show_verification(found: Verification, as_json: bool) -> None:

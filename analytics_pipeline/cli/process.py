@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NoReturn
 
 FAILED, INTERRUPTED = 1, 130
@@ -22,7 +23,8 @@ def program() -> int:
 
     code = main()
     if code in (FAILED, INTERRUPTED):
-        sys.stdout.flush()
+        with suppress(BrokenPipeError):
+            sys.stdout.flush()
         os._exit(code)  # other lists may still be waiting for their turn
     return code
 

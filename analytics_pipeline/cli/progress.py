@@ -133,6 +133,10 @@ class LiveCollector(Collector):
     def shown(self) -> Table:
         """Return what the terminal shows now."""
         grid = Table.grid(padding=(0, 2, 0, 0))
+        for _ in range(3):
+            grid.add_column(
+                no_wrap=True
+            )  # a line each, also where there is little room
         with self._lock:
             for title in sorted(self._lines, key=_place):
                 line = self._lines[title]

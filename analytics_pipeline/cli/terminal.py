@@ -44,6 +44,7 @@ class LogLines(logging.Handler):
 
     def __init__(self, verbosity: int) -> None:
         super().__init__()
+        self._of_dlt: set[str] = set()
         # Not set as the handler's formatter, which dlt replaces by its own.
         self._form = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s")
         if not verbosity:
@@ -51,8 +52,12 @@ class LogLines(logging.Handler):
             self._form = logging.Formatter(form, "%H:%M:%S")
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record, warnings in colour."""
+        """Write a record, warnings in colour; the same one of dlt's only once."""
         is_warning = record.levelno >= logging.WARNING
+        if record.name == "dlt":
+            if record.getMessage() in self._of_dlt:
+                return
+            self._of_dlt.add(record.getMessage())
         say(self._form.format(record), YELLOW if is_warning else "")
 
 

@@ -51,8 +51,7 @@ def check() -> None:
     status = runner.status(runner.make_pipeline(DESTINATION, dataset=DATASET))
     old = [
         f"{each.table} {each.project}: {each.bookmark.problem or 'not read'}"
-        for each in status.lists
-        if each.bookmark.read is None or status.now - each.bookmark.read > FRESH
+        for each in status.old_lists(FRESH)
     ]
     if old:
         raise RuntimeError(f"older than {FRESH}: " + "; ".join(old))

@@ -32,10 +32,11 @@ class LoadedList(NamedTuple):
             f"/{self.project}" if self.project else ", all projects"
         )
 
-    @property
-    def is_read_each_time(self) -> bool:
-        """All of it is read in each run, on every server."""
-        return all(spec.endpoints[self.table].full_scan for spec in APIS.values())
+
+def is_read_whole(table: str) -> bool:
+    """Tell whether a table is read whole in each run, on every server."""
+    endpoints = [spec.endpoints.get(table) for spec in APIS.values()]
+    return all(endpoint is not None and endpoint.full_scan for endpoint in endpoints)
 
 
 def loaded_lists(pipeline: dlt.Pipeline) -> list[LoadedList]:

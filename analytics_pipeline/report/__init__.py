@@ -13,7 +13,11 @@ from string import Template
 import dlt
 
 from analytics_pipeline.errors import shortened
-from analytics_pipeline.loading.loaded_lists import LoadedList, loaded_lists
+from analytics_pipeline.loading.loaded_lists import (
+    LoadedList,
+    is_read_whole,
+    loaded_lists,
+)
 from analytics_pipeline.loading.warehouse import check_loaded, nothing_loaded
 from analytics_pipeline.report import charts, history
 from analytics_pipeline.report.facts import AGES, ISSUES, OLDER, Facts, gather
@@ -274,7 +278,7 @@ def _list(each: LoadedList, now: datetime, has_servers: bool) -> list[str]:
     name = escape(each.name)
     if has_servers:
         name += f' <span class="quiet">{escape(each.server)}</span>'
-    if each.is_read_each_time:
+    if is_read_whole(each.table):
         return [each.table, name, "–", "–", "each run"]
     since, end, whole = "–", "not to its end yet", "–"
     if interval:

@@ -323,6 +323,61 @@ def test_help_fits_a_screen(command: str, capsys: Output) -> None:
     assert max(map(len, help_text.splitlines())) <= 88
 
 
+@pytest.mark.parametrize("option", ["--token", "--auth-token=x"])
+def test_the_token_is_no_option(option: str, capsys: Output) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["run", option])
+    assert left.value.code == 2
+    assert "set AUTH_TOKEN" in capsys.readouterr().err
+
+
+def test_an_error_is_json_too(run: Any, monkeypatch: Any, capsys: Output) -> None:
+    monkeypatch.setenv("AUTH_TOKEN", "wrong-token-5aa1")
+    with small_server() as server:
+        assert run(server, "--json") == 1
+    out, err = capsys.readouterr()
+    assert "the server rejected the token" in json.loads(out)["error"]
+    assert json.loads(out)["error"] in err
+
+
+def test_a_reader_that_wants_no_more_is_no_error(run: Any, elsewhere: Path) -> None:
+    with small_server() as server:
+        assert run(server) == 0
+    command = f"{sys.executable} -m analytics_pipeline status --pipelines-dir pipelines"
+    root = str(Path(analytics_pipeline.__file__).parents[1])
+    for more in ("", " --json"):
+        done = subprocess.run(
+            ["bash", "-c", f"{command}{more} | true"],
+            cwd=elsewhere,
+            env={**os.environ, "PYTHONPATH": root},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stderr == ""
+
+
+def test_check_ends_where_the_server_is_out_of_reach(run: Any, capsys: Output) -> None:
+    with small_server() as server:
+        pass  # it is closed
+    assert run(server, "check") == 1
+    assert "1 of 1 lists cannot be read" in capsys.readouterr().err
+
+
+def test_a_warning_of_dlt_is_shown_once(run: Any, capsys: Output) -> None:
+    with small_server() as server:
+        assert run(server, "--dataset", "my-data") == 0
+    assert capsys.readouterr().err.count("'my-data'") <= 1
+
+
+def test_a_name_that_no_folder_may_have_is_wrong_usage(
+    run: Any, capsys: Output
+) -> None:
+    with small_server() as server:
+        assert run(server, "--pipeline-name", "a/b") == 2
+    assert "error: pipeline name 'a/b': no folder" in capsys.readouterr().err
+
+
 def test_a_command_comes_first(capsys: Output) -> None:
     with pytest.raises(SystemExit) as left:
         main(["--since", "7d", "check"])
@@ -366,6 +421,8 @@ def test_spans_of_time_say_how_far_back(run: Any, warehouse: Warehouse) -> None:
     [
         ([], "", "GET"),
         (["-v"], "INFO    status 500; asking again in", "GET"),
+        (["-v"], "INFO    events of project 'backend': reading from all on", "GET"),
+        (["-v"], "INFO    events of project 'backend': read to its end", "GET"),
         (["-vv"], " DEBUG   GET http://127.0.0.1", TOKEN),
     ],
 )

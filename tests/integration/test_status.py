@@ -98,8 +98,9 @@ def test_status_tells_what_was_refused_or_failed_until_it_is_read(
         assert found["events", "backend"]["rows"] == 0
         assert found["events", "frontend"]["problem"] == ""
         main(["status", "--pipelines-dir", str(folder)])
-        err = capsys.readouterr().err
-        assert re.search(r"^last time: events of project 'backend': .*500", err, re.M)
+        out = capsys.readouterr().out
+        asked = "^0 min ago: events of project 'backend': .*500"
+        assert re.search(asked, out, re.MULTILINE)
         assert load(server, folder) == 0
     found = status(folder, capsys)
     assert not [key for key in found if len(key) == 2 and found[key]["problem"]]
@@ -116,7 +117,7 @@ def test_a_problem_leaves_what_was_read_of_the_list_alone(
         server.fail(500, on="/backend/events/", times=4)
         assert load(server, folder) == 1
         after = status(folder, capsys)["events", "backend"]
-        changing = ("age", "problem")
+        changing = ("age", "problem", "failed")
         assert {k: v for k, v in before.items() if k not in changing} == {
             k: v for k, v in after.items() if k not in changing
         }
@@ -135,7 +136,9 @@ def test_status_tells_what_is_under_way(
         assert load(server, folder, *words) == 1
     found = status(folder, capsys)
     under_way = found["events", "frontend"]
-    assert re.fullmatch(r"reading is under way, at 20\d\d-.*", under_way["under_way"])
+    assert re.fullmatch(
+        r"reading not at its end yet, come to 20\d\d-.*", under_way["under_way"]
+    )
     assert under_way["last_complete_reading"] is None
     # No loaded table says which of the ids is whose.
     assert under_way["rows"] is None
@@ -204,6 +207,117 @@ def test_a_dataset_without_the_tables_is_named(
         runner.status(pipeline)
 
 
+def freshness(folder: Path, *words: str) -> int:
+    where = ("--pipelines-dir", str(folder))
+    return main(["check", "--freshness", "24h", *where, *words])
+
+
+def test_a_list_without_rows_is_fresh_when_it_was_read(
+    folder: Path, warehouse: Warehouse, capsys: Output
+) -> None:
+    with small_server(releases=0) as server:
+        assert load(server, folder, "--history") == 0
+    assert freshness(folder) == 0
+    assert "✗" not in capsys.readouterr().err
+
+
+def test_a_list_that_was_refused_is_not_fresh(
+    folder: Path, warehouse: Warehouse, capsys: Output
+) -> None:
+    with small_server() as server:
+        server.fail(403, on="/backend/events/", times=9)
+        assert load(server, folder) == 3
+        assert freshness(folder, "--resource", "events") == 1
+        assert "; backend not read: events of project" in capsys.readouterr().err
+        assert freshness(folder, "--resource", "issues") == 0
+        server.mend()
+        assert load(server, folder) == 0
+    assert freshness(folder) == 0
+
+
+def test_a_project_that_is_not_asked_for_any_more_is_no_alarm(
+    folder: Path, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it was asked for a last time after it was gone."""
+    with small_server() as server:
+        assert load(server, folder) == 0
+        server.fail(404, on="/backend/", times=99)
+        assert load(server, folder) == 3
+        server.mend()
+        pipeline = runner.make_pipeline(pipelines_dir=str(folder))
+        with pipeline.managed_state(extract_state=True) as state:
+            for table in state["sources"]["analytics"]["resources"].values():
+                for key, each in table["bookmarks"].items():
+                    if key.endswith("/backend"):
+                        each["read"] = each["failed"] = "2026-01-01T00:00:00Z"
+        pipeline.normalize()
+        pipeline.load()
+        assert load(server, folder, projects="frontend") == 0
+    assert freshness(folder) == 0
+
+
+def test_a_name_that_never_was_right_is_forgotten(
+    folder: Path, warehouse: Warehouse, capsys: Output, api: str
+) -> None:
+    with small_server(api) as server:
+        words = ["--api", api]
+        assert load(server, folder, *words, projects="frontend nope") == 3
+        assert not [key for key in status(folder, capsys) if "nope" in key]
+        assert load(server, folder, *words) == 0
+    found = status(folder, capsys)
+    assert found["events", "frontend"]["rows"] == len(server.rows("events", "frontend"))
+    assert freshness(folder) == 0
+
+
+def test_a_sweep_that_failed_is_told_though_the_list_was_read(
+    folder: Path, warehouse: Warehouse, capsys: Output
+) -> None:
+    with small_server(issues=100) as server:
+        assert load(server, folder) == 0
+        server.fail(500, on="/backend/issues/", times=4, after=1)
+        assert load(server, folder, "--sweep", "now") == 1
+        found = status(folder, capsys)["issues", "backend"]
+        assert "500" in found["problem"]
+        assert found["under_way"].startswith("sweep not at its end yet")
+        assert load(server, folder) == 0
+    found = status(folder, capsys)["issues", "backend"]
+    assert found["problem"] == found["under_way"] == ""
+
+
+def test_what_is_read_whole_has_no_span(
+    folder: Path, warehouse: Warehouse, capsys: Output
+) -> None:
+    with small_server() as server:
+        for _ in range(2):
+            capsys.readouterr()
+            assert load(server, folder, "--since", "7d", "--json") == 0
+        tables = json.loads(capsys.readouterr().out)["tables"]
+        assert tables["projects"] | {"newest": ""} == {
+            "rows": 0,
+            "reread": 2,
+            "requests": 1,
+            "newest": "",
+        }
+    main(["status", "--pipelines-dir", str(folder)])
+    out = capsys.readouterr().out
+    assert re.search(r"^project_detail +backend +1 +read whole +–", out, re.MULTILINE)
+
+
+def test_organizations_are_told_apart(
+    folder: Path, warehouse: Warehouse, capsys: Output
+) -> None:
+    for organization in ("acme", "other"):
+        with small_server(organization=organization) as server:
+            words = ["--organization", organization, "--resource", "events"]
+            assert load(server, folder, *words) == 0
+    capsys.readouterr()
+    main(["status", "--pipelines-dir", str(folder)])
+    out = capsys.readouterr().out
+    assert re.search(r"^events +acme/backend +\? +the beginning ", out, re.MULTILINE)
+    assert re.search(r"^events +other/backend +\? +the beginning ", out, re.MULTILINE)
+    assert "? : no table that is loaded says whose the rows are" in out
+
+
 def test_a_run_says_where_the_tables_are(
     folder: Path,
     warehouse: Warehouse,
@@ -244,7 +358,7 @@ def test_freshness_goes_by_the_newest_row(
     words: list[str],
     code: int,
 ) -> None:
-    """And by the last reading, where rows come seldom."""
+    """And by the last reading of each list."""
     five_hours_ago = datetime.now(UTC) - timedelta(hours=5)
     with small_server(now=five_hours_ago) as server:
         tables = ["events", "projects", "releases"]
@@ -261,7 +375,7 @@ def test_freshness_goes_by_the_newest_row(
         return
     shown = json.loads(out)
     assert shown["old"] == code
-    assert all(each["time"] for each in shown["tables"])
+    assert all(each["newest"] for each in shown["tables"])
     if code:
-        assert "✗ events: newest row 5 h ago (" in err
+        assert "✗ events: newest row 5 h ago" in err
         assert "1 of 1 tables are older than 1h" in err

@@ -156,14 +156,9 @@ def test_without_new_rows_an_interval_stays_as_it_is() -> None:
     assert bookmark == loaded(3, 9, read=13)
 
 
-def test_a_reading_that_ends_settles_a_problem() -> None:
-    bookmark = loaded(3, 9)
-    bookmark.problem = "500 Internal Server Error"
-    assert Bookmark.parse(bookmark.as_state()) == bookmark
-    bookmark.begin(day(3), HOUR).see([], server_time=day(13))
-    assert bookmark.problem
-    bookmark.complete()
-    assert bookmark == loaded(3, 9, read=13)
+def test_a_bookmark_keeps_a_problem() -> None:
+    bookmark = loaded(3, 9, read=10)
+    bookmark.problem, bookmark.failed = "500 Internal Server Error", day(11)
     assert Bookmark.parse(bookmark.as_state()) == bookmark
 
 

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from dlt.common.runtime.collector_base import Collector
 from rich.console import Console
+from rich.constrain import Constrain
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -109,7 +110,10 @@ class LiveCollector(Collector):
     def _start(self, step: str) -> None:
         self._step = STEPS.get(step.partition(" ")[0], step)
         self._live = Live(
-            get_renderable=self.shown, console=self._console, transient=True
+            # "^C" beside a line as long as the terminal is wide would be another line.
+            get_renderable=lambda: Constrain(self.shown(), self._console.width - 4),
+            console=self._console,
+            transient=True,
         )
         logging.getLogger(retry.__name__).addFilter(self._is_shown_as_line)
         at_interruption.append(self._stop)

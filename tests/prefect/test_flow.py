@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -19,6 +20,19 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def prefect_server() -> Iterator[None]:
+    """One for all tests, as it takes some seconds to start."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
+        patch.setenv("PREFECT_HOME", folder)
+        patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+        patch.setenv("DO_NOT_TRACK", "1")
+        with prefect_test_harness():
+            yield
+
+
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, elsewhere: Path) -> Iterator[FakeServer]:
     with small_server("sentry") as server:
@@ -26,9 +40,6 @@ def server(monkeypatch: pytest.MonkeyPatch, elsewhere: Path) -> Iterator[FakeSer
         monkeypatch.setenv("AUTH_TOKEN", TOKEN)
         monkeypatch.setenv("ORGANIZATION", ORGANIZATION)
         monkeypatch.setenv("PROJECT", '["frontend", "backend"]')
-        monkeypatch.setenv("PREFECT_HOME", str(elsewhere / "prefect"))
-        monkeypatch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-        monkeypatch.setenv("DO_NOT_TRACK", "1")
         yield server
 
 
@@ -41,32 +52,26 @@ def module(server: FakeServer, tmp_path: Path) -> Any:
 def test_the_flow_loads_what_is_new(
     server: FakeServer, module: Any, warehouse: Warehouse
 ) -> None:
-    from prefect.testing.utilities import prefect_test_harness
+    first = module.errors()
+    assert first["events"] == len(server.rows("events"))
+    server.grow(events=7)
+    asked = len(server.requests)
+    second = module.errors()
+    assert second["events"] == 7
+    assert len(server.requests) - asked == 8
+    assert len(warehouse.ids("events")) == len(server.rows("events"))
 
-    with prefect_test_harness():
-        first = module.errors()
-        assert first["events"] == len(server.rows("events"))
-        server.grow(events=7)
-        asked = len(server.requests)
-        second = module.errors()
-        assert second["events"] == 7
-        assert len(server.requests) - asked == 8
-        assert len(warehouse.ids("events")) == len(server.rows("events"))
-
-        server.grow(events=3)
-        server.fail(500, on="/backend/events/", times=4)
-        module.errors()  # by its second attempt
-        assert 500 in [status for _, status in server.statuses]
-        assert len(warehouse.ids("events")) == len(server.rows("events"))
+    server.grow(events=3)
+    server.fail(500, on="/backend/events/", times=4)
+    module.errors()  # by its second attempt
+    assert 500 in [status for _, status in server.statuses]
+    assert len(warehouse.ids("events")) == len(server.rows("events"))
 
 
 def test_the_flow_fails_when_a_list_cannot_be_read(
     server: FakeServer, module: Any, warehouse: Warehouse
 ) -> None:
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness():
-        server.fail(403, on="/releases/", times=100)
-        with pytest.raises(RuntimeError, match=r"releases : .*lacks the scope"):
-            module.errors()
+    server.fail(403, on="/releases/", times=100)
+    with pytest.raises(RuntimeError, match=r"releases : .*lacks the scope"):
+        module.errors()
     assert len(warehouse.ids("events")) == len(server.rows("events"))

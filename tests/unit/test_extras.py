@@ -25,6 +25,12 @@ class Installed(Distribution):
         raise NotImplementedError
 
 
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The package is where packages are installed."""
+    monkeypatch.setattr(extras, "FOLDER", tmp_path / "site-packages")
+
+
 def advice(monkeypatch: pytest.MonkeyPatch, origin: dict[str, Any] | None) -> str:
     monkeypatch.setattr(extras, "distribution", lambda name: Installed(origin))
     return extras.install_command("report")
@@ -66,10 +72,22 @@ def test_from_an_archive(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_not_installed_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_a_clone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Also where an `.egg-info` beside it says nothing of its origin."""
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    (clone / "setup.cfg").touch()
+    monkeypatch.setattr(extras, "FOLDER", clone)
+    command = advice(monkeypatch, None)
+    assert shlex.split(command) == ["pip", "install", f"{clone}[report]"]
+    monkeypatch.chdir(clone)
+    assert advice(monkeypatch, None) == "pip install '.[report]'"
+
+
+def test_without_any_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> Distribution:
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(extras, "distribution", missing)
-    folder = Path(extras.__file__).parents[1]
-    assert shlex.split(extras.install_command("report"))[2] == f"{folder}[report]"
+    command = extras.install_command("report")
+    assert command == "pip install 'analytics-pipeline[report]'"

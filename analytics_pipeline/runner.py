@@ -9,6 +9,7 @@ from typing import Any
 
 import dlt
 from dlt.common.destination.client import WithStateSync
+from dlt.common.destination.exceptions import UnknownDestinationModule
 from dlt.common.exceptions import DltException
 from dlt.common.runtime.collector_base import Collector
 from dlt.extract import DltSource
@@ -40,7 +41,7 @@ from analytics_pipeline.loading.summary import Summary, summarise
 from analytics_pipeline.loading.warehouse import (
     check_destination,
     check_table_format,
-    known_destination,
+    unknown_destination,
 )
 from analytics_pipeline.source import analytics_source, make_client
 from analytics_pipeline.status import Status
@@ -101,8 +102,8 @@ def make_pipeline(
     """
     # That the pipeline had another destination before: `load` follows the one it has.
     other_destination = hidden_warnings("in state differs from|staging destination")
-    with known_destination(destination), other_destination:
-        try:
+    try:
+        with other_destination:
             return dlt.pipeline(
                 name,
                 pipelines_dir=pipelines_dir,  # type: ignore[arg-type]
@@ -110,9 +111,11 @@ def make_pipeline(
                 dataset_name=dataset,
                 progress=progress,  # type: ignore[arg-type]
             )
-        except InvalidPipelineName as error:
-            text = f"pipeline name {name!r}: no folder may have that name"
-            raise ConfigurationError(text) from error
+    except UnknownDestinationModule as error:
+        raise unknown_destination(str(destination)) from error
+    except InvalidPipelineName as error:
+        text = f"pipeline name {name!r}: no folder may have that name"
+        raise ConfigurationError(text) from error
 
 
 def load(

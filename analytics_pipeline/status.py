@@ -8,7 +8,7 @@ from typing import Any
 import dlt
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
-from analytics_pipeline.bookmarks import Bookmark, Progress, latest
+from analytics_pipeline.bookmarks import Bookmark, Interval, Progress, latest
 from analytics_pipeline.loading.loaded_lists import (
     LoadedList,
     is_read_whole,
@@ -61,6 +61,11 @@ class ListStatus:
     """When a row came last, new or again."""
 
     @property
+    def span(self) -> Interval | None:
+        """From when and up to when it is loaded; none of what is read whole."""
+        return None if is_read_whole(self.table) else self.bookmark.interval
+
+    @property
     def under_way(self) -> str:
         """Readings that have not come to their end, for people; empty: there are none."""
         readings = {"reading": self.bookmark.progress, "sweep": self.bookmark.sweep}
@@ -74,7 +79,6 @@ class ListStatus:
 
     def as_json(self, now: datetime) -> dict[str, Any]:
         """Return what `--json` prints of it."""
-        interval = None if is_read_whole(self.table) else self.bookmark.interval
         age = (now - self.newest).total_seconds() if self.newest else None
         return {
             "table": self.table,
@@ -85,8 +89,8 @@ class ListStatus:
             "newest": _iso(self.newest),
             "age": None if age is None else round(age),
             "received": _iso(self.received),
-            "loaded_from": _iso(interval.since) if interval else None,
-            "loaded_to": _iso(interval.synced_to) if interval else None,
+            "loaded_from": _iso(self.span.since) if self.span else None,
+            "loaded_to": _iso(self.span.synced_to) if self.span else None,
             "last_complete_reading": _iso(self.bookmark.read),
             "last_read_whole": _iso(self.bookmark.swept),
             "under_way": self.under_way,
@@ -191,8 +195,7 @@ def _groups(
         if table not in dataset.tables:  # by the schema; the table itself may be gone
             continue
         columns = dataset.schema.get_table_columns(table)
-        time = row_time(dataset, table)
-        past = f"max(case when {time} <= {literal(now)} then {time} end)"
+        newest = newest_time(dataset, table, now)
         received = f"max({READ_AT})" if READ_AT in columns else "null"
         project = _PROJECT.get(table)
         project = project if project in columns else None
@@ -201,12 +204,18 @@ def _groups(
         try:
             rows = ask(
                 dataset,
-                f"select {by}count(*), {past}, {received} from {table}{grouped}",
+                f"select {by}count(*), {newest}, {received} from {table}{grouped}",
             ).fetchall()
         except DestinationUndefinedEntity:
             continue
         found = [("", *row) if not project else tuple(row) for row in rows]
         yield table, {p or "": _Group(n, utc(t), utc(r)) for p, n, t, r in found}
+
+
+def newest_time(dataset: dlt.Dataset, table: str, now: datetime) -> str:
+    """Return the SQL for the time of the newest row, those of the future left aside."""
+    time = row_time(dataset, table)
+    return f"max(case when {time} <= {literal(now)} then {time} end)"
 
 
 def row_time(dataset: dlt.Dataset, table: str) -> str:

@@ -7,8 +7,20 @@ from pathlib import Path
 from types import ModuleType
 
 import analytics_pipeline
+from tests.conftest import ORGANIZATION, TOKEN
+from tests.fake_server import FakeServer
 
 FOLDER = Path(analytics_pipeline.__file__).parent / "examples"
+
+
+def environment(server: FakeServer) -> dict[str, str]:
+    """The settings that the examples expect in the environment."""
+    return {
+        "BASE_URL": server.url,
+        "AUTH_TOKEN": TOKEN,
+        "ORGANIZATION": ORGANIZATION,
+        "PROJECT": '["frontend", "backend"]',
+    }
 
 
 def edited(name: str, **settings: str) -> str:

@@ -139,7 +139,12 @@ def parser() -> Parser:
 Add = Callable[..., Any]
 
 
-def _server(add: Add, add_either: Add, *, has_workers: bool = True) -> None:
+def _server(command: Parser, *, has_workers: bool = True) -> None:
+    group = command.add_argument_group("server")
+    add, add_either = (
+        group.add_argument,
+        group.add_mutually_exclusive_group().add_argument,
+    )
     add("--base-url", metavar="URL", help="address of the server")
     add("--api", choices=list(APIS), metavar="NAME", help=_either(APIS))
     add("--organization", metavar="ORG", help="slug")
@@ -206,8 +211,7 @@ _KINDS = "live on a terminal, log lines elsewhere (auto), or off"
 
 
 def _run(command: Parser) -> None:
-    server = command.add_argument_group("server")
-    _server(server.add_argument, server.add_mutually_exclusive_group().add_argument)
+    _server(command)
     what = command.add_argument_group("what to load").add_argument
     _tables(what, has_history=True)
     _span(what, "load exactly --since to T; bookmarks stay")
@@ -229,12 +233,7 @@ def _run(command: Parser) -> None:
 
 
 def _check(command: Parser) -> None:
-    server = command.add_argument_group("server")
-    _server(
-        server.add_argument,
-        server.add_mutually_exclusive_group().add_argument,
-        has_workers=False,
-    )
+    _server(command, has_workers=False)
     what = command.add_argument_group("what to check").add_argument
     _tables(what)
     what(
@@ -253,8 +252,7 @@ def _status(command: Parser) -> None:
 
 
 def _verify(command: Parser) -> None:
-    server = command.add_argument_group("server")
-    _server(server.add_argument, server.add_mutually_exclusive_group().add_argument)
+    _server(command)
     what = command.add_argument_group("what to compare").add_argument
     _tables(what)
     _span(what, "up to when (default: now)")

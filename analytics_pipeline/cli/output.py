@@ -82,20 +82,16 @@ def show_status(status: Status, as_json: bool) -> None:
     rows = [[*header, "last complete reading"]]
     several = len({each.organization for each in status.lists} - {""}) > 1
     for each in status.lists:
-        interval = each.bookmark.interval
-        since = interval.since.isoformat() if interval and interval.since else None
-        end = interval.synced_to if interval else None
         name = "/".join(filter(None, (each.organization * several, each.project)))
-        if is_read_whole(each.table):
-            since = end = None
-        first = "the beginning" if interval and not since else short_time(since)[:16]
+        since, end = each.span or (None, None)
+        first = "the beginning" if each.span and not since else _to_minute(since)
         rows.append(
             [
                 each.table,
                 name or "–",
                 "?" if each.rows is None else f"{each.rows:,}",
                 "read whole" if is_read_whole(each.table) else first,
-                short_time(end.isoformat() if end else None)[:16],
+                _to_minute(end),
                 ago(each.newest, status.now),
                 ago(each.bookmark.read, status.now),
             ]
@@ -110,6 +106,10 @@ def show_status(status: Status, as_json: bool) -> None:
         if each.bookmark.problem:
             asked = ago(each.bookmark.failed, status.now)
             show(f"{asked}: {each.bookmark.problem}", RED)
+
+
+def _to_minute(time: datetime | None) -> str:
+    return short_time(time.isoformat() if time else None)[:16]
 
 
 def show_verification(found: Verification, as_json: bool) -> None:

@@ -4,6 +4,7 @@ import logging
 import sys
 import threading
 import time
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,12 +30,8 @@ STEPS = {"Extract": "reading", "Normalize": "preparing", "Load": "loading"}
 """dlt's names of what it does → for people."""
 
 
-class LinesCollector(Collector):
-    """Prints a line with the time for each list that takes longer than `EVERY`."""
-
-    def __init__(self) -> None:
-        self._counts: dict[str, int] = {}
-        self._told: dict[str, float] = {}
+class PageCollector(Collector):
+    """Takes what is read; dlt's own counters tell nothing more."""
 
     def update(
         self,
@@ -45,13 +42,30 @@ class LinesCollector(Collector):
         message: str | None = None,
         label: str = "",
     ) -> None:
+        """Pass on the rows of a page, or requests."""
+        if name.startswith(READ) or name == REQUESTS:
+            self.count(name.removeprefix(READ), inc, message or "")
+
+    @abstractmethod
+    def count(self, name: str, number: int, message: str) -> None:
+        """Count rows of a list, and the time that was reached; or `REQUESTS`."""
+
+
+class LinesCollector(PageCollector):
+    """Prints a line with the time for each list that takes longer than `EVERY`."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._told: dict[str, float] = {}
+
+    def count(self, name: str, number: int, message: str) -> None:
         """Count the rows of a page."""
-        if not name.startswith(READ):  # dlt's own counters tell nothing more
+        if name == REQUESTS:
             return
-        self._counts[name] = self._counts.get(name, 0) + inc
+        self._counts[name] = self._counts.get(name, 0) + number
         if time.monotonic() - self._told.setdefault(name, time.monotonic()) >= EVERY:
             self._told[name] = time.monotonic()
-            rows = f"{name.removeprefix(READ)}: {self._counts[name]:,} rows"
+            rows = f"{name}: {self._counts[name]:,} rows"
             line = f"{rows}, {message}" if message else rows
             say(f"{datetime.now():%H:%M:%S} {line}")
 
@@ -71,7 +85,7 @@ class _Line:
     """The time that was reached."""
 
 
-class LiveCollector(Collector):
+class LiveCollector(PageCollector):
     """Shows a line for each table while dlt works, and what is waited for.
 
     Log lines of that time stand above it; nothing is left of it at the end of a step.
@@ -87,25 +101,16 @@ class LiveCollector(Collector):
         self._waits_until = 0.0
         self._lock = threading.Lock()
 
-    def update(
-        self,
-        name: str,
-        inc: int = 1,
-        total: int | None = None,
-        inc_total: int | None = None,
-        message: str | None = None,
-        label: str = "",
-    ) -> None:
+    def count(self, name: str, number: int, message: str) -> None:
         """Count the rows of a page, or requests."""
         with self._lock:
             if name == REQUESTS:
-                self._requests.append((time.monotonic(), inc))
-            elif name.startswith(READ):
-                # of all projects together; those of `verify` are of two sides
-                title = name.removeprefix(READ).partition(" of ")[0]
-                line = self._lines.setdefault(title, _Line())
-                line.rows += inc
-                line.message = message or line.message
+                self._requests.append((time.monotonic(), number))
+                return
+            # of all projects together; those of `verify` are of two sides
+            line = self._lines.setdefault(name.partition(" of ")[0], _Line())
+            line.rows += number
+            line.message = message or line.message
 
     def _start(self, step: str) -> None:
         self._step = STEPS.get(step.partition(" ")[0], step)

@@ -3,7 +3,7 @@
 import logging
 import re
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -228,18 +228,21 @@ def hide_expected_warnings(owner: object) -> None:
 
 
 @contextmanager
-def hidden_warnings(pattern: str) -> Iterator[None]:
-    """Hide warnings of dlt that a pattern matches anywhere."""
-
-    def is_wanted(record: logging.LogRecord) -> bool:
-        return not re.search(pattern, record.getMessage())
-
+def _filtered(is_wanted: Callable[[logging.LogRecord], bool]) -> Iterator[None]:
+    """Let only some of dlt's log lines through."""
     logger = logging.getLogger("dlt")
     logger.addFilter(is_wanted)
     try:
         yield
     finally:
         logger.removeFilter(is_wanted)
+
+
+@contextmanager
+def hidden_warnings(pattern: str) -> Iterator[None]:
+    """Hide warnings of dlt that a pattern matches anywhere."""
+    with _filtered(lambda record: not re.search(pattern, record.getMessage())):
+        yield
 
 
 @contextmanager
@@ -256,9 +259,5 @@ def appended_tables() -> Iterator[set[str]]:
             tables.add(table[1])
         return not table and not _TOLD_OTHERWISE.search(message)
 
-    logger = logging.getLogger("dlt")
-    logger.addFilter(is_wanted)
-    try:
+    with _filtered(is_wanted):
         yield tables
-    finally:
-        logger.removeFilter(is_wanted)

@@ -1,7 +1,5 @@
 """Which warehouse a pipeline loads into, whether it can be used, and where it is."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ from dlt.common.configuration.exceptions import (
     ConfigurationException,
 )
 from dlt.common.configuration.specs import ConnectionStringCredentials
-from dlt.common.destination.exceptions import UnknownDestinationModule
 from dlt.common.exceptions import MissingDependencyException
 
 from analytics_pipeline.errors import ConfigurationError, did_you_mean
@@ -36,24 +33,14 @@ ALIASES = {
 """What people call a destination → dlt's name."""
 
 
-@contextmanager
-def known_destination(name: Any) -> Iterator[None]:
-    """Say in a sentence that dlt has no destination of that name.
-
-    Raises:
-        ConfigurationError: it has none.
-    """
-    try:
-        yield
-    except UnknownDestinationModule as error:
-        names = [each for each in dlt.destinations.__all__ if each != "destination"]
-        if alias := ALIASES.get(str(name).lower()):
-            advice = f"; it is loaded by the destination {alias!r}"
-        else:
-            advice = did_you_mean(str(name), names) or f"; there are {', '.join(names)}"
-        raise ConfigurationError(
-            f"dlt has no destination {str(name)!r}{advice}"
-        ) from error
+def unknown_destination(name: str) -> ConfigurationError:
+    """Return the error for a destination that dlt does not have."""
+    names = [each for each in dlt.destinations.__all__ if each != "destination"]
+    if alias := ALIASES.get(name.lower()):
+        advice = f"; it is loaded by the destination {alias!r}"
+    else:
+        advice = did_you_mean(name, names) or f"; there are {', '.join(names)}"
+    return ConfigurationError(f"dlt has no destination {name!r}{advice}")
 
 
 def check_destination(pipeline: dlt.Pipeline) -> None:

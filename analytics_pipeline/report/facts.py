@@ -14,7 +14,7 @@ from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
 from analytics_pipeline.errors import ConfigurationError
 from analytics_pipeline.loading.sql import ask, literal
-from analytics_pipeline.status import TIMES, row_time
+from analytics_pipeline.status import TIMES, newest_time, row_time
 from analytics_pipeline.tables.values import utc
 
 Row = tuple[Any, ...]
@@ -91,19 +91,18 @@ def gather(dataset: dlt.Dataset, now: datetime) -> Facts:
     for name in TIMES:
         try:
             if name in there:
-                time = row_time(dataset, name)
-                past = f"case when {time} <= {literal(now)} then {time} end"
-                ((rows, last),) = ask(f"select count(*), max({past}) from {name}")
+                newest = newest_time(dataset, name, now)
+                ((rows, last),) = ask(f"select count(*), {newest} from {name}")
                 facts.tables[name] = rows, utc(last)
         except DestinationUndefinedEntity:
             continue
     if facts.tables:
         facts.loaded = utc(ask("select max(inserted_at) from _dlt_loads")[0][0])
-    newest = facts.tables.get("events", (0, None))[1]
-    if newest:
+    last = facts.tables.get("events", (0, None))[1]
+    if last:
         has_level = "level" in dataset.schema.get_table_columns("events")
         time = row_time(dataset, "events")
-        _count_events(facts, ask, newest, time, "level" if has_level else "null")
+        _count_events(facts, ask, last, time, "level" if has_level else "null")
     if "issues" in facts.tables:
         _count_issues(facts, ask, now)
     if "releases" in facts.tables:
@@ -113,7 +112,7 @@ def gather(dataset: dlt.Dataset, now: datetime) -> Facts:
             from (
                 select *, coalesce(date_released, date_created) as time from releases
             ) as r
-            where r.time between {literal((newest or now) - SPAN)} and {literal(now)}
+            where r.time between {literal((last or now) - SPAN)} and {literal(now)}
             order by r.time desc, r.id limit 500
         """)
     return facts

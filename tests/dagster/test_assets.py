@@ -10,8 +10,8 @@ import pytest
 
 from analytics_pipeline import runner
 from analytics_pipeline.tables.descriptions import TABLES as DESCRIPTIONS
-from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
-from tests.examples import imported
+from tests.conftest import Warehouse, small_server
+from tests.examples import environment, imported
 from tests.fake_server import FakeServer
 
 pytestmark = [
@@ -26,10 +26,8 @@ TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, elsewhere: Path) -> Iterator[FakeServer]:
     with small_server("sentry", events=400) as server:
-        monkeypatch.setenv("BASE_URL", server.url)
-        monkeypatch.setenv("AUTH_TOKEN", TOKEN)
-        monkeypatch.setenv("ORGANIZATION", ORGANIZATION)
-        monkeypatch.setenv("PROJECT", '["frontend", "backend"]')
+        for name, value in environment(server).items():
+            monkeypatch.setenv(name, value)
         monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
         monkeypatch.setenv("DAGSTER_HOME", str(elsewhere))
         database = f"duckdb:///{elsewhere}/{runner.NAME}.duckdb"

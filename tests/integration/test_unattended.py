@@ -16,7 +16,7 @@ import yaml
 from analytics_pipeline.cli.arguments import parse
 from tests.children import ROOT
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
-from tests.examples import FOLDER
+from tests.examples import FOLDER, environment
 from tests.fake_server import FakeServer
 from tests.postgres import Postgres
 
@@ -89,11 +89,8 @@ def test_the_workflow_for_github(postgres: Postgres, elsewhere: Path) -> None:
     load, fresh = steps()["Load what is new"], steps()["Are the tables fresh?"]
     now = datetime.now(UTC)
     with small_server("sentry", now=now - timedelta(hours=2)) as server:
-        variables = {
-            "BASE_URL": server.url,
-            "AUTH_TOKEN": TOKEN,
-            "ORGANIZATION": ORGANIZATION,
-            "DESTINATION__POSTGRES__CREDENTIALS": postgres.uri,
+        variables = environment(server) | {
+            "DESTINATION__POSTGRES__CREDENTIALS": postgres.uri
         }
         server.fail(403, on="/releases/")
         done = bash(load["run"], **variables)

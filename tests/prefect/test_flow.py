@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
-from tests.examples import imported
+from tests.conftest import Warehouse, small_server
+from tests.examples import environment, imported
 from tests.fake_server import FakeServer
 
 pytestmark = [
@@ -36,10 +36,8 @@ def prefect_server() -> Iterator[None]:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, elsewhere: Path) -> Iterator[FakeServer]:
     with small_server("sentry") as server:
-        monkeypatch.setenv("BASE_URL", server.url)
-        monkeypatch.setenv("AUTH_TOKEN", TOKEN)
-        monkeypatch.setenv("ORGANIZATION", ORGANIZATION)
-        monkeypatch.setenv("PROJECT", '["frontend", "backend"]')
+        for name, value in environment(server).items():
+            monkeypatch.setenv(name, value)
         yield server
 
 

@@ -11,7 +11,7 @@ from dlt.common.pipeline import current_pipeline
 from dlt.common.schema.typing import TScd2StrategyDict
 
 from analytics_pipeline.errors import ConfigurationError
-from analytics_pipeline.loading.destinations import adapt_to_destination
+from analytics_pipeline.loading.destinations import RowAdapter
 from analytics_pipeline.tables.history import COLUMNS, HISTORY, VALIDITY, VERSION
 from analytics_pipeline.tables.schema import READ_AT
 
@@ -61,9 +61,8 @@ def with_ended_states(
         return states
     table = str(dlt.current.resource().table_name)
     disposition = _write_disposition(pipeline, table, sweeps)
-    return adapt_to_destination(
-        COLUMNS, row_format, states, write_disposition=disposition
-    )
+    adapter = RowAdapter(COLUMNS, row_format)
+    return adapter.adapt(states, write_disposition=disposition)
 
 
 def _write_disposition(

@@ -16,6 +16,11 @@ from analytics_pipeline.tables.values import describe_type, dumps, parse_timesta
 Record = dict[str, Any]
 
 
+_FIRST_TIME, _LAST_TIME = (
+    pa.scalar(time, pa.timestamp("us")).value for time in (datetime.min, datetime.max)
+)
+
+
 class ArrowRows(NamedTuple):
     """Rows of one table."""
 
@@ -36,32 +41,45 @@ def to_arrow(table: Table, records: Sequence[Record], read_at: datetime) -> Arro
     if table.aliases:
         records = [_without_aliases(record, table.aliases) for record in records]
     fields = set().union(*records)
-    unknown = fields - table.types.keys() - table.excluded
+    unknown = sorted(fields - table.types.keys() - table.excluded)
     extra: list[Record | None] = [
-        {name: value for name, value in record.items() if name in unknown} or None
+        {name: record[name] for name in unknown if name in record} or None
         for record in (records if unknown else [{}] * len(records))
     ]
     mismatches = 0
     arrays = []
+    texts = _texts(table, records)
     for field, kind in table.types.items():
-        if field not in fields and field not in table.key:
-            arrays.append(pa.nulls(len(records), ARROW[kind]))
-            continue
-        values = [record.get(field) for record in records]
-        array, misplaced = column(kind, values)
+        if field in texts:
+            array = texts[field]
+        elif field not in fields:
+            array = pa.nulls(len(records), ARROW[kind])
+        else:
+            values = [record.get(field) for record in records]
+            array, misplaced = column(kind, values)
+            mismatches += len(misplaced)
+            for row in misplaced:
+                extra[row] = {**(extra[row] or {}), field: values[row]}
         if field in table.key and array.null_count:
             row = array.is_null().index(True).as_py()
+            value = describe_type(records[row].get(field))
             raise MissingField(
                 f"{table.name}: row {row + 1} of {len(records)} has no usable"
-                f" {field!r} ({describe_type(values[row])}): {describe_type(records[row])}"
+                f" {field!r} ({value}): {describe_type(records[row])}"
             )
         arrays.append(array)
-        mismatches += len(misplaced)
-        for row in misplaced:
-            extra[row] = {**(extra[row] or {}), field: values[row]}
     arrays.append(column("json", extra)[0])
     arrays.append(pa.repeat(pa.scalar(read_at, ARROW["timestamp"]), len(records)))
     return ArrowRows(pa.Table.from_arrays(arrays, schema=table.schema), mismatches)
+
+
+def _texts(table: Table, records: Sequence[Record]) -> dict[str, pa.Array]:
+    """Return the columns of text, made all at once; none if a value is no text."""
+    try:
+        texts = pa.array(records, table.texts)
+    except pa.ArrowTypeError:
+        return {}
+    return {field.name: texts.field(field.name) for field in table.texts}
 
 
 def _without_aliases(record: Record, aliases: Mapping[str, str]) -> Record:
@@ -115,7 +133,12 @@ def _of(kind: str, expected: type) -> Callable[[list[Any]], pa.Array | None]:
     return build
 
 
-_text = _of("text", str)
+def _text(values: list[Any]) -> pa.Array | None:
+    # Of what JSON has it takes text alone.
+    try:
+        return pa.array(values, ARROW["text"])
+    except pa.ArrowTypeError:
+        return None
 
 
 def _timestamps(values: list[Any]) -> pa.Array | None:
@@ -123,11 +146,12 @@ def _timestamps(values: list[Any]) -> pa.Array | None:
         return None
     try:
         times = texts.cast(ARROW["timestamp"])
-        # Overflows where Arrow took a year that Python and databases do not have.
-        pc.min_max(times).as_py()
-    except (pa.ArrowInvalid, OverflowError):
+    except pa.ArrowInvalid:
         return None
-    return times
+    # Arrow has years that Python and databases do not have.
+    bounds = pc.min_max(times)
+    first, last = bounds["min"].value or 0, bounds["max"].value or 0
+    return times if first >= _FIRST_TIME and last <= _LAST_TIME else None
 
 
 def _json(values: Iterable[Any]) -> pa.Array:

@@ -27,7 +27,8 @@ def add_derived(table: Table, record: Record) -> None:
 
 
 def _of_event(event: Record, columns: Mapping[str, str]) -> Record:
-    tags = dict(_pairs(event.get("tags")))
+    tags = _tags(event.get("tags"))
+    entries = event.get("entries")  # which whole events have
     release = event.get("release")
     return {
         "level": tags.get("level"),
@@ -36,52 +37,59 @@ def _of_event(event: Record, columns: Mapping[str, str]) -> Record:
         if isinstance(release, str)
         else _inside(release, "version") or tags.get("release"),
         "user_id": _inside(event.get("user"), "id"),
-        "handled": _is_handled(event, tags.get("handled")),
-        "url": tags.get("url") or _request_url(event),
+        "handled": _is_handled(tags.get("handled"), entries),
+        "url": tags.get("url") or (_request_url(entries) if entries else None),
         "server_name": tags.get("server_name"),
         **{field: tags.get(tag) for field, tag in columns.items()},
     }
 
 
-def _pairs(tags: Any) -> Iterator[tuple[str, Any]]:
-    """Give names and values of tags: Sentry's objects, pairs, or one object of all.
+def _tags(tags: Any) -> Record:
+    """Return tags by their names: of Sentry's objects, of pairs, or of one object of all.
 
     Of a name that is there twice the first value counts, as on the servers' own pages.
     """
     if isinstance(tags, dict):
-        yield from tags.items()
-        return
-    for tag in reversed(tags) if isinstance(tags, list) else ():
-        if isinstance(tag, dict) and isinstance(tag.get("key"), str):
-            yield tag["key"], tag.get("value")
-        elif isinstance(tag, list) and len(tag) == 2 and isinstance(tag[0], str):
-            yield tag[0], tag[1]
+        return tags
+    found = {}
+    for tag in reversed(_list(tags)):
+        if isinstance(tag, dict):
+            name, value = tag.get("key"), tag.get("value")
+        elif isinstance(tag, list) and len(tag) == 2:
+            name, value = tag
+        else:
+            continue
+        if isinstance(name, str):
+            found[name] = value
+    return found
 
 
-def _is_handled(event: Record, tag: Any) -> bool | None:
+def _is_handled(tag: Any, entries: Any) -> bool | None:
     """Tell whether the program caught the error; it did not if one of a chain was not.
 
     Sentry says it in a tag; in whole events each exception does, too.
     """
     if tag is not None:
         return _HANDLED.get(str(tag).lower())
+    if not entries:
+        return None
     values = [
         _inside(_inside(exception, "mechanism"), "handled")
-        for data in _entries(event, "exception")
+        for data in _data_of(entries, "exception")
         for exception in _list(_inside(data, "values"))
     ]
     known = [value for value in values if isinstance(value, bool)]
     return all(known) if known else None
 
 
-def _request_url(event: Record) -> Any:
-    urls = (_inside(data, "url") for data in _entries(event, "request"))
+def _request_url(entries: Any) -> Any:
+    urls = (_inside(data, "url") for data in _data_of(entries, "request"))
     return next((url for url in urls if url), None)
 
 
-def _entries(event: Record, kind: str) -> Iterator[Any]:
-    """Give the data of the entries of a kind, which whole events have."""
-    for entry in _list(event.get("entries")):
+def _data_of(entries: Any, kind: str) -> Iterator[Any]:
+    """Give the data of the entries of a kind."""
+    for entry in _list(entries):
         if _inside(entry, "type") == kind:
             yield entry.get("data")
 

@@ -84,6 +84,13 @@ class Table:
         return {field: column_name(field) for field in self.types}
 
     @cached_property
+    def texts(self) -> pa.StructType:
+        """The fields of text, under their API names."""
+        return pa.struct(
+            [(name, ARROW[kind]) for name, kind in self.types.items() if kind == "text"]
+        )
+
+    @cached_property
     def schema(self) -> pa.Schema:
         """The columns for Arrow."""
         fields = [

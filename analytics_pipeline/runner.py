@@ -1,5 +1,6 @@
 """Make the pipeline and run it: the public API beside the source."""
 
+import gc
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -177,6 +178,7 @@ def _load(
             total.add(summarise(pipeline))
             while run.is_unfinished:
                 log.info("load %d is done, and there is more", total.loads)
+                gc.collect()  # what dlt leaves of a load holds on to rows of it
                 run.next_load()
                 pipeline.run(_continued(source), table_format=table_format)
                 total.add(summarise(pipeline))

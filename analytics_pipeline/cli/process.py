@@ -1,5 +1,6 @@
 """The command line as a process of its own: how it begins, and how Ctrl-C ends it."""
 
+import gc
 import os
 import signal
 import sys
@@ -26,6 +27,7 @@ def program() -> int:
         with suppress(BrokenPipeError):
             sys.stdout.flush()
         os._exit(code)  # other lists may still be waiting for their turn
+    gc.freeze()  # Python need not look through what goes with the process anyway
     return code
 
 

@@ -6,6 +6,9 @@ import pyarrow as pa
 
 from analytics_pipeline.tables.arrow import newest_copies
 
+BYTES_PER_BATCH = 50_000_000
+"""After so many a batch is handed over, however few rows it has."""
+
 
 class Batches:
     """Collects pages to batches, and confirms them when they have been handed over.
@@ -16,6 +19,8 @@ class Batches:
 
     def __init__(self, size: int, unique: Sequence[str] = ()) -> None:
         self._limit = size
+        self._rows = self._bytes = 0
+        """Of what is in `_tables`."""
         self._unique = unique
         self._is_first = True
         self._tables: list[pa.Table] = []
@@ -28,8 +33,11 @@ class Batches:
         self._confirm_batch()
         self._tables.append(table)
         self._confirm.append(confirm)
+        self._rows += table.num_rows
+        self._bytes += table.nbytes
+        is_full = self._rows >= self._limit or self._bytes >= BYTES_PER_BATCH
         # The first page goes at once, for `add_limit(1)`.
-        if self._unique or (not self._is_first and self._size() < self._limit):
+        if self._unique or not (is_full or self._is_first):
             return None
         return self.take()
 
@@ -38,6 +46,7 @@ class Batches:
         self._confirm_batch()
         self._handed_over, self._confirm = self._confirm, []
         tables, self._tables = self._tables, []
+        self._rows = self._bytes = 0
         if not any(table.num_rows for table in tables):
             return None
         self._is_first = False
@@ -48,9 +57,6 @@ class Batches:
         """Confirm what was handed over, and what had no rows."""
         self.take()
         self._confirm_batch()
-
-    def _size(self) -> int:
-        return sum(table.num_rows for table in self._tables)
 
     def _confirm_batch(self) -> None:
         confirm, self._handed_over = self._handed_over, []

@@ -16,7 +16,7 @@ from analytics_pipeline.client.pagination import Client
 from analytics_pipeline.config import Config
 from analytics_pipeline.errors import ApiError
 
-ROWS_PER_BATCH = 5_000
+ROWS_PER_BATCH = 10_000
 """Rows of one Arrow table: fewer cost time, more cost memory."""
 SECONDS_PER_LOAD = 300.0
 """So long after its first page a load is ended, and another one goes on."""

@@ -1,7 +1,7 @@
 """What is measured, and how good it has to be."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tests.benchmarks.measure import Contestant
@@ -14,13 +14,18 @@ TUNED = {
 }
 
 
+Who = str | tuple[str, str]
+"""A contestant; or two, of which the difference counts."""
+
+
 @dataclass(frozen=True)
 class Figure:
     what: str
-    ours: str
-    other: str | int
-    """A contestant, or simply what the metric may be."""
-    reach: float
+    ours: Who
+    other: Who | int
+    """Compared with it; or simply what the metric may be."""
+    reach: float | None = None
+    """None: it is only told."""
     faster: bool = False
     """`reach` times as fast; otherwise at most `reach` times as much."""
     metric: str = "seconds"
@@ -34,9 +39,21 @@ class Case:
     figures: Sequence[Figure]
     grow: int = 0
     """Rows that come to each list of events between a first run and a second."""
+    tls: bool = False
+    """The server speaks https."""
+    postgres: bool = False
+    """A PostgreSQL server is started."""
 
 
-def cases(scale: float) -> list[Case]:
+@dataclass(frozen=True)
+class Airbyte:
+    """Programs of two environments: one has PyAirbyte, the other Airbyte's source."""
+
+    python: str = ""
+    source: str = ""
+
+
+def cases(scale: float, airbyte: Airbyte | None = None) -> list[Case]:
     """All of them, with so many times the rows."""
     return [
         _first_load(round(20_000 * scale), round(5_000 * scale)),
@@ -44,8 +61,13 @@ def cases(scale: float) -> list[Case]:
         _windows(round(40_000 * scale)),
         _projects(round(10_000 * scale)),
         _nothing_new(round(20_000 * scale), round(5_000 * scale)),
+        _many_projects(round(300 * scale)),
         _few_new(round(10_000 * scale), round(1_000_000 * scale)),
         _many_rows(round(50_000 * scale), round(1_000_000 * scale)),
+        _airbyte(round(20_000 * scale), round(5_000 * scale), airbyte or Airbyte()),
+        _imports(),
+        _warehouses(round(20_000 * scale), round(5_000 * scale)),
+        _looked_at_again(round(100_000 * scale)),
     ]
 
 
@@ -64,6 +86,13 @@ def _ours(
     return Contestant("ours", {"api": "v1"} | settings, rows, again=again)
 
 
+def _floor(
+    rows: int, projects: Sequence[str] = ("p1", "p2"), **settings: Any
+) -> Contestant:
+    tables = {"projects": list(projects), "tables": ["events", "issues"]}
+    return Contestant("floor", tables | settings, rows)
+
+
 def _peer(rows: int, tuned: bool) -> Contestant:
     settings = {"projects": ["p1", "p2"], "tables": ["events", "issues"]}
     return Contestant(
@@ -78,19 +107,18 @@ def _peer(rows: int, tuned: bool) -> Contestant:
 def _first_load(events: int, issues: int) -> Case:
     what = f"first load, 2 × {events:,} events + 2 × {issues:,} issues, against "
     rows = 2 * (events + issues)
-    lists = {"projects": ["p1", "p2"], "tables": ["events", "issues"]}
     return Case(
         "first load",
         {"api": "v1", "projects": _two(events, issues)},
         {
             "ours": _ours(rows),
             "tuned": _peer(rows, tuned=True),
-            "floor": Contestant("floor", lists, rows),
+            "floor": _floor(rows),
             "plain": _peer(rows, tuned=False),
         },
         [
-            Figure(what + "rest_api as configured", "ours", "plain", 40, True),
-            Figure(what + "rest_api tuned", "ours", "tuned", 3, True),
+            Figure(what + "rest_api as configured", "ours", "plain", 18, True),
+            Figure(what + "rest_api tuned", "ours", "tuned", 2.5, True),
             Figure(what + "fetching and parsing alone", "ours", "floor", 3.5),
         ],
     )
@@ -125,7 +153,7 @@ def _windows(events: int) -> Case:
         server | {"latency": 0.05},
         {"8 workers": workers(8), "1 worker": workers(1)},
         [
-            Figure(what, "8 workers", "1 worker", 7, True),
+            Figure(what, "8 workers", "1 worker", 6, True),
             Figure(what + ": reading alone", "8 workers", "1 worker", 7, True, EXTRACT),
         ],
     )
@@ -166,6 +194,25 @@ def _nothing_new(events: int, issues: int) -> Case:
     )
 
 
+def _many_projects(count: int) -> Case:
+    slugs = [f"p{number}" for number in range(1, count + 1)]
+    requests = 3 * count  # events, issues and project_detail of each
+    what = f"{count} projects, nothing new, 8 workers: seconds beyond the requests"
+    return Case(
+        "many projects",
+        {
+            "api": "v1",
+            "projects": {slug: {"events": 20, "issues": 10} for slug in slugs},
+            "latency": 0.05,
+        },
+        {
+            "ours": _ours(0, slugs, [], again=True, workers=8),
+            "floor": _floor(requests, slugs, workers=8, details=True),
+        },
+        [Figure(what, ("ours", "floor"), 3, 1)],
+    )
+
+
 def _few_new(few: int, many: int) -> Case:
     return Case(
         "few new",
@@ -195,9 +242,111 @@ def _many_rows(few: int, many: int) -> Case:
         {
             "many": _ours(many, ["many"], ["events"]),
             "few": _ours(few, ["few"], ["events"]),
+            "floor of many": _floor(many, ["many"], tables=["events"]),
+            "floor of few": _floor(few, ["few"], tables=["events"]),
+            "one load": _ours(many, ["many"], ["events"], rows_per_load=2 * many),
         },
         [
-            Figure(against + "memory of the run", "many", "few", 1.5, metric=LOAD),
+            Figure(against + "memory of the run", "many", "few", 1.4, metric=LOAD),
             Figure(against + "time per row", "many", "few", 1.2, metric="per row"),
+            Figure(
+                "time of each further row, against fetching and parsing alone",
+                ("many", "few"),
+                ("floor of many", "floor of few"),
+                1.6,
+                metric="per row",
+            ),
+            Figure(
+                f"{many:,} events in pieces, against one load", "many", "one load", 1.2
+            ),
         ],
+    )
+
+
+def _airbyte(events: int, issues: int, programs: Airbyte) -> Case:
+    def ours(rows: int, again: bool) -> Contestant:
+        return _ours(rows, ["p1"], ["events", "issues"], again, api="sentry")
+
+    def peer(rows: int, again: bool) -> Contestant:
+        return Contestant(
+            "airbyte_peer",
+            {
+                "executable": programs.source,
+                "project": "p1",
+                "streams": ["events", "issues"],
+            },
+            rows,
+            again=again,
+            environment={"AIRBYTE_OFFLINE_MODE": "1", "DO_NOT_TRACK": "1"},
+            python=programs.python,
+        )
+
+    rows = events + issues
+    what = f"{events:,} events, {issues:,} issues, https, against PyAirbyte: "
+    return Case(
+        "airbyte",
+        {"api": "sentry", "projects": {"p1": {"events": events, "issues": issues}}},
+        {
+            "ours": ours(rows, again=False),
+            "airbyte": peer(rows, again=False),
+            "ours again": ours(0, again=True),
+            "airbyte again": peer(0, again=True),
+        },
+        [
+            Figure(what + "first load", "ours", "airbyte", 7, True),
+            Figure(what + "nothing new", "ours again", "airbyte again", 12, True),
+        ],
+        tls=True,
+    )
+
+
+def _imports() -> Case:
+    return Case(
+        "imports",
+        {"api": "v1", "projects": {}},
+        {"help": Contestant("help"), "dlt": Contestant("imports")},
+        [Figure("`--help`, against `import dlt`", "help", "dlt", 1)],
+    )
+
+
+def _warehouses(events: int, issues: int) -> Case:
+    def into(destination: str) -> Contestant:
+        return _ours(2 * (events + issues), destination=destination)
+
+    what = "first load of as many rows, against DuckDB: into "
+    return Case(
+        "warehouses",
+        {"api": "v1", "projects": _two(events, issues)},
+        {name: into(name) for name in ("duckdb", "postgres", "delta")},
+        [
+            Figure(what + "PostgreSQL", "postgres", "duckdb"),
+            Figure(what + "Delta tables", "delta", "duckdb"),
+        ],
+        postgres=True,
+    )
+
+
+def _looked_at_again(rows: int) -> Case:
+    def ours(table: str, action: str) -> Contestant:
+        made = _ours(rows, ["p1"], [table], again=action != "load", action=action)
+        return replace(made, first={"action": "load"})
+
+    def told(action: str, table: str) -> Figure:
+        what = f"{action} of {rows:,} {table}, against their first load"
+        return Figure(what, action, table, metric="per row")
+
+    return Case(
+        "looked at again",
+        {
+            "api": "v1",
+            "projects": {"p1": {"events": rows, "issues": rows}},
+            "beforehand": False,
+        },
+        {
+            "events": ours("events", "load"),
+            "verify": ours("events", "verify"),
+            "issues": ours("issues", "load"),
+            "sweep": ours("issues", "sweep"),
+        },
+        [told("verify", "events"), told("sweep", "issues")],
     )

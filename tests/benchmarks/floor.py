@@ -25,11 +25,16 @@ def read(url: str) -> int:
 
 
 def main(
-    base_url: str, projects: list[str], tables: list[str], workers: int = 4
+    base_url: str,
+    projects: list[str],
+    tables: list[str],
+    workers: int = 4,
+    details: bool = False,
 ) -> dict[str, Any]:
+    """`details`: project_detail of each, too."""
     urls = [
-        f"{base_url}/v1/projects/acme/{project}/{table}/"
-        for table in tables
+        f"{base_url}/v1/projects/acme/{project}/{path}"
+        for path in [f"{table}/" for table in tables] + [""] * details
         for project in projects
     ]
     with ThreadPoolExecutor(workers) as pool:

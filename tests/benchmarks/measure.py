@@ -4,9 +4,11 @@ import json
 import os
 import resource
 import shutil
+import ssl
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -30,6 +32,10 @@ class Contestant:
     once: bool = False
     """Too slow for many rounds."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    first: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that are others in the first run."""
+    python: str = sys.executable
+    """The interpreter, of an environment of its own."""
 
 
 @dataclass(frozen=True)
@@ -46,41 +52,87 @@ class Run:
 
 
 class Server:
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
+    def __init__(self, process: "subprocess.Popen[str]", certificate: str) -> None:
         assert process.stdout
-        self.url = f"http://127.0.0.1:{int(process.stdout.readline())}"
+        scheme = "https" if certificate else "http"
+        self.url = f"{scheme}://127.0.0.1:{int(process.stdout.readline())}"
+        self.environment: dict[str, str] = {}
+        """By which clients trust it."""
+        if certificate:
+            path = os.pathsep.join([str(PACKAGE), str(Path(certificate).parent)])
+            self.environment = {"REQUESTS_CA_BUNDLE": certificate, "PYTHONPATH": path}
+        self._context = ssl.create_default_context(cafile=certificate or None)
 
     def ask(self, path: str) -> dict[str, int]:
-        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
+        url = self.url + path
+        with urllib.request.urlopen(url, timeout=60, context=self._context) as answer:
             report: dict[str, int] = json.load(answer)
         return report
 
 
 @contextmanager
-def serving(settings: Mapping[str, Any]) -> Iterator[Server]:
-    command = [sys.executable, "-m", "tests.benchmarks.server", json.dumps(settings)]
-    with subprocess.Popen(
-        command, cwd=PACKAGE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            yield Server(process)
-        finally:
-            assert process.stdin
-            process.stdin.close()
+def serving(settings: Mapping[str, Any], tls: bool = False) -> Iterator[Server]:
+    """`tls`: by https, with a certificate made for it."""
+    with tempfile.TemporaryDirectory() as folder:
+        certificate = _certificate(Path(folder)) if tls else ""
+        given = json.dumps({**settings, "certificate": certificate})
+        command = [sys.executable, "-m", "tests.benchmarks.server", given]
+        with subprocess.Popen(
+            command,
+            cwd=PACKAGE,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                yield Server(process, certificate)
+            finally:
+                assert process.stdin
+                process.stdin.close()
 
 
-def run(contestant: Contestant, server: Server, folder: Path) -> Run:
+def _certificate(folder: Path) -> str:
+    """A file with a key and a certificate for 127.0.0.1, signed by itself.
+
+    Beside it is what makes Python trust it that finds no setting for it, as Airbyte's
+    sources do not.
+    """
+    pem = folder / "server.pem"
+    trust = f"import certifi\n\ncertifi.where = lambda: {str(pem)!r}\n"
+    (folder / "sitecustomize.py").write_text(trust)
+    words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1"
+    name = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
+    command = ["openssl", *words.split(), *name, *files]
+    subprocess.run(command, check=True, capture_output=True)
+    pem.write_text((folder / "key.pem").read_text() + (folder / "cert.pem").read_text())
+    return str(pem)
+
+
+def run(
+    contestant: Contestant,
+    server: Server,
+    folder: Path,
+    environment: Mapping[str, str],
+    *,
+    is_first: bool = False,
+) -> Run:
     """One run in this folder; it finds there what an earlier one left."""
-    settings = dict(contestant.settings)
-    if contestant.script != "idle":
+    settings = {**contestant.settings, **(contestant.first if is_first else {})}
+    if contestant.script not in ("idle", "imports", "help"):
         settings["base_url"] = server.url
     script = HERE / f"{contestant.script}.py"
     server.ask("/stats")
     used, started = _cpu(), time.perf_counter()
     process = subprocess.run(
-        [sys.executable, script, json.dumps(settings)],
+        [contestant.python, script, json.dumps(settings)],
         cwd=folder,
-        env={**_environment(folder), **contestant.environment},
+        env={
+            **_environment(folder),
+            **server.environment,
+            **environment,
+            **contestant.environment,
+        },
         capture_output=True,
         check=False,
         text=True,

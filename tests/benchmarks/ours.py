@@ -1,9 +1,11 @@
 """The package, as a script of a user's would call it: settings as JSON, report as JSON."""
 
 import json
+import os
 import resource
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 STARTED = time.perf_counter()
@@ -15,6 +17,12 @@ import pyarrow  # noqa: F401
 from analytics_pipeline import analytics_source, runner
 
 IMPORTED = time.perf_counter()
+
+DESTINATIONS: dict[str, Callable[[], Any]] = {
+    "duckdb": lambda: dlt.destinations.duckdb("warehouse.duckdb"),
+    "postgres": lambda: dlt.destinations.postgres(),
+    "delta": lambda: dlt.destinations.filesystem("warehouse"),
+}
 
 
 def peak() -> float:
@@ -29,13 +37,15 @@ def main(
     tables: list[str],
     workers: int = 4,
     rows_per_load: int | None = None,
+    destination: str = "duckdb",
+    action: str = "load",
 ) -> dict[str, Any]:
-    """Load the tables as the command line does."""
+    """Load the tables as the command line does; or sweep, or verify them."""
     pipeline = dlt.pipeline(
         "ours",
         pipelines_dir="pipelines",
-        destination=dlt.destinations.duckdb("warehouse.duckdb"),
-        dataset_name="analytics",
+        destination=DESTINATIONS[destination](),
+        dataset_name=f"analytics_{os.getpid()}" if destination == "postgres" else "a",
     )
     source = analytics_source(
         base_url,
@@ -45,9 +55,14 @@ def main(
         api=api,
         workers=workers,
         rows_per_load=rows_per_load,
+        sweep="now" if action == "sweep" else "1d",
     )
     memory = {"imports": peak()}
-    summary = runner.load(pipeline, source, tables)
+    if action == "verify":
+        totals = runner.verify(pipeline, source, tables).totals()
+        return {"rows": sum(counts.server for counts in totals.values())}
+    table_format = "delta" if destination == "delta" else None
+    summary = runner.load(pipeline, source, tables, table_format)
     memory["load"] = peak()
     trace = pipeline.last_trace
     assert trace
@@ -57,7 +72,10 @@ def main(
             seconds = (step.finished_at - step.started_at).total_seconds()
             phases[step.step] = phases.get(step.step, 0.0) + seconds
     return {
-        "rows": sum(table.rows for table in summary.tables.values()),
+        "rows": sum(
+            table.rows + (table.reread if action == "sweep" else 0)
+            for table in summary.tables.values()
+        ),
         "memory": memory,
         "phases": phases,
     }

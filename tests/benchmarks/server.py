@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.server '{"api": "v1", "projects": {"p1": {"events": 20000}}}'
 
-Prints its port when it is ready and ends with its standard input. `GET /stats`
+With `"certificate": "file.pem"`, which holds the key, too, it speaks https. It prints
+its port when it is ready and ends with its standard input. `GET /stats`
 tells what was asked since the last time; `GET /set?latency=0.05` (seconds, of each
 answer from then on) and `GET /set?grow=100` (newer rows in every list of events)
 change it while it runs.
@@ -11,6 +12,7 @@ change it while it runs.
 import asyncio
 import json
 import os
+import ssl
 import sys
 import threading
 import time
@@ -170,11 +172,17 @@ class Connection(asyncio.Protocol):
         self.transport.write(answer)
 
 
-async def main(settings: str) -> None:
-    server = Server(**json.loads(settings))
+async def main(settings: dict[str, Any]) -> None:
+    context = None
+    if certificate := settings.pop("certificate", None):
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate)
+    server = Server(**settings)
     server.render()
     loop = asyncio.get_running_loop()
-    listener = await loop.create_server(lambda: Connection(server), "127.0.0.1", 0)
+    listener = await loop.create_server(
+        lambda: Connection(server), "127.0.0.1", 0, ssl=context
+    )
     server.port = listener.sockets[0].getsockname()[1]
     print(server.port, flush=True)
     await listener.serve_forever()
@@ -187,4 +195,4 @@ def _end_with_input() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_end_with_input, daemon=True).start()
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(json.loads(sys.argv[1])))

@@ -266,7 +266,7 @@ with pipeline.sql_client() as client:
 
 
 UNITS = {"s": 1, "min": 60, "h": 3600, "days": 86_400, "years": 365 * 86_400}
-SENTRY, SELF_HOSTED, ONE_PROCESS = 100, 4 / 0.05 * 100, 30_000
+SENTRY, SELF_HOSTED, ONE_PROCESS = 100, 4 / 0.05 * 100, 28_000
 """Events a second."""
 
 

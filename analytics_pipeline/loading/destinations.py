@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import dlt
 import pyarrow as pa
+from dlt.common.configuration.container import Container
 from dlt.common.destination.capabilities import DestinationCapabilitiesContext
 from dlt.common.destination.utils import resolve_merge_strategy
 from dlt.common.exceptions import TerminalValueError
@@ -38,6 +39,17 @@ KEY_LENGTH = 255
 def destination_kind(pipeline: SupportsPipeline) -> str:
     """Return the destination's kind in dlt's words: `duckdb`, `postgres`."""
     return pipeline.destination.destination_type.rpartition(".")[2]
+
+
+def capabilities_of(pipeline: SupportsPipeline) -> DestinationCapabilitiesContext:
+    """Return what the destination can; while dlt loads, as it has found out already.
+
+    To find it out resolves all of dlt's settings for the destination.
+    """
+    container = Container()
+    if DestinationCapabilitiesContext in container:
+        return container[DestinationCapabilitiesContext]
+    return pipeline.destination.capabilities()
 
 
 def file_format_of(kind: str) -> TLoaderFileFormat | None:
@@ -101,7 +113,7 @@ class RowAdapter:
     def _look_at_destination(self) -> None:
         pipeline = current_pipeline()
         assert pipeline is not None
-        capabilities = pipeline.destination.capabilities()
+        capabilities = capabilities_of(pipeline)
         kind = destination_kind(pipeline)
         is_arrow = self._row_format == "arrow"
         if self._row_format == "auto":
@@ -223,7 +235,7 @@ def merges_copies(resource: DltResource) -> bool:
     if "strategy" in hints:
         table["x-merge-strategy"] = hints["strategy"]
     strategy = resolve_merge_strategy(
-        {resource.name: table}, table, pipeline.destination.capabilities()
+        {resource.name: table}, table, capabilities_of(pipeline)
     )
     return strategy in (None, "delete-insert")
 

@@ -96,7 +96,7 @@ class RowAdapter:
         """
         load_id = current_load_id()
         if isinstance(rows, pa.Table) and load_id:
-            if load_id != self._load_id:  # once a load: dlt resolves its settings anew
+            if load_id != self._load_id:  # the next one may go elsewhere
                 self._look_at_destination()
                 self._load_id = load_id
             hints |= self._hints

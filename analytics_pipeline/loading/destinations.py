@@ -67,88 +67,61 @@ class AdaptToDestination(MapItem):
     placement_affinity: ClassVar[float] = 3
 
     def __init__(self, table: Table, row_format: str) -> None:
-        adapter = RowAdapter(table.columns, row_format)
-        super().__init__(lambda rows: adapter.adapt(rows))
+        columns = table.columns
+        super().__init__(lambda rows: adapt_to_destination(columns, row_format, rows))
 
 
-class RowAdapter:
-    """Makes of Arrow tables what the destination of the active load takes.
+def adapt_to_destination(
+    columns: Mapping[str, TColumnSchema], row_format: str, rows: Any, **hints: Any
+) -> Any:
+    """Return rows of these columns as the destination of the active load needs them.
 
     Args:
         columns: of the table that the rows are of.
         row_format: `"arrow"`, `"python"`, or `"auto"`: what the destination can.
+        rows: an Arrow table; what else a user's function has made of it stays as it is.
+        hints: what else dlt should know of the rows.
     """
+    if isinstance(rows, pa.Table) and current_load_id():
+        rows, needed = _as_needed(columns, row_format, rows)
+        hints |= needed
+    return dlt.mark.with_hints(rows, dlt.mark.make_hints(**hints)) if hints else rows
 
-    def __init__(self, columns: Mapping[str, TColumnSchema], row_format: str) -> None:
-        self._columns = columns
-        self._row_format = row_format
-        self._load_id: str | None = None
-        self._is_arrow = True
-        self._hints: dict[str, Any] = {}
 
-    def adapt(self, rows: Any, **hints: Any) -> Any:
-        """Return the rows, marked with what dlt should know of them.
-
-        Args:
-            rows: an Arrow table; what else a user's function has made of it stays as it
-                is.
-            hints: what else dlt should know.
-        """
-        load_id = current_load_id()
-        if isinstance(rows, pa.Table) and load_id:
-            if load_id != self._load_id:  # the next one may go elsewhere
-                self._look_at_destination()
-                self._load_id = load_id
-            hints |= self._hints
-            if self._is_arrow:
-                # dlt's own setting for this, add_dlt_load_id, is one of all sources.
-                ids = pa.repeat(pa.scalar(load_id), rows.num_rows)
-                rows = rows.append_column(LOAD_ID, ids.dictionary_encode())
-            else:
-                rows = python_rows(rows, self._columns)
-        if not hints:
-            return rows
-        return dlt.mark.with_hints(rows, dlt.mark.make_hints(**hints))
-
-    def _look_at_destination(self) -> None:
-        pipeline = current_pipeline()
-        assert pipeline is not None
-        capabilities = capabilities_of(pipeline)
-        kind = destination_kind(pipeline)
-        is_arrow = self._row_format == "arrow"
-        if self._row_format == "auto":
-            wanted = _asked_file_format(dlt.current.resource())
-            is_arrow = loads_arrow(kind, capabilities, wanted)
-        self._is_arrow = is_arrow
-        hints = self._arrow_hints if is_arrow else self._python_hints
-        self._hints = hints(kind, capabilities)
-
-    def _arrow_hints(
-        self, kind: str, capabilities: DestinationCapabilitiesContext
-    ) -> dict[str, Any]:
-        hints: dict[str, Any] = {}
-        if texts := [
-            {"name": name, "data_type": "text"}
-            for name, column in self._columns.items()
-            if not _takes(capabilities, column)
-        ]:
-            hints["columns"] = texts
-        if file_format := file_format_of(kind):
-            hints["file_format"] = file_format
-        return hints
-
-    def _python_hints(
-        self, kind: str, capabilities: DestinationCapabilitiesContext
-    ) -> dict[str, Any]:
-        keys = [
+def _as_needed(
+    columns: Mapping[str, TColumnSchema], row_format: str, rows: pa.Table
+) -> tuple[Any, dict[str, Any]]:
+    """Return the rows, and what dlt should know of them."""
+    pipeline = current_pipeline()
+    assert pipeline is not None
+    capabilities = capabilities_of(pipeline)
+    kind = destination_kind(pipeline)
+    if row_format == "auto":
+        wanted = _asked_file_format(dlt.current.resource())
+        row_format = "arrow" if loads_arrow(kind, capabilities, wanted) else "python"
+    if row_format == "python":
+        keys: Any = [
             {"name": name, "data_type": "text", "precision": KEY_LENGTH}
-            for name, column in self._columns.items()
+            for name, column in columns.items()
             if not column["nullable"] and column["data_type"] == "text"
         ]
         hints: dict[str, Any] = {"columns": keys}
         if kind in ROW_KEY_MERGES:
             hints["additional_table_hints"] = ROW_KEY_MERGES[kind]
-        return hints
+        return python_rows(rows, columns), hints
+    # dlt's own setting for this, add_dlt_load_id, is one of all sources of the process.
+    ids = pa.repeat(pa.scalar(current_load_id()), rows.num_rows).dictionary_encode()
+    rows = rows.append_column(LOAD_ID, ids)
+    hints = {}
+    if texts := [
+        {"name": name, "data_type": "text"}
+        for name, column in columns.items()
+        if not _takes(capabilities, column)
+    ]:
+        hints["columns"] = texts
+    if file_format := file_format_of(kind):
+        hints["file_format"] = file_format
+    return rows, hints
 
 
 def _asked_file_format(resource: DltResource) -> str:

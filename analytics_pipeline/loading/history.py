@@ -11,7 +11,10 @@ from dlt.common.pipeline import current_pipeline
 from dlt.common.schema.typing import TScd2StrategyDict
 
 from analytics_pipeline.errors import ConfigurationError
-from analytics_pipeline.loading.destinations import RowAdapter
+from analytics_pipeline.loading.destinations import (
+    adapt_to_destination,
+    capabilities_of,
+)
 from analytics_pipeline.tables.history import COLUMNS, HISTORY, VALIDITY, VERSION
 from analytics_pipeline.tables.schema import READ_AT
 
@@ -39,7 +42,7 @@ def check_history(pipeline: dlt.Pipeline) -> None:
     Raises:
         ConfigurationError: it cannot.
     """
-    strategies = pipeline.destination.capabilities().supported_merge_strategies or ()
+    strategies = capabilities_of(pipeline).supported_merge_strategies or ()
     if "scd2" not in strategies:
         name = pipeline.destination.destination_name
         raise ConfigurationError(
@@ -61,8 +64,9 @@ def with_ended_states(
         return states
     table = str(dlt.current.resource().table_name)
     disposition = _write_disposition(pipeline, table, sweeps)
-    adapter = RowAdapter(COLUMNS, row_format)
-    return adapter.adapt(states, write_disposition=disposition)
+    return adapt_to_destination(
+        COLUMNS, row_format, states, write_disposition=disposition
+    )
 
 
 def _write_disposition(
@@ -98,7 +102,7 @@ def _write_disposition(
 
 def _literal(pipeline: dlt.Pipeline, time: datetime) -> str:
     """Return a time as the destination's SQL has it."""
-    capabilities = pipeline.destination.capabilities()
+    capabilities = capabilities_of(pipeline)
     form = capabilities.format_datetime_literal
     if form is None:
         form = format_datetime_literal

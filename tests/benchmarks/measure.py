@@ -119,8 +119,7 @@ def run(
 ) -> Run:
     """One run in this folder; it finds there what an earlier one left."""
     settings = {**contestant.settings, **(contestant.first if is_first else {})}
-    if contestant.script not in ("idle", "imports", "help"):
-        settings["base_url"] = server.url
+    settings["base_url"] = server.url
     script = HERE / f"{contestant.script}.py"
     server.ask("/stats")
     used, started = _cpu(), time.perf_counter()

@@ -175,12 +175,13 @@ class Order:
         known = [time for time in times if time is not None]
         if not known:
             return
+        falls, rises = _falls(known), _rises(known)
         tied = len(set(known)) == 1
-        self._falling &= tied or _falls(known)
-        self._rising &= tied or _rises(known)
-        self._rose |= _rises(known)
-        self._descending += _falls(known)
-        self._disordered += not (tied or _falls(known) or _rises(known))
+        self._falling &= tied or falls
+        self._rising &= tied or rises
+        self._rose |= rises
+        self._descending += falls
+        self._disordered += not (tied or falls or rises)
         self._low = min(known) if self._low is None else min(self._low, *known)
         self._high = max(known) if self._high is None else max(self._high, *known)
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
@@ -53,7 +54,7 @@ def to_arrow(table: Table, records: Sequence[Record], read_at: datetime) -> Arro
         if field in texts:
             array = texts[field]
         elif field not in fields:
-            array = pa.nulls(len(records), ARROW[kind])
+            array = _nulls(len(records), kind)
         else:
             values = [record.get(field) for record in records]
             array, misplaced = column(kind, values)
@@ -71,6 +72,12 @@ def to_arrow(table: Table, records: Sequence[Record], read_at: datetime) -> Arro
     arrays.append(column("json", extra)[0])
     arrays.append(pa.repeat(pa.scalar(read_at, ARROW["timestamp"]), len(records)))
     return ArrowRows(pa.Table.from_arrays(arrays, schema=table.schema), mismatches)
+
+
+@lru_cache
+def _nulls(rows: int, kind: str) -> pa.Array:
+    """Return a column without values; most pages have as many rows."""
+    return pa.nulls(rows, ARROW[kind])
 
 
 def _texts(table: Table, records: Sequence[Record]) -> dict[str, pa.Array]:

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import requests
 
-PATIENCE = 240.0
+PATIENCE = 900.0
 """Seconds to wait for anything."""
 
 
@@ -101,7 +101,7 @@ class Engine:
     def _answers(self) -> bool:
         try:
             return requests.get(f"{self.url}/api/v2/version", timeout=5).ok
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             return False
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:

@@ -29,7 +29,7 @@ def prefect_server() -> Iterator[None]:
         patch.setenv("PREFECT_HOME", folder)
         patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
         patch.setenv("DO_NOT_TRACK", "1")
-        with prefect_test_harness():
+        with prefect_test_harness(server_startup_timeout=600):  # on a busy machine
             yield
 
 

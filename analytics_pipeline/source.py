@@ -18,7 +18,7 @@ from analytics_pipeline.loading.destinations import (
     hide_expected_warnings,
 )
 from analytics_pipeline.loading.history import with_ended_states
-from analytics_pipeline.sync import Incremental, Sync
+from analytics_pipeline.sync import Incremental, ResourceSync, Sync, for_threads
 from analytics_pipeline.tables.arrow import to_arrow
 from analytics_pipeline.tables.history import DESCRIBED_BY_SCHEMA, HISTORY, states
 from analytics_pipeline.tables.history import HINTS as HISTORY_HINTS
@@ -33,7 +33,8 @@ from analytics_pipeline.tables.schema import column_name
     primary_key=["project_id", "id"],  # an event id is unique in its project only
     write_disposition="merge",
 )
-def events(sync: Sync, date_created: Incremental) -> Iterator[pa.Table]:
+@for_threads
+def events(sync: ResourceSync, date_created: Incremental) -> Iterator[pa.Table]:
     """Error events: GET /v1/projects/{organization}/{project}/events/ of each project."""
     with sync.lists("events", date_created) as lists:
         for part, page in sync.client.pages(lists.slices()):
@@ -45,7 +46,8 @@ def events(sync: Sync, date_created: Incremental) -> Iterator[pa.Table]:
 
 
 @dlt.resource(primary_key="id", write_disposition="merge")
-def issues(sync: Sync, last_seen: Incremental) -> Iterator[pa.Table]:
+@for_threads
+def issues(sync: ResourceSync, last_seen: Incremental) -> Iterator[pa.Table]:
     """Groups of like events: GET /v1/projects/{organization}/{project}/issues/ of each."""
     with sync.lists("issues", last_seen) as lists:
         for part, page in sync.client.pages(lists.slices()):
@@ -65,7 +67,8 @@ def issue_history(rows: Any, sync: Sync) -> Any:
 
 
 @dlt.resource(primary_key="id", write_disposition="merge")
-def projects(sync: Sync, date_created: Incremental) -> Iterator[pa.Table]:
+@for_threads
+def projects(sync: ResourceSync, date_created: Incremental) -> Iterator[pa.Table]:
     """The organization's projects that the token may see: GET /v1/projects/, whole."""
     with sync.lists("projects", date_created) as lists:
         for part, page in sync.client.pages(lists.slices()):
@@ -77,7 +80,8 @@ def projects(sync: Sync, date_created: Incremental) -> Iterator[pa.Table]:
 
 
 @dlt.resource(primary_key="id", write_disposition="merge")
-def releases(sync: Sync, date_created: Incremental) -> Iterator[pa.Table]:
+@for_threads
+def releases(sync: ResourceSync, date_created: Incremental) -> Iterator[pa.Table]:
     """Releases of all projects: GET /v1/organizations/{organization}/releases/."""
     with sync.lists("releases", date_created) as lists:
         for part, page in sync.client.pages(lists.slices()):
@@ -89,7 +93,8 @@ def releases(sync: Sync, date_created: Incremental) -> Iterator[pa.Table]:
 
 
 @dlt.resource(primary_key="id", write_disposition="merge")
-def project_detail(sync: Sync, date_created: Incremental) -> Iterator[pa.Table]:
+@for_threads
+def project_detail(sync: ResourceSync, date_created: Incremental) -> Iterator[pa.Table]:
     """Settings, secrets masked: GET /v1/projects/{organization}/{project}/ of each."""
     with sync.lists("project_detail", date_created) as lists:
         for part, page in sync.client.pages(lists.slices()):

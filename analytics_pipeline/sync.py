@@ -3,17 +3,16 @@
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import partial, wraps
 from itertools import pairwise
 from typing import Any, cast
 
 import dlt
 import pyarrow as pa
 from dlt.common.pipeline import current_pipeline
-from dlt.common.schema.utils import has_table_seen_data
 
 from analytics_pipeline.bookmarks import Bookmark, Progress, Span, earlier, latest
 from analytics_pipeline.client.endpoints import Endpoint
@@ -41,6 +40,7 @@ from analytics_pipeline.loading.destinations import is_replaced, merges_copies
 from analytics_pipeline.loading.history import EndedSweep, check_history
 from analytics_pipeline.loading.run import Run, active_run, current_load_id
 from analytics_pipeline.loading.summary import forgotten, merged_near_misses
+from analytics_pipeline.loading.threads import ClosableBatches, DltContext
 from analytics_pipeline.tables.arrow import ArrowRows
 from analytics_pipeline.tables.derived import add_derived
 from analytics_pipeline.tables.history import HISTORY
@@ -80,17 +80,6 @@ class Sync:
         self.ended_sweeps: Sequence[EndedSweep] = ()
         """Of the load that is under way."""
 
-    @contextmanager
-    def lists(self, table: str, incremental: Incremental) -> Iterator["Lists"]:
-        """Give the lists of a resource, and note at the end how far they were read."""
-        lists = Lists(self, self.client.spec.endpoints[table], incremental)
-        try:
-            with infrequent_gc():
-                yield lists
-            lists.confirm()
-        finally:
-            lists.metrics["lists"] = [each.report() for each in lists.reading]
-
     def run(self) -> Run:
         """Return the run that is active, or one for this load alone."""
         with self._lock:
@@ -111,6 +100,40 @@ class Sync:
         return Run(self.config.rows_per_load)
 
 
+class ResourceSync:
+    """What one resource gets: that which all share, and what dlt says when it calls it."""
+
+    def __init__(self, sync: Sync) -> None:
+        self.client = sync.client
+        self._sync = sync
+        self._context = DltContext.current()
+
+    @contextmanager
+    def lists(self, table: str, incremental: Incremental) -> Iterator["Lists"]:
+        """Give the lists of a resource, and note at the end how far they were read."""
+        endpoint = self.client.spec.endpoints[table]
+        lists = Lists(self._sync, endpoint, incremental, self._context)
+        try:
+            with infrequent_gc():
+                yield lists
+            lists.confirm()
+        finally:
+            lists.metrics["lists"] = [each.report() for each in lists.reading]
+
+
+def for_threads(
+    resource: Callable[[ResourceSync, Incremental], Iterator[pa.Table]],
+) -> Callable[[Sync, Incremental], Iterator[pa.Table]]:
+    """Prepare a resource for being read in a thread of dlt's."""
+
+    @wraps(resource)
+    def called(sync: Sync, incremental: Incremental) -> Iterator[pa.Table]:
+        batches = resource(ResourceSync(sync), incremental)
+        return ClosableBatches(cast(Generator[pa.Table, None, None], batches))
+
+    return called
+
+
 class Lists:
     """The lists of one resource: what to read of them, and what became of that.
 
@@ -121,17 +144,23 @@ class Lists:
     """
 
     def __init__(
-        self, sync: Sync, endpoint: Endpoint, incremental: Incremental
+        self,
+        sync: Sync,
+        endpoint: Endpoint,
+        incremental: Incremental,
+        context: DltContext,
     ) -> None:
-        resource = dlt.current.resource()
+        resource = context.resource()
         self.sync = sync
+        self.context = context
         self.endpoint = endpoint
         self.table = sync.config.tables[endpoint.table]
         self.run = sync.run()
         self.metrics = resource.custom_metrics
         self.reading: list[ListSync] = []
         self.ended_sweeps: list[Sweep] = []
-        self._incremental = self._checked(incremental)
+        self._check(incremental)
+        incremental.advance(None)  # type: ignore[arg-type]
         self.has_history = endpoint.is_swept and self._is_history_selected()
         if endpoint.is_swept:
             sync.ended_sweeps = ()
@@ -146,6 +175,7 @@ class Lists:
         """The table is emptied first, so all is read again, in one load."""
         self._check_history()
         self.table_name = str(resource.table_name)
+        self._state = context.resource_state()
         self.stored = self._stored(self.table_name)
         is_unique = not merges_copies(resource)
         self._batches = Batches(
@@ -153,7 +183,7 @@ class Lists:
             self.table.primary_key if is_unique else (),
         )
 
-    def _checked(self, incremental: Incremental) -> Incremental:
+    def _check(self, incremental: Incremental) -> None:
         column = column_name(self.endpoint.replication_key)
         if incremental.cursor_path != column:
             raise ConfigurationError(
@@ -161,19 +191,18 @@ class Lists:
                 f" not possible, since the server dates rows by {column!r}; give that"
                 " column, or filter rows with add_map"
             )
-        return incremental.advance(None)  # type: ignore[arg-type]
 
     def _is_history_selected(self) -> bool:
-        selected = dlt.current.source().selected_resources
-        if HISTORY in selected and self.endpoint.table not in selected:
+        is_selected = self.context.selects(HISTORY)
+        if is_selected and not self.context.selects(self.endpoint.table):
             raise ConfigurationError(
                 f"{HISTORY} is loaded together with {self.endpoint.table}, or these would"
                 " be missed: select both"
             )
-        return HISTORY in selected
+        return is_selected
 
     def _check_history(self) -> None:
-        if HISTORY not in dlt.current.source().selected_resources:
+        if not self.context.selects(HISTORY):
             return
         if self.is_replaced and self.has_history:
             raise ConfigurationError(
@@ -186,8 +215,10 @@ class Lists:
 
     def lacks_history(self) -> bool:
         """Tell whether the history is wanted, and has no table yet."""
-        resource = dlt.current.source().resources[HISTORY] if self.has_history else None
-        return resource is not None and not _has_rows(str(resource.table_name))
+        if not self.has_history:
+            return False
+        resource = self.context.source.resources[HISTORY]
+        return not self.context.has_rows(str(resource.table_name))
 
     def ends_states(self) -> bool:
         """Tell whether sweeps have shown by now which issues are gone."""
@@ -225,16 +256,16 @@ class Lists:
         if kept_from and self.endpoint.filters_time:
             log.warning("%s", forgotten(kept_from))
         run.ended.add(table)
-        selected = {*dlt.current.source().selected_resources} - {HISTORY}
+        selected = {*self.context.source.selected_resources} - {HISTORY}
         if run.is_refused and run.ended >= selected:
             raise next(iter(run.refusals.values()))
 
     def _stored(self, table: str) -> dict[str, Any]:
         """Return the bookmarks, as far as they are true of the table."""
-        state = dlt.current.resource_state()
+        state = self._state
         is_checked = table in self.run.checked
         self.run.checked.add(table)
-        if self.is_replaced or not (_has_rows(table) or is_checked):
+        if self.is_replaced or not (self.context.has_rows(table) or is_checked):
             state.pop("bookmarks", None)  # dropped, refreshed, or another dataset
         if self.until is not None or self.run.is_whole:
             return self.run.bounded.setdefault(self.endpoint.table, {})
@@ -252,7 +283,9 @@ class Lists:
         if any(self.key(project) not in self.stored for project in self._projects()):
             ends.append(None)
         last = None if None in ends or not ends else min(end for end in ends if end)
-        self._incremental.get_state()["last_value"] = last or self.since
+        if self.until is None:  # dlt keeps nothing of a span that has an end
+            column = column_name(self.endpoint.replication_key)
+            self._state["incremental"][column]["last_value"] = last or self.since
 
     def slices(self) -> Iterator[Slice]:
         """Give out what to read of each list, as long as the load is not full."""
@@ -766,12 +799,6 @@ class Sweep(ListSync):
 
     def _forget_progress(self) -> None:
         self.bookmark.sweep = None
-
-
-def _has_rows(table: str) -> bool:
-    """Tell whether dlt knows of rows of a table in this dataset."""
-    tables = dlt.current.source_schema().tables
-    return table in tables and has_table_seen_data(tables[table])
 
 
 def _is_outside(time: datetime, start: datetime | None, until: datetime | None) -> bool:

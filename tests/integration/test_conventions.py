@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pytest
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
-from dlt.extract import DltResource, DltSource
+from dlt.extract import DltResource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from analytics_pipeline import analytics_source, runner
@@ -93,25 +93,12 @@ def test_after_add_limit_the_next_run_loads_the_rest(
 ) -> None:
     for _ in range(2):
         source = make(server, api=api, workers=workers)
-        run_limited(warehouse, source.add_limit(count))
+        warehouse.pipeline().run(source.add_limit(count))
         assert_no_promise_beyond_the_rows(warehouse, server)
     assert warehouse.ids("events")
     warehouse.pipeline().run(make(server, api=api))
     for table in ("events", "issues", "releases"):
         assert sorted(warehouse.ids(table)) == ids(server, table)
-
-
-def run_limited(warehouse: Warehouse, source: DltSource) -> None:
-    """Run a source; again if dlt closed a generator that a thread of its own was in.
-
-    It does so seldom, when a resource is quick to give more than the limit.
-    """
-    try:
-        warehouse.pipeline().run(source)
-    except PipelineStepFailed as failure:
-        if "generator already executing" not in str(failure):
-            raise
-        warehouse.pipeline().run(source.clone())
 
 
 def assert_no_promise_beyond_the_rows(warehouse: Warehouse, server: DemoServer) -> None:

@@ -1,0 +1,86 @@
+"""What a resource needs so that dlt can read it in a thread, side by side with others."""
+
+import threading
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import dlt
+import pyarrow as pa
+from dlt.common.schema import Schema
+from dlt.common.schema.utils import has_table_seen_data
+from dlt.extract import DltResource, DltSource
+from dlt.extract.state import get_current_pipe
+
+
+@dataclass(frozen=True)
+class DltContext:
+    """The source that is read, and its state.
+
+    `dlt.current` has them all through a load. But when somebody iterates a source by
+    hand, it has them only while they wait for the next item, and a resource that is read
+    in a thread may begin or end in between.
+    """
+
+    source: DltSource
+    schema: Schema
+    source_state: dict[str, Any]
+    """Kept by a load, thrown away after an iteration by hand."""
+
+    @classmethod
+    def current(cls) -> "DltContext":
+        """Return that of the resource which is called now: dlt does so in no thread."""
+        return cls(
+            dlt.current.source(),
+            dlt.current.source_schema(),
+            dlt.current.source_state(),
+        )
+
+    def resource(self) -> DltResource:
+        """Return the resource that is read here."""
+        return self.source.resources.with_pipe(get_current_pipe())
+
+    def resource_state(self) -> dict[str, Any]:
+        """Return the state of the resource that is read here."""
+        return dlt.current.resource_state(self.resource().name, self.source_state)
+
+    def selects(self, resource: str) -> bool:
+        """Tell whether a resource of the source is read."""
+        return resource in self.source.selected_resources
+
+    def has_rows(self, table: str) -> bool:
+        """Tell whether dlt knows of rows of a table in this dataset."""
+        tables = self.schema.tables
+        return table in tables and has_table_seen_data(tables[table])
+
+
+class ClosableBatches(Iterator[pa.Table]):
+    """Batches of a generator, which can be closed while a thread reads it.
+
+    dlt closes resources so when `add_limit` has had enough; of a generator alone that is
+    an error, "generator already executing".
+    """
+
+    def __init__(self, batches: Generator[pa.Table, None, None]) -> None:
+        self._batches = batches
+        self._is_running = threading.Lock()
+        self._is_closed = False
+
+    def __next__(self) -> pa.Table:
+        with self._is_running:
+            batch = next(self._batches)
+        if self._is_closed:
+            self.close()
+        return batch
+
+    def close(self) -> None:
+        """Close the generator, now or when the batch that is being read is there.
+
+        It waits for nobody, since Python may collect garbage in any thread.
+        """
+        self._is_closed = True
+        if self._is_running.acquire(blocking=False):
+            try:
+                self._batches.close()
+            finally:
+                self._is_running.release()

@@ -240,7 +240,7 @@ class Lists:
         self._batches.confirm_all()
         for sweep in self.ended_sweeps:
             sweep.complete()
-        if self.endpoint.table not in self.run.spans:
+        if self.until is None:  # dlt keeps nothing of a span that has an end
             self._set_last_value()
         if any(each.is_open for each in self.reading):
             self.run.is_unfinished = True
@@ -262,14 +262,13 @@ class Lists:
 
     def _stored(self, table: str) -> dict[str, Any]:
         """Return the bookmarks, as far as they are true of the table."""
-        state = self._state
         is_checked = table in self.run.checked
         self.run.checked.add(table)
         if self.is_replaced or not (self.context.has_rows(table) or is_checked):
-            state.pop("bookmarks", None)  # dropped, refreshed, or another dataset
+            self._state.pop("bookmarks", None)  # dropped, refreshed, or another dataset
         if self.until is not None or self.run.is_whole:
             return self.run.bounded.setdefault(self.endpoint.table, {})
-        bookmarks: dict[str, Any] = state.setdefault("bookmarks", {})
+        bookmarks: dict[str, Any] = self._state.setdefault("bookmarks", {})
         if self.lacks_history():  # it was switched on, or dropped
             for each in bookmarks.values():
                 for part in (each, each.get("progress", {}), each.get("sweep", {})):
@@ -283,9 +282,8 @@ class Lists:
         if any(self.key(project) not in self.stored for project in self._projects()):
             ends.append(None)
         last = None if None in ends or not ends else min(end for end in ends if end)
-        if self.until is None:  # dlt keeps nothing of a span that has an end
-            column = column_name(self.endpoint.replication_key)
-            self._state["incremental"][column]["last_value"] = last or self.since
+        column = column_name(self.endpoint.replication_key)
+        self._state["incremental"][column]["last_value"] = last or self.since
 
     def slices(self) -> Iterator[Slice]:
         """Give out what to read of each list, as long as the load is not full."""

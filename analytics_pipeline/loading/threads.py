@@ -29,7 +29,7 @@ class DltContext:
 
     @classmethod
     def current(cls) -> "DltContext":
-        """Return that of the resource which is called now: dlt does so in no thread."""
+        """Return that of the resource which dlt calls now, in none of its threads."""
         return cls(
             dlt.current.source(),
             dlt.current.source_schema(),

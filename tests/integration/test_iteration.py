@@ -2,47 +2,35 @@
 
 from collections.abc import Iterable
 from itertools import chain
-from typing import Any
 
 import pyarrow as pa
 import pytest
 from dlt.common.configuration.container import Container
 from dlt.extract.exceptions import ResourceExtractionError
 
-from analytics_pipeline import analytics_source
 from analytics_pipeline.tables.schema import TABLES
-from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
+from tests.conftest import Warehouse, small_server
 from tests.fake_server import FakeServer
-
-PROJECTS = ["frontend", "backend"]
+from tests.integration.test_conventions import ids, make
 
 
 @pytest.fixture(params=["always", "never"])
-def offers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def offers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """When dlt offers state and source to its threads.
 
     That is while somebody waits for the next item: a thread that is quick, or late, finds
     nothing. So "never" is the worst that can happen, and happens each time.
     """
-    word: str = request.param
-    if word == "never":
+    if request.param == "never":
         monkeypatch.setattr(Container, "thread_pool_prefix", lambda: "thread-")
-    return word
 
 
-def source(server: FakeServer, **settings: Any) -> Any:
-    return analytics_source(server.url, TOKEN, ORGANIZATION, PROJECTS, **settings)
-
-
-def ids(batches: Iterable[pa.Table]) -> list[str]:
+def read(batches: Iterable[pa.Table]) -> list[str]:
     return sorted(key for batch in batches for key in batch["id"].to_pylist())
 
 
 def expected(server: FakeServer, table: str) -> list[str]:
-    if table == "project_detail":
-        table = "projects"
-    rows = server.rows(table)
-    return sorted(str(row["id"] if "id" in row else row["version"]) for row in rows)
+    return ids(server, "projects" if table == "project_detail" else table)
 
 
 @pytest.mark.usefixtures("offers")
@@ -53,7 +41,7 @@ def test_a_whole_source_gives_the_rows_of_all_tables(
 ) -> None:
     monkeypatch.setenv("EXTRACT__WORKERS", dlt_workers)
     with small_server(api) as server:
-        rows = ids(source(server, api=api, history=history))
+        rows = read(make(server, api=api, history=history))
         tables = [*TABLES, "issues"] if history else [*TABLES]
         assert rows == sorted(chain(*(expected(server, table) for table in tables)))
 
@@ -61,10 +49,10 @@ def test_a_whole_source_gives_the_rows_of_all_tables(
 @pytest.mark.usefixtures("offers")
 def test_each_table_can_be_iterated_alone_and_again(api: str) -> None:
     with small_server(api) as server:
-        made = source(server, api=api)
+        made = make(server, api=api)
         for table in TABLES:
             for _ in range(2):
-                assert ids(made.resources[table]) == expected(server, table)
+                assert read(made.resources[table]) == expected(server, table)
 
 
 @pytest.mark.usefixtures("offers")
@@ -78,7 +66,7 @@ def test_beside_a_pipeline_all_is_read_and_nothing_is_noted(
         pipeline = warehouse.pipeline()
         pipeline.activate()
         pipeline.sync_destination()
-        assert ids(source(server).events) == expected(server, "events")
+        assert read(make(server).events) == expected(server, "events")
         assert warehouse.bookmarks() == noted
         assert warehouse.load(server).tables["events"].rows == 30
         assert sorted(warehouse.ids("events")) == expected(server, "events")
@@ -89,4 +77,4 @@ def test_a_table_of_which_all_is_refused_says_so() -> None:
     with small_server() as server:
         server.fail(403, times=100)
         with pytest.raises(ResourceExtractionError, match="403"):
-            list(source(server).events)
+            list(make(server).events)

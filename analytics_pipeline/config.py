@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from dlt.common.configuration import with_config
 from dlt.common.typing import TSecretStrValue
 
+from analytics_pipeline.bookmarks import EARLIEST, earlier
 from analytics_pipeline.client.endpoints import APIS, ApiSpec, Endpoint
 from analytics_pipeline.client.session import is_loopback
 from analytics_pipeline.errors import (
@@ -26,7 +27,7 @@ from analytics_pipeline.tables.values import utc
 REGIONS = ("us", "de", "www")
 """Hosts of sentry.io that are not named after an organization."""
 SECTION = "sources.analytics_pipeline"
-BEGINNING = datetime.min.replace(tzinfo=UTC)
+BEGINNING = EARLIEST
 ROW_FORMATS = ("auto", "arrow", "python")
 UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 LONGEST = timedelta(days=365_250).total_seconds()
@@ -122,8 +123,11 @@ def parse_config(
     start, end = parse_since(since), parse_time("until", until)
     if end and start and start >= end:
         raise ConfigurationError(f"since ({start}) must be before until ({end})")
+    back = parse_lookback(lookback)
     if end and not start:
         start = BEGINNING
+    elif start and not end and earlier(start, back) == BEGINNING:
+        start = None  # all; dlt could not subtract the lookback from it
     url = required("base_url", base_url or spec.base_url, '"https://…"')
     token = required("auth_token", auth_token, file="secrets.toml")
     owner = organization_slug(required("organization", organization))
@@ -137,7 +141,7 @@ def parse_config(
         spec=spec,
         since=start,
         until=end,
-        lookback=parse_lookback(lookback),
+        lookback=back,
         full_events=full_events,
         full_refresh=full_refresh,
         rows_per_load=None

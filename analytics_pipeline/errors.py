@@ -96,14 +96,6 @@ class PageCursorLoop(ApiError, RuntimeError):
     """The server sent a page cursor twice in one list, which would never end."""
 
 
-class ListChanged(ApiError):
-    """A list cannot be gone on with at the page where it was left."""
-
-
-class WindowsIgnored(ApiError):
-    """The server gave rows of other times than were asked for."""
-
-
 class HttpError(ApiError, requests.HTTPError):
     """The server refused; its status and its words are in the message."""
 

@@ -16,9 +16,10 @@ from dlt.common.runtime.collector_base import Collector
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import InvalidPipelineName
 
-from analytics_pipeline.client.lists import ListSlice, Reader
+from analytics_pipeline.client.client import ListName
 from analytics_pipeline.config import resolve_config
 from analytics_pipeline.errors import ConfigurationError, IncompleteLoad
+from analytics_pipeline.extraction import Run
 from analytics_pipeline.loading.destinations import (
     appended_tables,
     hidden_warnings,
@@ -29,7 +30,7 @@ from analytics_pipeline.loading.failures import (
     is_interruption,
     root_error,
 )
-from analytics_pipeline.loading.history import check_history
+from analytics_pipeline.loading.history import check_history, end_gone
 from analytics_pipeline.loading.locks import (
     check_shareable,
     dataset_lock,
@@ -37,7 +38,6 @@ from analytics_pipeline.loading.locks import (
     skip_stale_rows,
 )
 from analytics_pipeline.loading.partitions import Partition, partitions
-from analytics_pipeline.loading.run import Run
 from analytics_pipeline.loading.summary import Summary, summarise
 from analytics_pipeline.loading.warehouse import (
     check_destination,
@@ -149,7 +149,7 @@ def load(
         MissingTable: a table was dropped without dlt's knowledge; nothing was asked.
         PipelineStepFailed: dlt or the destination failed.
     """
-    run = Run(ROWS_PER_LOAD, keeps_going=True)
+    run = Run(ROWS_PER_LOAD, continue_on_error=True)
     return _load(pipeline, _selected(source, tables), run, table_format)
 
 
@@ -170,7 +170,7 @@ def _load(
         run.active(),
     ):
         refresh: Any = pipeline.refresh
-        _follow_warehouse(pipeline)
+        _restore_state(pipeline)
         check_tables(pipeline, source.schema.name)
         pipeline.refresh = None  # of the first load only: the others add to it
         try:
@@ -184,6 +184,8 @@ def _load(
                 total.add(summarise(pipeline))
         finally:
             pipeline.refresh = refresh
+        if HISTORY in source.selected_resources:
+            mark_gone(pipeline, source)
     total.appended = appended
     total.seconds = time.perf_counter() - started
     failures = run.failures | (run.refusals if run.is_refused else {})
@@ -192,6 +194,17 @@ def _load(
         total.skipped = {k: v for k, v in total.skipped.items() if k not in failures}
         raise IncompleteLoad(failures, total)
     return total
+
+
+def mark_gone(pipeline: dlt.Pipeline, source: DltSource) -> None:
+    """End the states in `issue_history` of issues that are gone from the server.
+
+    Those that the last complete reading of their list has not shown. `load` does it by
+    itself; after `pipeline.run` call it with the same source.
+    """
+    stored: Any = pipeline.state.get("sources", {}).get(source.name, {})
+    issues = stored.get("resources", {}).get("issues", {})
+    end_gone(pipeline, source, issues.get("bookmarks", {}))
 
 
 def status(pipeline: dlt.Pipeline) -> Status:
@@ -246,7 +259,7 @@ def verify(
     found = _compared(pipeline, source, names, began)
     if repair and found.repairs:
         first, repairs = found, found.repairs
-        run = Run(ROWS_PER_LOAD, keeps_going=True)
+        run = Run(ROWS_PER_LOAD, continue_on_error=True)
         run.spans = {name: each.span for name, each in repairs.items()}
         _load(pipeline, only_repaired(_selected(source, [*repairs]), repairs), run)
         for name, each in repairs.items():
@@ -268,7 +281,7 @@ def _compared(
         return compare(pipeline, source, names, began)
 
 
-def _follow_warehouse(pipeline: dlt.Pipeline) -> None:
+def _restore_state(pipeline: dlt.Pipeline) -> None:
     """Let the state that the warehouse holds be the pipeline's, also where it is older.
 
     Where a destination holds none, where dlt's setting `restore_from_destination` is
@@ -310,7 +323,7 @@ def load_shared(
             " history out here, and load it with runner.load()"
         )
     skip_stale_rows(pipeline, source)
-    run = Run(is_whole=True)
+    run = Run(single_load=True)
     with pipeline_lock(pipeline), _plain_errors(), run.active():
         restores = pipeline.config.restore_from_destination
         pipeline.config.restore_from_destination = False
@@ -368,9 +381,9 @@ def all_projects(source: DltSource | None = None, **settings: Any) -> list[str]:
         slugs = [slug for rows in tables for slug in rows["slug"].to_pylist()]
     else:
         config = resolve_config(**settings, needs_project=False)
-        reader = Reader(config.spec.endpoints["projects"])
-        pages = make_client(config).pages([ListSlice(reader, None)])
-        slugs = [record.get("slug") for _, page in pages for record in page.records]
+        projects = ListName(config.spec.endpoints["projects"])
+        pages = make_client(config).pages(projects)
+        slugs = [record.get("slug") for page in pages for record in page.records]
     return [slug for slug in slugs if slug]
 
 

@@ -10,16 +10,15 @@ from dlt.common.schema.utils import new_table
 from dlt.common.typing import TSecretStrValue
 from dlt.extract import DltResource
 
-from analytics_pipeline.client.pagination import Client
+from analytics_pipeline.client.client import Client
 from analytics_pipeline.client.session import ApiSession
 from analytics_pipeline.config import Config, parse_config
+from analytics_pipeline.extraction import Api, Incremental, Resource, for_threads
 from analytics_pipeline.loading.destinations import (
     AdaptToDestination,
     hide_expected_warnings,
 )
-from analytics_pipeline.loading.history import with_ended_states
-from analytics_pipeline.sync import Incremental, ResourceSync, Sync, for_threads
-from analytics_pipeline.tables.arrow import to_arrow
+from analytics_pipeline.loading.history import as_history
 from analytics_pipeline.tables.history import DESCRIBED_BY_SCHEMA, HISTORY, states
 from analytics_pipeline.tables.history import HINTS as HISTORY_HINTS
 from analytics_pipeline.tables.schema import column_name
@@ -34,75 +33,58 @@ from analytics_pipeline.tables.schema import column_name
     write_disposition="merge",
 )
 @for_threads
-def events(sync: ResourceSync, date_created: Incremental) -> Iterator[pa.Table]:
+def events(resource: Resource, date_created: Incremental) -> Iterator[pa.Table]:
     """Error events: GET /v1/projects/{organization}/{project}/events/ of each project."""
-    with sync.lists("events", date_created) as lists:
-        for part, page in sync.client.pages(lists.slices()):
-            rows = to_arrow(lists.table, lists.select(part, page), page.read_at)
-            if (batch := lists.add(part, rows)) is not None:
-                yield batch
-        if (batch := lists.rest()) is not None:
-            yield batch
+    with resource.reading("events", date_created) as reading:
+        for batch in reading.batches():  # newest first, by the links of each list
+            yield batch.rows
+            batch.confirm()  # dlt has the rows: now the bookmarks may move
 
 
 @dlt.resource(primary_key="id", write_disposition="merge")
 @for_threads
-def issues(sync: ResourceSync, last_seen: Incremental) -> Iterator[pa.Table]:
+def issues(resource: Resource, last_seen: Incremental) -> Iterator[pa.Table]:
     """Groups of like events: GET /v1/projects/{organization}/{project}/issues/ of each."""
-    with sync.lists("issues", last_seen) as lists:
-        for part, page in sync.client.pages(lists.slices()):
-            rows = to_arrow(lists.table, lists.select(part, page), page.read_at)
-            if (batch := lists.add(part, rows)) is not None:
-                yield batch
-        if (batch := lists.rest()) is not None:
-            yield batch
-        if lists.ends_states():
-            yield lists.table.schema.empty_table()  # for `issue_history`
+    with resource.reading("issues", last_seen) as reading:
+        for batch in reading.batches():  # newest first, by the links of each list
+            yield batch.rows
+            batch.confirm()  # dlt has the rows: now the bookmarks may move
 
 
 @dlt.transformer(write_disposition="merge")
-def issue_history(rows: Any, sync: Sync) -> Any:
+def issue_history(rows: Any, row_format: str) -> Any:
     """The states of issues, from when to when, as far as runs have seen them."""
-    return with_ended_states(states(rows), sync.ended_sweeps, sync.config.row_format)
+    return as_history(states(rows), row_format)
 
 
 @dlt.resource(primary_key="id", write_disposition="merge")
 @for_threads
-def projects(sync: ResourceSync, date_created: Incremental) -> Iterator[pa.Table]:
+def projects(resource: Resource, date_created: Incremental) -> Iterator[pa.Table]:
     """The organization's projects that the token may see: GET /v1/projects/, whole."""
-    with sync.lists("projects", date_created) as lists:
-        for part, page in sync.client.pages(lists.slices()):
-            rows = to_arrow(lists.table, lists.select(part, page), page.read_at)
-            if (batch := lists.add(part, rows)) is not None:
-                yield batch
-        if (batch := lists.rest()) is not None:
-            yield batch
+    with resource.reading("projects", date_created) as reading:
+        for batch in reading.batches():  # newest first, by the links of each list
+            yield batch.rows
+            batch.confirm()  # dlt has the rows: now the bookmarks may move
 
 
 @dlt.resource(primary_key="id", write_disposition="merge")
 @for_threads
-def releases(sync: ResourceSync, date_created: Incremental) -> Iterator[pa.Table]:
+def releases(resource: Resource, date_created: Incremental) -> Iterator[pa.Table]:
     """Releases of all projects: GET /v1/organizations/{organization}/releases/."""
-    with sync.lists("releases", date_created) as lists:
-        for part, page in sync.client.pages(lists.slices()):
-            rows = to_arrow(lists.table, lists.select(part, page), page.read_at)
-            if (batch := lists.add(part, rows)) is not None:
-                yield batch
-        if (batch := lists.rest()) is not None:
-            yield batch
+    with resource.reading("releases", date_created) as reading:
+        for batch in reading.batches():  # newest first, by the links of each list
+            yield batch.rows
+            batch.confirm()  # dlt has the rows: now the bookmarks may move
 
 
 @dlt.resource(primary_key="id", write_disposition="merge")
 @for_threads
-def project_detail(sync: ResourceSync, date_created: Incremental) -> Iterator[pa.Table]:
+def project_detail(resource: Resource, date_created: Incremental) -> Iterator[pa.Table]:
     """Settings, secrets masked: GET /v1/projects/{organization}/{project}/ of each."""
-    with sync.lists("project_detail", date_created) as lists:
-        for part, page in sync.client.pages(lists.slices()):
-            rows = to_arrow(lists.table, lists.select(part, page), page.read_at)
-            if (batch := lists.add(part, rows)) is not None:
-                yield batch
-        if (batch := lists.rest()) is not None:
-            yield batch
+    with resource.reading("project_detail", date_created) as reading:
+        for batch in reading.batches():  # newest first, by the links of each list
+            yield batch.rows
+            batch.confirm()  # dlt has the rows: now the bookmarks may move
 
 
 RESOURCES: tuple[Any, ...] = (events, issues, projects, releases, project_detail)
@@ -114,10 +96,8 @@ def make_client(config: Config) -> Client:
         ApiSession(config.base_url, config.auth_token, config.workers),
         config.spec,
         config.organization,
-        workers=config.workers,
         projects=config.projects,
         full_events=config.full_events,
-        seeks_retention=config.until is None,
     )
 
 
@@ -230,8 +210,8 @@ def analytics_source(
         exclude=exclude,
         row_format=row_format,
     )
-    sync = Sync(config, make_client(config))
-    hide_expected_warnings(sync)
+    shared = Api(config, make_client(config))
+    hide_expected_warnings(shared)
     for resource in RESOURCES:
         endpoint = config.spec.endpoints[resource.name]
         incremental: Any = dlt.sources.incremental(
@@ -241,17 +221,19 @@ def analytics_source(
             lag=config.lookback.total_seconds(),
         )
         table = config.tables[resource.name]
-        made = resource(sync, incremental)
+        made = resource(shared, incremental)
         made.apply_hints(**table.hints)
+        # The first version sorted copies by this column, which its schemas still say.
+        unsorted: Any = {"name": incremental.cursor_path, "dedup_sort": None}
+        made.apply_hints(columns={incremental.cursor_path: unsorted})
         made.add_step(AdaptToDestination(table, config.row_format))
         # Said here, since dlt forgets it of a resource that is called with arguments.
-        # The history is not read side by side: the last rows say which states end.
         made.parallelize()
         yield made
         if config.history and resource is issues:
-            ended = made | issue_history(sync)
-            ended.apply_hints(**HISTORY_HINTS)
+            kept = made | issue_history(config.row_format)
+            kept.apply_hints(**HISTORY_HINTS)
             dlt.current.source_schema().update_table(
                 new_table(HISTORY, columns=DESCRIBED_BY_SCHEMA)
             )
-            yield ended
+            yield kept

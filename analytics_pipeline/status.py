@@ -1,6 +1,6 @@
 """What the warehouse holds, and how far: by the rows and bookmarks that are in it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import dlt
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
-from analytics_pipeline.bookmarks import Bookmark, Interval, Progress, latest
+from analytics_pipeline.bookmarks import Bookmark, Coverage, Span
 from analytics_pipeline.loading.loaded_lists import (
     LoadedList,
     is_read_whole,
@@ -61,21 +61,28 @@ class ListStatus:
     """When a row came last, new or again."""
 
     @property
-    def span(self) -> Interval | None:
+    def span(self) -> Span | None:
         """From when and up to when it is loaded; none of what is read whole."""
-        return None if is_read_whole(self.table) else self.bookmark.interval
+        spans = self.bookmark.loaded.spans
+        if is_read_whole(self.table) or not spans:
+            return None
+        return Span(spans[-1].start, spans[0].end)
 
     @property
     def under_way(self) -> str:
         """Readings that have not come to their end, for people; empty: there are none."""
-        readings = {"reading": self.bookmark.progress, "sweep": self.bookmark.sweep}
-        found = [f"{name} {_reached(p)}" for name, p in readings.items() if p]
+        bookmark = self.bookmark
+        found = []
+        if bookmark.has_gaps:
+            found.append(f"reading {_reached(bookmark.loaded)}")
+        if bookmark.sweep_began_at:
+            found.append(f"sweep {_reached(bookmark.sweep)}")
         return ", ".join(found)
 
     @property
     def read(self) -> datetime | None:
         """When it was read to its end; of rows without a bookmark, when they came."""
-        return self.bookmark.read if self.organization else self.received
+        return self.bookmark.completed_at if self.organization else self.received
 
     def as_json(self, now: datetime) -> dict[str, Any]:
         """Return what `--json` prints of it."""
@@ -89,13 +96,13 @@ class ListStatus:
             "newest": _iso(self.newest),
             "age": None if age is None else round(age),
             "received": _iso(self.received),
-            "loaded_from": _iso(self.span.since) if self.span else None,
-            "loaded_to": _iso(self.span.synced_to) if self.span else None,
-            "last_complete_reading": _iso(self.bookmark.read),
-            "last_read_whole": _iso(self.bookmark.swept),
+            "loaded_from": _iso(self.span.start) if self.span else None,
+            "loaded_to": _iso(self.span.end) if self.span else None,
+            "last_complete_reading": _iso(self.bookmark.completed_at),
+            "last_read_whole": _iso(self.bookmark.swept_at),
             "under_way": self.under_way,
             "problem": self.bookmark.problem,
-            "failed": _iso(self.bookmark.failed),
+            "failed": _iso(self.bookmark.failed_at),
         }
 
 
@@ -129,7 +136,7 @@ class Status:
             for each in self.lists
             if each.table != HISTORY
             and not is_recent(each.read)
-            and (each.table not in asked or is_recent(each.bookmark.failed))
+            and (each.table not in asked or is_recent(each.bookmark.failed_at))
         ]
 
     def as_json(self) -> dict[str, Any]:
@@ -256,8 +263,8 @@ def _lists(
         # Without any, others may be of this list, unless all are known to be of another.
         if mine or all(i in slugs for i in left):
             found.rows = sum(group.rows for group in mine)
-            found.newest = latest(*(group.newest for group in mine))
-            found.received = latest(*(group.received for group in mine))
+            found.newest = _latest(group.newest for group in mine)
+            found.received = _latest(group.received for group in mine)
         yield found
     for project, group in left.items():
         yield ListStatus(table, slugs.get(project, project), **vars(group))
@@ -265,14 +272,18 @@ def _lists(
 
 def _has_rows(each: LoadedList) -> bool:
     """Tell whether anything of a list was read; the bookmark may tell of a refusal only."""
-    return bool(each.bookmark.interval or each.bookmark.progress)
+    return bool(each.bookmark.loaded.spans or each.bookmark.completed_at)
 
 
-def _reached(progress: Progress) -> str:
-    # Where the server filters by time, the latest spans are read first.
-    reached = latest(progress.edge, *(end for _, end in progress.left or ()))
-    at = f", come to {reached:%Y-%m-%d %H:%M}" if reached else ""
+def _reached(coverage: Coverage) -> str:
+    """Return how far down a reading has come; the newest rows are read first."""
+    start = coverage.spans[0].start if coverage.spans else None
+    at = f", come to {start:%Y-%m-%d %H:%M}" if start else ""
     return f"not at its end yet{at}"
+
+
+def _latest(times: Iterable[datetime | None]) -> datetime | None:
+    return max((time for time in times if time), default=None)
 
 
 def _iso(time: datetime | None) -> str | None:

@@ -16,11 +16,11 @@ import pyarrow.compute as pc
 from dlt.common.runtime.collector_base import Collector
 from dlt.extract import DltResource, DltSource
 
+from analytics_pipeline.client.client import Client, ListName
 from analytics_pipeline.client.endpoints import Endpoint
-from analytics_pipeline.client.lists import Reader
-from analytics_pipeline.client.pagination import Client
 from analytics_pipeline.config import BEGINNING, Config
 from analytics_pipeline.errors import ApiError, ConfigurationError
+from analytics_pipeline.extraction import READ, Run
 from analytics_pipeline.loading.comparison import (
     KINDS,
     Affected,
@@ -29,10 +29,8 @@ from analytics_pipeline.loading.comparison import (
     Example,
 )
 from analytics_pipeline.loading.destinations import AdaptToDestination
-from analytics_pipeline.loading.run import Run
 from analytics_pipeline.loading.stored import StoredRows, opened
 from analytics_pipeline.loading.summary import listed
-from analytics_pipeline.sync import READ
 from analytics_pipeline.tables.schema import TABLES, column_name
 
 ROWS_PER_BATCH = 1_000
@@ -169,7 +167,7 @@ def compare(
         raise ConfigurationError(
             "verify compares what servers show now: name other tables than issue_history"
         )
-    run = Run(is_whole=True, keeps_going=True)
+    run = Run(single_load=True, continue_on_error=True)
     run.rows_per_batch = ROWS_PER_BATCH
     found = Verification()
     pipeline.activate()
@@ -224,7 +222,7 @@ def _server_rows(
     if not config or config.until or run.failures:
         return
     if config.spec.endpoints[name].is_swept:
-        run.finished.clear()
+        run.done.clear()
         run.bounded.clear()
         run.spans[name] = (began + run.clock_offset, END)
         yield from resource
@@ -297,7 +295,7 @@ class _Projects:
         if endpoint.by_project:
             for slug in config.projects:
                 self._names[slug] = slug  # of rows that do not tell their project
-                each = Reader(endpoint, slug)
+                each = ListName(endpoint, slug)
                 try:
                     project_id = client.project_id(slug, each.stats)
                 except ApiError as error:
@@ -322,7 +320,7 @@ class _Projects:
         titles = [
             project or organization
             for project in self._config.projects_of(self._endpoint)
-            if self._client.describe(Reader(self._endpoint, project))
+            if self._client.describe(ListName(self._endpoint, project))
             not in unread | self.unknown.keys()
         ]
         is_odd = organization in self._names.values() and not self.unknown

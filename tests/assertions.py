@@ -7,10 +7,10 @@ from typing import Any, cast
 import duckdb
 
 from analytics_pipeline import runner
+from analytics_pipeline.client.endpoints import APIS
 from analytics_pipeline.demo import DemoServer
-from analytics_pipeline.tables.arrow import to_arrow
-from analytics_pipeline.tables.derived import add_derived
 from analytics_pipeline.tables.redaction import Redactor
+from analytics_pipeline.tables.rows import RowBuilder
 from analytics_pipeline.tables.schema import READ_AT, TABLES
 from tests.conftest import Warehouse
 
@@ -19,11 +19,16 @@ Row = dict[str, Any]
 
 def shown(server: DemoServer, table: str) -> list[Row]:
     """The v1 server's rows as they should stand in the table."""
-    rows = Redactor([]).clean_all(table, server.rows(table)).records
-    for row in rows:
-        add_derived(TABLES[table], row)
-    shown = to_arrow(TABLES[table], rows, datetime.now(UTC)).table
-    return cast(list[Row], shown.drop_columns([READ_AT]).to_pylist())
+    endpoint, builder = APIS["v1"].endpoints[table], RowBuilder(TABLES, Redactor([]))
+    slugs = [row["slug"] for row in server.rows("projects")]
+    found: list[Row] = []
+    for slug in slugs if endpoint.by_project else [None]:
+        records = [dict(row) for row in server.rows(table, slug)]
+        built = builder.build(
+            table, endpoint.key, slug or "", records, datetime.now(UTC)
+        )
+        found += built.rows.drop_columns([READ_AT]).to_pylist()
+    return found
 
 
 def held(warehouse: Warehouse, table: str) -> list[Row]:

@@ -11,6 +11,8 @@ from typing import Any
 import dlt
 import duckdb
 import pytest
+from dlt.common.configuration.container import Container
+from dlt.common.pipeline import PipelineContext
 
 from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.client import retry
@@ -64,6 +66,15 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def no_pipeline() -> Iterator[None]:
+    """No pipeline is active: the one that dlt used last would be asked by sources."""
+    context = Container()[PipelineContext]
+    context.deactivate()
+    yield
+    context.deactivate()
+
+
 @dataclass
 class Warehouse:
     """A DuckDB in the test's folder, loaded by a pipeline of its own."""
@@ -99,7 +110,7 @@ class Warehouse:
     def bookmarks(self) -> dict[str, dict[str, Any]]:
         """Table → list → its bookmark, as dlt's state has it.
 
-        Without what is there for people only: when it was read, and what went wrong.
+        Without what is there for people only: when it was complete, and what went wrong.
         """
         sources: dict[str, Any] = dict(self.pipeline().state.get("sources", {}))
         resources = sources.get("analytics", {}).get("resources", {})
@@ -109,7 +120,7 @@ class Warehouse:
                 kept = {
                     k: v
                     for k, v in stored.items()
-                    if k not in ("read", "problem", "failed")
+                    if k not in ("completed_at", "problem", "failed_at")
                 }
                 if kept:
                     bookmarks.setdefault(table, {})[key] = kept

@@ -13,9 +13,8 @@ from analytics_pipeline.cli.terminal import (
     say,
     short_time,
 )
-from analytics_pipeline.client.lists import ListSlice, Reader
+from analytics_pipeline.client.client import Client, ListName
 from analytics_pipeline.client.page import Page
-from analytics_pipeline.client.pagination import Client
 from analytics_pipeline.config import Config
 from analytics_pipeline.errors import ApiError, ConfigurationError, Unreachable
 from analytics_pipeline.status import Status, ago
@@ -31,7 +30,7 @@ def check_lists(client: Client, config: Config, options: Namespace) -> bool:
     scopes = sorted({endpoint.scope for endpoint in endpoints})
     say(f"The token needs the scopes {', '.join(scopes)}.")
     lists = [
-        Reader(endpoint, project)
+        ListName(endpoint, project)
         for endpoint in endpoints
         for project in config.projects_of(endpoint)
     ]
@@ -40,7 +39,7 @@ def check_lists(client: Client, config: Config, options: Namespace) -> bool:
         result: dict[str, Any] = {"list": client.describe(each)}
         results.append(result)
         try:
-            _, page = next(client.pages([ListSlice(each, None)]))
+            page = next(client.pages(each))
         except ApiError as error:
             result["problem"] = str(error)
             say(f"✗ {error}", RED)

@@ -60,9 +60,8 @@ def show(summary: Summary, as_json: bool) -> None:
         )
     if summary.kept_from:
         say(forgotten(datetime.fromisoformat(summary.kept_from)), YELLOW)
-    for path, near_miss in summary.unmatched.items():
-        hint = f"; did you mean {near_miss!r}?" if near_miss else ""
-        say(f"redact: {path!r} matched nothing in this run{hint}", YELLOW)
+    for path in sorted(summary.unmatched):
+        say(f"redact: {path!r} matched nothing in this run", YELLOW)
     for reason in summary.skipped.values():
         say(f"skipped: {reason}", YELLOW)
 
@@ -83,7 +82,7 @@ def show_status(status: Status, as_json: bool) -> None:
     several = len({each.organization for each in status.lists} - {""}) > 1
     for each in status.lists:
         name = "/".join(filter(None, (each.organization * several, each.project)))
-        since, end = each.span or (None, None)
+        since, end, _ = each.span or (None, None, None)
         first = "the beginning" if each.span and not since else _to_minute(since)
         rows.append(
             [
@@ -93,7 +92,7 @@ def show_status(status: Status, as_json: bool) -> None:
                 "read whole" if is_read_whole(each.table) else first,
                 _to_minute(end),
                 ago(each.newest, status.now),
-                ago(each.bookmark.read, status.now),
+                ago(each.bookmark.completed_at, status.now),
             ]
         )
     show(table(rows))
@@ -104,7 +103,7 @@ def show_status(status: Status, as_json: bool) -> None:
         if each.under_way:
             show(f"{name}: {each.under_way}", YELLOW)
         if each.bookmark.problem:
-            asked = ago(each.bookmark.failed, status.now)
+            asked = ago(each.bookmark.failed_at, status.now)
             show(f"{asked}: {each.bookmark.problem}", RED)
 
 

@@ -20,7 +20,7 @@ from rich.text import Text
 from analytics_pipeline.cli.process import at_interruption
 from analytics_pipeline.cli.terminal import say
 from analytics_pipeline.client import retry
-from analytics_pipeline.sync import READ, REQUESTS
+from analytics_pipeline.extraction import READ, REQUESTS
 from analytics_pipeline.tables.schema import TABLES
 
 EVERY = 5.0

@@ -35,8 +35,7 @@ class Endpoint:
     filters_time: bool = False
     """Honours `start` and `end`, half open, in UTC without zone.
 
-    Old servers ignore them, and a window before all that a server keeps is refused:
-    `client.time_filter` finds that out.
+    Old servers ignore them, and a window before all that a server keeps is refused.
     """
     refresh_window: timedelta = timedelta()
     """Records change for about this long after they were created."""

@@ -49,8 +49,40 @@ class Page(NamedTuple):
     """What the server's clock said then; the local one where it said nothing."""
     replaced: int = 0
     """Characters that no database takes, replaced by U+FFFD."""
-    is_answer: bool = True
-    """The server was asked; otherwise it is known that there is nothing."""
+    asked_cursor: str | None = None
+    """Its own page cursor; None on the first page, and where paging is by time."""
+    is_filtered: bool = False
+    """The server has left out what lies outside of the span that was asked for."""
+
+    def reached(self, rows: int) -> datetime | None:
+        """Return the time that a list, newest first, has come down to with this page.
+
+        It is the latest time of the last `rows` rows, so that one fewer of them may be
+        odd. None if no row tells its time.
+        """
+        return max([time for time in self.times if time][-rows:], default=None)
+
+    def keys(self, field: str) -> set[Any]:
+        """Return the records' values of a field."""
+        return {record[field] for record in self.records}
+
+    def without(self, field: str, received: set[Any]) -> "Page":
+        """Return the page without the records that were received already."""
+        if not received:
+            return self
+        kept = [n for n, r in enumerate(self.records) if r[field] not in received]
+        return self._replace(
+            records=[self.records[n] for n in kept], times=[self.times[n] for n in kept]
+        )
+
+    def is_mostly_outside(self, start: datetime, end: datetime) -> bool:
+        """Return whether a server that goes on behind this page ignores this window.
+
+        A few rows may show another time than the one that the server goes by.
+        """
+        times = [time for time in self.times if time]
+        outside = sum(not start <= time < end for time in times)
+        return self.next_cursor is not None and 2 * outside > len(times)
 
 
 def parse_page(
@@ -137,7 +169,7 @@ def parse_answer(
 def no_rows() -> Page:
     """Return the page of a list that is known to be empty, and so was not asked for."""
     now = datetime.now(UTC)
-    return Page([], [], None, now, now, is_answer=False)
+    return Page([], [], None, now, now)
 
 
 def next_cursor(link: str | None) -> str | None:

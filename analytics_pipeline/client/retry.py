@@ -76,10 +76,6 @@ class RateLimiter:
         if headers.get(LIMIT + "Remaining") == "0":
             self.pause_for(seconds_to_reset(headers) or 0.0)
 
-    def at_a_time(self, endpoint: str) -> int:
-        """Return how many requests to an endpoint the server takes at a time."""
-        return min(self._limit, self._allowed.get(endpoint, self._limit))
-
     def reduce(self) -> None:
         """Send one request less at a time: the server refuses so many, with no number."""
         with self._changed:

@@ -13,6 +13,7 @@ import requests
 from requests.adapters import HTTPAdapter, Retry
 from urllib3.exceptions import (
     ConnectTimeoutError,
+    HTTPError,
     MaxRetryError,
     NewConnectionError,
     ProtocolError,
@@ -40,6 +41,10 @@ log = logging.getLogger(__name__)
 TIMEOUT = (10, 120)
 """Seconds to connect, and seconds between two bytes of an answer."""
 REDIRECTS = 5
+LONGEST_ANSWER = 300.0
+"""Seconds for a whole answer, however slowly its bytes come."""
+LARGEST_BODY = 256 << 20
+"""Bytes of an answer, unpacked; a page of a hundred rows has some hundred kB."""
 HEADERS = {"Accept": "application/json", "User-Agent": "analytics-pipeline"}
 _NO_CONNECTION = (NewConnectionError, ConnectTimeoutError, ProxyError, SSLError)
 
@@ -51,6 +56,7 @@ class RequestStats:
     requests: int = 0
     replaced: int = 0
     """Characters that no database takes, replaced by U+FFFD."""
+    _told: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def count(self, requests: int = 0, replaced: int = 0) -> None:
@@ -58,6 +64,12 @@ class RequestStats:
         with self._lock:
             self.requests += requests
             self.replaced += replaced
+
+    def new_requests(self) -> int:
+        """Return how many there were since this was asked last."""
+        with self._lock:
+            new, self._told = self.requests - self._told, self.requests
+            return new
 
 
 class BearerAuth(requests.auth.AuthBase):
@@ -184,9 +196,8 @@ class ApiSession:
                     )
                     retry = response.raw.retries or retry
                     stats.count(requests=len(retry.history) - attempts)
-                    # At once: requests by itself would take 10 kB at a time.
-                    response._content = b"".join(response.iter_content(1 << 20))
-            except requests.exceptions.RequestException as error:
+                    response._content = _body(response)
+            except (requests.exceptions.RequestException, HTTPError) as error:
                 if _gave_up(error):
                     raise _connection_error(url, error) from None
                 try:
@@ -196,6 +207,8 @@ class ApiSession:
                 except MaxRetryError:
                     raise _connection_error(url, error) from None
                 retry.sleep()
+            except UnexpectedAnswer:
+                raise
             except ValueError as error:  # requests has looked at the redirect already
                 raise UnexpectedAnswer(
                     f"{without_query(url)} redirects to what is no address ({error})"
@@ -210,6 +223,28 @@ class ApiSession:
                 )
                 self.limiter.update(response.headers, endpoint)
                 return response
+
+
+def _body(response: requests.Response) -> bytes:
+    """Return the body of an answer; requests by itself would take 10 kB at a time.
+
+    Raises:
+        UnexpectedAnswer: it is too large, or takes too long.
+    """
+    parts, size, started = [], 0, time.monotonic()
+    while part := response.raw.read1(1 << 20, decode_content=True):
+        parts.append(part)
+        size += len(part)
+        problem = ""
+        if size > LARGEST_BODY:
+            problem = f"is larger than {LARGEST_BODY >> 20} MB unpacked"
+        if time.monotonic() - started > LONGEST_ANSWER:
+            problem = f"takes longer than {LONGEST_ANSWER / 60:.0f} minutes"
+        if problem:
+            response.close()
+            raise UnexpectedAnswer(f"{asked_url(response)}: the answer {problem}")
+    response.raw.release_conn()
+    return b"".join(parts)
 
 
 def is_loopback(host: str) -> bool:

@@ -19,7 +19,7 @@ from dlt.common.typing import TLoaderFileFormat
 from dlt.extract import DltResource
 from dlt.extract.items_transform import MapItem
 
-from analytics_pipeline.loading.run import current_load_id
+from analytics_pipeline.loading.threads import current_load_id
 from analytics_pipeline.tables.schema import LOAD_ID, Table
 from analytics_pipeline.tables.values import nested_value
 
@@ -196,8 +196,8 @@ def merges_copies(resource: DltResource) -> bool:
     if hints["disposition"] != "merge":
         return bool(hints["disposition"] == "append")
     pipeline = current_pipeline()
-    if pipeline is None or pipeline.destination is None:
-        return True
+    if pipeline is None or pipeline.destination is None or not current_load_id():
+        return True  # it is iterated by hand
     # Not `compute_table_schema()`, which looks at all columns and takes 10 ms.
     table: Any = {
         "name": resource.name,

@@ -1,39 +1,31 @@
 """How dlt is to load the history of issues: which states end with a load."""
 
-from collections.abc import Iterable
-from datetime import datetime
-from typing import Any, NamedTuple, cast
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, cast
 
 import dlt
 import pyarrow as pa
 from dlt.common.data_writers.escape import format_datetime_literal
 from dlt.common.pipeline import current_pipeline
 from dlt.common.schema.typing import TScd2StrategyDict
+from dlt.extract import DltSource
 
+from analytics_pipeline.bookmarks import Bookmark
 from analytics_pipeline.errors import ConfigurationError
 from analytics_pipeline.loading.destinations import (
     adapt_to_destination,
     capabilities_of,
 )
+from analytics_pipeline.loading.threads import current_load_id
 from analytics_pipeline.tables.history import COLUMNS, HISTORY, VALIDITY, VERSION
-from analytics_pipeline.tables.schema import READ_AT
+from analytics_pipeline.tables.schema import PROJECT_SLUG, READ_AT
 
 ATOMIC = "/* as if to CREATE: in one transaction */"
 """dlt uses a transaction only for SQL in which it finds such a word.
 
 Without it a kill could come between the end of a state and the beginning of the next.
 """
-
-
-class EndedSweep(NamedTuple):
-    """A sweep that has shown all issues that a project has."""
-
-    issues_table: str
-    project_id: str
-    start: datetime | None
-    """Issues last seen before that time were not looked for."""
-    read_from: datetime
-    """Issues that it has shown have a `read_at` from then on."""
 
 
 def check_history(pipeline: dlt.Pipeline) -> None:
@@ -51,53 +43,85 @@ def check_history(pipeline: dlt.Pipeline) -> None:
         )
 
 
-def with_ended_states(
-    states: pa.Table, sweeps: Iterable[EndedSweep], row_format: str
-) -> Any:
+def as_history(states: pa.Table, row_format: str) -> Any:
     """Return states with what dlt needs to know of them.
 
-    A load may end the states of those issues that it holds; and when a sweep has come to
-    its end, those of issues that this has not shown, since they are gone.
+    A load ends only states of issues that it holds. `end_gone` ends those of issues that
+    are gone.
     """
     pipeline = cast(dlt.Pipeline | None, current_pipeline())
-    if pipeline is None or pipeline.destination is None:
-        return states
+    if pipeline is None or pipeline.destination is None or not current_load_id():
+        return states  # it is iterated by hand
     table = str(dlt.current.resource().table_name)
-    disposition = _write_disposition(pipeline, table, sweeps)
+    _, staging = pipeline.sql_client().get_qualified_table_names(table)
+    last = f"SELECT id, max({READ_AT}) FROM {staging} GROUP BY id"
+    disposition: TScd2StrategyDict = {
+        "disposition": "merge",
+        "strategy": "scd2",
+        "row_version_column_name": VERSION,
+        "validity_column_names": [*VALIDITY],
+        "destination_scope": _quoted(f"id IN (SELECT id FROM {staging}) {ATOMIC}"),
+        "source_filter": _quoted(f"(id, {READ_AT}) IN ({last})"),
+    }
     return adapt_to_destination(
         COLUMNS, row_format, states, write_disposition=disposition
     )
 
 
-def _write_disposition(
-    pipeline: dlt.Pipeline, table: str, sweeps: Iterable[EndedSweep]
-) -> TScd2StrategyDict:
-    client = pipeline.sql_client()
-    _, staging = client.get_qualified_table_names(table)
-    scope = [f"id IN (SELECT id FROM {staging})"]
-    for sweep in sweeps:
-        issues = client.make_qualified_table_name(sweep.issues_table)
-        shown = (
-            f"SELECT id FROM {issues}"
-            f" WHERE {READ_AT} >= {_literal(pipeline, sweep.read_from)}"
+def end_gone(
+    pipeline: dlt.Pipeline,
+    source: DltSource,
+    bookmarks: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """End the states of issues that the last complete reading of their list has not shown.
+
+    It is a rule on stored data: however often it is applied, the result is the same.
+
+    Args:
+        pipeline: whose dataset holds the tables.
+        source: with `issues` and `issue_history`.
+        bookmarks: of the lists of issues, by key.
+    """
+    with pipeline.sql_client(source.schema.name) as client:
+        issues, history = (
+            client.make_qualified_table_name(str(source.resources[name].table_name))
+            for name in ("issues", HISTORY)
         )
-        project = sweep.project_id.replace("'", "''")
-        gone = [f"project_id = '{project}'", f"id NOT IN ({shown})"]
-        if sweep.start:
-            seen = (
-                f"last_seen IS NULL OR last_seen >= {_literal(pipeline, sweep.start)}"
+        for key, stored in bookmarks.items():
+            bookmark = Bookmark.parse(stored, datetime.now(UTC))
+            if bookmark.swept_at is None:
+                continue
+            listed = [_of_list(key, bookmark.project_id)]
+            shown = (
+                f"SELECT id FROM {issues}"
+                f" WHERE {READ_AT} >= {_literal(pipeline, bookmark.swept_at)}"
             )
-            gone.append(f"({seen} OR id IN (SELECT id FROM {issues} WHERE {seen}))")
-        scope.append(f"({' AND '.join(gone)})")
-    last = f"SELECT id, max({READ_AT}) FROM {staging} GROUP BY id"
-    return {
-        "disposition": "merge",
-        "strategy": "scd2",
-        "row_version_column_name": VERSION,
-        "validity_column_names": [*VALIDITY],
-        "destination_scope": _quoted(f"({' OR '.join(scope)}) {ATOMIC}"),
-        "source_filter": _quoted(f"(id, {READ_AT}) IN ({last})"),
-    }
+            if start := bookmark.loaded.start:
+                seen = f"last_seen IS NULL OR last_seen >= {_literal(pipeline, start)}"
+                seen += f" OR id IN (SELECT id FROM {issues} WHERE {seen})"
+                listed.append(f"({seen})")
+            client.execute_sql(
+                f"UPDATE {history}"
+                f" SET {VALIDITY[1]} = {_literal(pipeline, datetime.now(UTC))}"
+                f" WHERE {VALIDITY[1]} IS NULL AND {' AND '.join(listed)}"
+                f" AND id NOT IN ({shown})"
+            )
+
+
+def _of_list(key: str, project_id: str | None) -> str:
+    """Return the condition for states of the issues of a list.
+
+    The slug alone would take a project of the same name in another organization for it,
+    and older states do not hold the slug.
+    """
+    slug = _text(key.rpartition("/")[2])
+    if project_id is None:
+        return f"project_id IS NULL AND {PROJECT_SLUG} = {slug}"
+    return f"project_id = {_text(project_id)}"
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
 
 
 def _literal(pipeline: dlt.Pipeline, time: datetime) -> str:

@@ -1,6 +1,7 @@
 """How far each list is loaded, by the state that the warehouse holds."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import dlt
@@ -55,7 +56,7 @@ def loaded_lists(pipeline: dlt.Pipeline) -> list[LoadedList]:
         for key, stored in sorted(state.get("bookmarks", {}).items()):
             server, _, name = key.partition(" ")
             organization, _, project = name.partition("/")
-            bookmark = Bookmark.parse(stored)
+            bookmark = Bookmark.parse(stored, datetime.now(UTC))
             lists.append(LoadedList(table, server, organization, project, bookmark))
     return lists
 

@@ -56,13 +56,13 @@ class Summary:
     """ISO time: the server keeps no older events, as a request for some has shown."""
     redacted: set[str] = field(default_factory=set)
     """Paths of `redact` that masked a value."""
-    near_misses: dict[str, str] = field(default_factory=dict)
-    """Paths that masked nothing in some list → what was perhaps meant, if anything."""
+    missed: set[str] = field(default_factory=set)
+    """Paths of `redact` that masked nothing on some page."""
 
     @property
-    def unmatched(self) -> dict[str, str]:
-        """Paths that masked nothing in all the run → what was perhaps meant."""
-        return {p: n for p, n in self.near_misses.items() if p not in self.redacted}
+    def unmatched(self) -> set[str]:
+        """Paths of `redact` that masked nothing in the whole run."""
+        return self.missed - self.redacted
 
     @property
     def requests(self) -> int:
@@ -83,7 +83,7 @@ class Summary:
             filter(None, (self.kept_from, other.kept_from)), default=None
         )
         self.redacted |= other.redacted
-        self.near_misses = merged_near_misses(self.near_misses, other.near_misses)
+        self.missed |= other.missed
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -117,23 +117,18 @@ def summarise(pipeline: dlt.Pipeline) -> Summary:
             skipped=refused,
             waited=report["waited"],
             kept_from=report["kept_from"],
-            redacted=set(report["redacted"]),
-            near_misses=report["near_misses"],
+            redacted=set(report["masked"]),
+            missed=set(report["unmatched"]),
         )
         summary.add(of_list)
     return summary
 
 
-def merged_near_misses(one: dict[str, str], other: dict[str, str]) -> dict[str, str]:
-    """Return paths that masked nothing, with what was perhaps meant, if anything was."""
-    return {p: one.get(p) or other.get(p, "") for p in one.keys() | other.keys()}
-
-
 def forgotten(kept_from: datetime) -> str:
     """Return the sentence about events that the server does not keep any more."""
     return (
-        f"the server keeps no events from before {kept_from:%Y-%m-%d %H:%M} UTC, so"
-        " older ones could not be read"
+        f"the server keeps no events from before {kept_from:%Y-%m-%d %H:%M} UTC; that"
+        " span is empty"
     )
 
 
@@ -143,7 +138,7 @@ def listed(reasons: dict[str, str]) -> list[dict[str, str]]:
 
 
 def _reports(pipeline: dlt.Pipeline) -> Iterator[dict[str, Any]]:
-    """Give what each resource told of its lists; see `sync.ListSync.report`."""
+    """Give what each resource told of its lists; see `extraction.Reading.report`."""
     trace = pipeline.last_trace
     for step in trace.steps if trace else ():
         if step.step != "extract" or step.step_info is None:

@@ -9,8 +9,17 @@ import dlt
 import pyarrow as pa
 from dlt.common.schema import Schema
 from dlt.common.schema.utils import has_table_seen_data
+from dlt.common.storages.exceptions import CurrentLoadPackageStateNotAvailable
 from dlt.extract import DltResource, DltSource
 from dlt.extract.state import get_current_pipe
+
+
+def current_load_id() -> str | None:
+    """Return dlt's id of the load that is read for; None where a resource is iterated."""
+    try:
+        return str(dlt.current.load_package_state()["load_id"])
+    except CurrentLoadPackageStateNotAvailable:
+        return None
 
 
 @dataclass(frozen=True)

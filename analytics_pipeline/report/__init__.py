@@ -274,16 +274,18 @@ def _lists(lists: Sequence[LoadedList], now: datetime) -> str:
 
 
 def _list(each: LoadedList, now: datetime, has_servers: bool) -> list[str]:
-    interval, swept = each.bookmark.interval, each.bookmark.swept
+    loaded, swept = each.bookmark.loaded, each.bookmark.swept_at
     name = escape(each.name)
     if has_servers:
         name += f' <span class="quiet">{escape(each.server)}</span>'
     if is_read_whole(each.table):
         return [each.table, name, "–", "–", "each run"]
     since, end, whole = "–", "not to its end yet", "–"
-    if interval:
-        since = _time(interval.since) if interval.since else "the beginning"
-        end = _time(interval.synced_to) if interval.synced_to else "no rows"
+    if loaded.spans and not each.bookmark.has_gaps:
+        since = _time(loaded.start) if loaded.start else "the beginning"
+        end = _time(loaded.spans[0].end)
+    elif each.bookmark.completed_at:
+        end = "no rows"
     if swept:
         whole = f'<span class="minor">{_time(swept)}</span> {ago(swept, now)}'
     return [each.table, name, since, end, whole]

@@ -9,6 +9,8 @@ TABLES = {
     "issue_history": "States that issues were in, as far as runs have seen them.",
 }
 
+PROJECT_SLUG = "Slug of the project, as it was when the row was read."
+
 _PROJECT = {
     "id": "Id of the project; what project_id of other tables means.",
     "slug": "Short name of the project, as it stands in addresses.",
@@ -75,6 +77,7 @@ COLUMNS = {
         "user_id": "Id of the user whom it hit (user.id).",
         "url": "Address of the page or request (tag url, or the request).",
         "server_name": "Machine on which it happened (tag server_name).",
+        "project_slug": PROJECT_SLUG,
         "dateCreated": "When it happened, by the client's clock.",
         "dateReceived": "When the server received it.",
         "size": "Bytes of the event as it is stored.",
@@ -101,6 +104,7 @@ COLUMNS = {
     "issues": {
         "id": "Id of the issue.",
         "project_id": "Project of the issue: projects.id (project.id).",
+        "project_slug": PROJECT_SLUG,
         "shortId": "Id for people, such as FRONTEND-1A.",
         "title": "Title of the issue.",
         "culprit": "Function, or page, where it happens.",
@@ -181,6 +185,7 @@ COLUMNS = {
         "adoptionStages": "How far it is adopted, by project.",
     },
     "project_detail": _PROJECT
+    | {"project_slug": PROJECT_SLUG}
     | {
         "color": "Colour of the project's sign.",
         "status": "active, or what is happening to it.",

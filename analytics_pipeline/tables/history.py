@@ -36,13 +36,19 @@ _STATE = {
     "is_unhandled": "bool",
     "release": "text",
 }
-_TYPES = _STATE | {"last_seen": "timestamp", READ_AT: "timestamp", VERSION: "text"}
+_TYPES = _STATE | {
+    "project_slug": "text",
+    "last_seen": "timestamp",
+    READ_AT: "timestamp",
+    VERSION: "text",
+}
 _FROM = {*_TYPES, "status_details"} - {"release", VERSION}
 """Columns of issues that the states are made from."""
 _REQUIRED = ("id", VERSION)
 _DESCRIPTIONS = {
     "project_id": "Project of the issue: projects.id.",
     "id": "The issue: issues.id.",
+    "project_slug": descriptions.PROJECT_SLUG,
     **{
         column_name(field): descriptions.COLUMNS["issues"][field]
         for field in ("status", "substatus", "priority", "level", "isUnhandled")

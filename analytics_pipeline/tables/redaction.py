@@ -1,15 +1,11 @@
 """Values that must not reach the warehouse: credentials, and what the user names."""
 
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from difflib import get_close_matches
-from itertools import chain
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from analytics_pipeline.errors import UnexpectedAnswer
 from analytics_pipeline.tables.credentials import (
     MASK,
-    json_inside,
     mask_credentials,
     mask_json_text,
     pair_names,
@@ -22,7 +18,6 @@ __all__ = ["MASK", "Redacted", "Redactor", "mask_credentials", "redact"]
 
 WITH_CREDENTIALS = ("projects", "project_detail")
 """Tables whose rows hold credentials."""
-_SAMPLE = 20  # records of a page that are searched for what a path may have meant
 
 
 class Redacted(NamedTuple):
@@ -31,9 +26,8 @@ class Redacted(NamedTuple):
     records: list[dict[str, Any]]
     matched: frozenset[str]
     """The paths that lead to a value, be it null."""
-    near_misses: dict[str, str]
-    """Path that should be in this table and is not → one that is there and nearly the
-    same; empty text if there is none."""
+    unmatched: frozenset[str]
+    """The paths that should lead to a value in this table, and do not on this page."""
 
 
 class Redactor:
@@ -57,7 +51,7 @@ class Redactor:
             UnexpectedAnswer: a record is nested too deeply.
         """
         if not records or not (self._paths or table in WITH_CREDENTIALS):
-            return Redacted(records, frozenset(), {})
+            return Redacted(records, frozenset(), frozenset())
         try:
             return self._clean_all(table, records)
         except RecursionError:
@@ -69,16 +63,16 @@ class Redactor:
             raise UnexpectedAnswer(f"{table}: a row is nested too deeply") from None
 
     def _clean_all(self, table: str, records: list[dict[str, Any]]) -> Redacted:
-        cleaned, matched, near_misses = records, set(), {}
+        cleaned, matched, unmatched = records, set(), set()
         for path, parts in self._paths.items():
             cleaned, found = _redact_all(cleaned, parts)
             if found:
                 matched.add(path)
             elif _is_expected(table, parts):
-                near_misses[path] = _nearest_path(records[:_SAMPLE], parts)
+                unmatched.add(path)
         if table in WITH_CREDENTIALS:
             cleaned = [mask_credentials(record) for record in cleaned]
-        return Redacted(cleaned, frozenset(matched), near_misses)
+        return Redacted(cleaned, frozenset(matched), frozenset(unmatched))
 
 
 def redact(value: Any, path: Sequence[str]) -> Any:
@@ -166,44 +160,3 @@ def _is_expected(table: str, path: Sequence[str]) -> bool:
         (name for name in names if name in set().union(*declared.values())), None
     )
     return first is None or first in declared[table]
-
-
-def _nearest_path(values: Iterable[Any], path: Sequence[str]) -> str:
-    """Return the path in the values that is most like the one given, or empty text."""
-    names = _names(values)
-    folded = {name.casefold(): name for name in names}
-    for length in range(1, len(path) + 1):
-        wanted, rest = ".".join(path[:length]).casefold(), path[length:]
-        if wanted in folded:
-            near = folded[wanted]
-        elif "*" in path[:length]:
-            if length > 1 or not names:
-                continue
-            near = "*"
-        elif close := get_close_matches(wanted, folded, n=1, cutoff=0.75):
-            near = folded[close[0]]
-        else:
-            continue
-        if not rest:
-            return near
-        below = chain.from_iterable(names.values()) if near == "*" else names[near]
-        if deeper := _nearest_path(below, rest):
-            return f"{near}.{deeper}"
-    return ""
-
-
-def _names(values: Iterable[Any]) -> dict[str, list[Any]]:
-    """Return what stands in the values under each name that a path may go on with."""
-    found: defaultdict[str, list[Any]] = defaultdict(list)
-    queue = list(values)
-    for value in queue:  # it grows meanwhile
-        content = json_inside(value) if isinstance(value, str) else value
-        if isinstance(content, dict):
-            for key, item in content.items():
-                found[key].append(item)
-        elif isinstance(content, list):
-            queue.extend(content)
-            for item in content:
-                for name in pair_names(item):
-                    found[name].append(item[1 if isinstance(item, list) else "value"])
-    return found

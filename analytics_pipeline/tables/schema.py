@@ -30,6 +30,8 @@ EXTRA = "extra"
 """JSON column of the fields and values that no column takes."""
 READ_AT = "read_at"
 """When the answer that holds the row was received. Of two copies the later one stays."""
+PROJECT_SLUG = "project_slug"
+"""Slug of the project that the row was read from, as it was asked for."""
 LOAD_ID = C_DLT_LOAD_ID
 """dlt's column of the load that brought the row."""
 LOAD_ID_COLUMN: TColumnSchema = {
@@ -185,6 +187,7 @@ TABLES = {
             text="""
                 id projectID eventID groupID type title message culprit location platform
                 crashFile dist level environment release_version user_id url server_name
+                project_slug
             """,
             timestamp="dateCreated dateReceived",
             bigint="size",
@@ -207,7 +210,7 @@ TABLES = {
             text="""
                 id project_id shortId title culprit type level status substatus priority platform
                 logger permalink shareId issueType issueCategory matchingEventId
-                matchingEventEnvironment
+                matchingEventEnvironment project_slug
             """,
             timestamp="""
                 firstSeen lastSeen priorityLockedAt seerAutofixLastTriggered
@@ -256,6 +259,7 @@ TABLES = {
                 derivedGroupingEnhancements groupingEnhancements
                 secondaryGroupingConfig fingerprintingRules defaultEnvironment
                 relayPiiConfig symbolSources autofixAutomationTuning debugFilesRole
+                project_slug
             """,
             timestamp="dateCreated firstEvent",
             bigint="""

@@ -58,8 +58,8 @@ def cases(scale: float, airbyte: Airbyte | None = None) -> list[Case]:
     return [
         _first_load(round(20_000 * scale), round(5_000 * scale)),
         _whole_bodies(round(20_000 * scale), round(5_000 * scale)),
-        _windows(round(40_000 * scale)),
         _projects(round(10_000 * scale)),
+        _deep(round(20_000 * scale)),
         _nothing_new(round(20_000 * scale), round(5_000 * scale)),
         _many_projects(round(300 * scale)),
         _few_new(round(10_000 * scale), round(1_000_000 * scale)),
@@ -142,20 +142,22 @@ def _whole_bodies(events: int, issues: int) -> Case:
     )
 
 
-def _windows(events: int) -> Case:
-    def workers(count: int) -> Contestant:
-        return _ours(events, ["p1"], ["events"], api="sentry", workers=count)
-
-    what = f"{events:,} events, 50 ms latency, time filter, 8 workers against 1"
-    server = {"api": "sentry", "projects": {"p1": {"events": events}}}
+def _deep(events: int) -> Case:
+    """Servers that count through all rows before a page."""
+    lists = {"long": events, "half": events // 2}
+    what = f"{events:,} events against half of them, page n takes n × 2 ms: reading"
     return Case(
-        "windows",
-        server | {"latency": 0.05},
-        {"8 workers": workers(8), "1 worker": workers(1)},
-        [
-            Figure(what, "8 workers", "1 worker", 6, True),
-            Figure(what + ": reading alone", "8 workers", "1 worker", 7, True, EXTRACT),
-        ],
+        "deep lists",
+        {
+            "api": "sentry",
+            "projects": {slug: {"events": count} for slug, count in lists.items()},
+            "depth": 0.002,
+        },
+        {
+            slug: _ours(count, [slug], ["events"], api="sentry")
+            for slug, count in lists.items()
+        },
+        [Figure(what, "long", "half", 2.2, metric=EXTRACT)],
     )
 
 

@@ -33,11 +33,16 @@ class Server:
         projects: dict[str, dict[str, int]],
         full: bool = False,
         latency: float = 0.0,
+        depth: float = 0.0,
         beforehand: bool = True,
     ) -> None:
         self.api = api
         self.prefix = "/v1" if api == "v1" else "/api/0"
         self.latency = latency
+        self.depth = depth
+        """Seconds that each page before it adds to an answer."""
+        self.offset = 0
+        """Of the page that was asked for last."""
         self.requests = self.active = self.most = 0
         self.port = 0
         newest = int(time.time()) - 600
@@ -97,7 +102,7 @@ class Server:
     def page(
         self, path: str, project: str, kind: str, rows: Rows, params: dict[str, str]
     ) -> bytes:
-        offset = int(params.get("cursor", "0:0:0").split(":")[1])
+        self.offset = offset = int(params.get("cursor", "0:0:0").split(":")[1])
         low, high = 0, rows.count
         if self.api == "sentry" and kind == "events":
             low, high = rows.between(params.get("start"), params.get("end"))
@@ -162,8 +167,8 @@ class Connection(asyncio.Protocol):
         server.active += 1
         server.most = max(server.most, server.active)
         answer = server.answer(target)
-        if server.latency:
-            asyncio.get_running_loop().call_later(server.latency, self.send, answer)
+        if latency := server.latency + server.depth * server.offset / PAGE:
+            asyncio.get_running_loop().call_later(latency, self.send, answer)
         else:
             self.send(answer)
 

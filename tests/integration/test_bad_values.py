@@ -13,6 +13,7 @@ from analytics_pipeline.errors import IncompleteLoad, MissingField, UnexpectedAn
 from tests.assertions import assert_kept, held
 from tests.conftest import Warehouse, small_server
 from tests.fake_server import FakeServer
+from tests.integration.test_conventions import assert_no_promise_beyond_the_rows
 
 DEEP = 1_000
 NOON = "2026-11-01T12:00:00"
@@ -140,7 +141,7 @@ def test_json_that_no_database_takes_arrives_all_the_same(
 # Keys
 
 
-@pytest.mark.parametrize("key", [None, "", True, 1.5, [], {}, "gone"])
+@pytest.mark.parametrize("key", [None, "gone"])
 def test_a_row_without_a_usable_key_fails_its_list_and_its_fields_are_shown(
     server: FakeServer, warehouse: Warehouse, key: Any
 ) -> None:
@@ -159,7 +160,7 @@ def test_a_row_without_a_usable_key_fails_its_list_and_its_fields_are_shown(
     assert row["title"] not in str(error)  # it may be personal data
     first_page = server.rows("events", "frontend")[:20]
     assert sorted(warehouse.ids("events")) == sorted(row["id"] for row in first_page)
-    assert not any(warehouse.bookmarks().values())
+    assert_no_promise_beyond_the_rows(warehouse, server)
     row["id"] = good
     load(warehouse, server, "events")
     assert_kept(warehouse, server, "events")
@@ -168,19 +169,19 @@ def test_a_row_without_a_usable_key_fails_its_list_and_its_fields_are_shown(
 # Times
 
 
-@pytest.mark.parametrize("table", ["events", "issues"])
 def test_rows_with_any_time_are_loaded_once_and_hide_no_others(
-    server: FakeServer, warehouse: Warehouse, table: str
+    server: FakeServer, warehouse: Warehouse
 ) -> None:
-    field = "dateCreated" if table == "events" else "lastSeen"
-    rows = server.rows(table, "frontend")
+    field, rows = "dateCreated", server.rows("events", "frontend")
     times: list[Any] = [
         None,
         "",
         "yesterday",
         1_800_000_000,
         rows[4][field].replace("Z", "+00:00"),
+        "0001-01-01T00:00:00Z",
         "1969-07-20T20:17:40Z",
+        "9999-12-31T23:59:59Z",
         "2199-01-01T00:00:00Z",
         "2199-01-01T00:00:00+14:00",
     ]
@@ -195,13 +196,11 @@ def test_rows_with_any_time_are_loaded_once_and_hide_no_others(
         return good
 
     server.fail(date, times=99)
-    load(warehouse, server, table)
-    assert sorted(warehouse.ids(table)) == sorted(row["id"] for row in rows)
-    server.grow(events=20, issues=3)
-    load(warehouse, server, table)
-    assert sorted(warehouse.ids(table)) == sorted(r["id"] for r in server.rows(table))
-    load(warehouse, server, table)
-    assert sorted(warehouse.ids(table)) == sorted(r["id"] for r in server.rows(table))
+    for _ in range(3):
+        load(warehouse, server, "events")
+        expected = [row["id"] for row in server.rows("events")]
+        assert sorted(warehouse.ids("events")) == sorted(expected)
+        server.grow(events=20)
 
 
 # Sizes

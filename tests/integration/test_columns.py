@@ -20,58 +20,55 @@ def events(warehouse: Warehouse, columns: str) -> list[tuple[Any, ...]]:
     )
 
 
-def test_an_event_has_its_tags_as_columns(
-    api: str, server: FakeServer, warehouse: Warehouse
-) -> None:
-    warehouse.load(server, api=api)
-    rows = events(warehouse, OWN)
-    assert len(rows) == 60
-    for level, environment, release, user_id, handled, url, name, tags, user in rows:
-        named = {tag["key"]: tag["value"] for tag in json.loads(tags)}
-        assert level == named["level"]
-        assert environment == named["environment"]
-        assert release == named["release"]
-        assert user_id == json.loads(user)["id"]
-        assert handled == (named["handled"] == "yes")
-        assert url == named["url"]
-        assert name == named["server_name"]
-
-
-@pytest.mark.parametrize("path", ["user.id", "user"])
-def test_the_id_of_a_user_is_masked_with_the_user(
-    path: str, api: str, server: FakeServer, warehouse: Warehouse
-) -> None:
-    warehouse.load(server, api=api, redact=path)
-    ids = {row[0] for row in events(warehouse, "user_id")}
-    assert ids <= {"***", None}
-
-
-def test_a_masked_tag_is_masked_in_its_column(
-    api: str, server: FakeServer, warehouse: Warehouse
-) -> None:
-    warehouse.load(
-        server, api=api, redact=["tags.url", "tags.browser"], tags=["browser"]
-    )
-    assert {row[:2] for row in events(warehouse, "url, tag_browser")} == {("***",) * 2}
-
-
-def test_further_tags_have_columns_by_setting_and_option(
+def test_an_event_has_its_tags_as_columns_and_others_by_setting(
     api: str, server: FakeServer, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AUTH_TOKEN", TOKEN)
-    words = ("--api", api, "--tag", "browser", "--tag", "no.such")
+    words = ["--api", api, "--tag", "browser", "--tag", "no.such"]
+    words += ["--resource", "events"]
     assert main(arguments(server, warehouse.folder, *words)) == 0
-    for browser, nothing, tags, _ in events(warehouse, "tag_browser, tag_no_such"):
+    rows = events(warehouse, f"{OWN}, tag_browser, tag_no_such")
+    assert len(rows) == 60
+    for *values, tags, user in rows:
         named = {tag["key"]: tag["value"] for tag in json.loads(tags)}
-        assert (browser, nothing) == (named["browser"], None)
+        assert values == [
+            named["level"],
+            named["environment"],
+            named["release"],
+            json.loads(user)["id"],
+            named["handled"] == "yes",
+            named["url"],
+            named["server_name"],
+            named["browser"],
+            None,
+        ]
 
 
-def test_a_row_tells_which_load_brought_it(
-    api: str, server: FakeServer, warehouse: Warehouse
+def test_what_is_masked_is_masked_in_the_columns_made_of_it(
+    server: FakeServer, api: str, warehouse: Warehouse
 ) -> None:
-    warehouse.load(server, api=api, history=True)
-    server.grow(events=5, issues=2, releases=1)
-    warehouse.load(server, api=api, history=True)
+    paths = ["user.id", "tags.url", "tags.browser"]
+    settings: dict[str, Any] = {"tags": ["browser"], "api": api}
+    warehouse.load(server, tables=["events"], redact=paths, **settings)
+    rows = events(warehouse, "user_id, url, tag_browser")
+    assert {row[:3] for row in rows} == {("***",) * 3}
+
+
+@pytest.mark.parametrize("api", ["v1"])
+def test_the_id_of_a_user_is_masked_with_the_user(
+    server: FakeServer, warehouse: Warehouse
+) -> None:
+    warehouse.load(server, tables=["events"], redact="user")
+    assert {row[0] for row in events(warehouse, "user_id")} <= {"***", None}
+
+
+@pytest.mark.parametrize("api", ["v1"])
+def test_a_row_tells_which_load_brought_it_and_all_is_described(
+    server: FakeServer, warehouse: Warehouse
+) -> None:
+    warehouse.load(server, history=True)
+    server.grow(events=5)
+    warehouse.load(server, tables=["events"])
     loads = {
         row[0] for row in warehouse.rows("select load_id from analytics._dlt_loads")
     }
@@ -83,15 +80,13 @@ def test_a_row_tells_which_load_brought_it(
         assert found <= loads
     by_load = warehouse.rows(f"select count(distinct {LOAD_ID}) from analytics.events")
     assert by_load == [(2,)]
+    check_descriptions(warehouse)
 
 
-def test_all_tables_and_columns_are_described_in_dlts_schema(
-    api: str, server: FakeServer, warehouse: Warehouse
-) -> None:
-    warehouse.load(server, api=api, history=True)
+def check_descriptions(warehouse: Warehouse) -> None:
+    """All tables and columns are described in dlt's schema, with their references."""
     schema = warehouse.pipeline().default_schema
-    names = {"events", "issues", "projects", "releases", "project_detail"}
-    for name in names | {"issue_history"}:
+    for name in (*TABLES, "issue_history"):
         table = schema.tables[name]
         assert table["description"]
         assert all(column["description"] for column in table["columns"].values())
@@ -110,11 +105,12 @@ def test_all_tables_and_columns_are_described_in_dlts_schema(
     }
 
 
+@pytest.mark.parametrize("api", ["v1"])
 def test_a_column_that_is_left_out_is_nowhere(
-    api: str, server: FakeServer, warehouse: Warehouse
+    server: FakeServer, warehouse: Warehouse
 ) -> None:
     left_out = ["events.tags", "events.user", "issues.metadata"]
-    warehouse.load(server, api=api, exclude=left_out)
+    warehouse.load(server, tables=["events", "issues"], exclude=left_out)
     for table, absent in (("events", {"tags", "user"}), ("issues", {"metadata"})):
         columns = {row[0] for row in warehouse.rows(f"describe analytics.{table}")}
         assert not absent & columns
@@ -124,12 +120,14 @@ def test_a_column_that_is_left_out_is_nowhere(
     assert levels == [(0,)]
 
 
+@pytest.mark.parametrize("api", ["v1"])
 def test_a_column_that_is_left_out_later_stays_empty_in_new_rows(
-    api: str, server: FakeServer, warehouse: Warehouse
+    server: FakeServer, warehouse: Warehouse
 ) -> None:
-    warehouse.load(server, api=api)
+    tables = ["events"]
+    warehouse.load(server, tables=tables)
     server.grow(events=5)
-    warehouse.load(server, api=api, exclude="events.tags", lookback=0)
+    warehouse.load(server, tables=tables, exclude="events.tags", lookback=0)
     counts = warehouse.rows("select count(*), count(tags) from analytics.events")
     assert counts[0][0] == 65
     assert 0 < counts[0][1] < 65

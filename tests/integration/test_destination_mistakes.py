@@ -95,5 +95,6 @@ def test_another_destination_than_before_is_no_warning(
             words = ["run", "--destination", destination, "--base-url", server.url]
             words += ["--organization", "acme", "--project", "frontend"]
             words += ["--pipelines-dir", str(elsewhere / "pipelines")]
+            words += ["--resource", "projects"]
             assert main(words) == 0
     assert "differs" not in capsys.readouterr().err

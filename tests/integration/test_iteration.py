@@ -1,11 +1,14 @@
 """A source that is iterated by hand, as in a notebook, gives rows and keeps nothing."""
 
+from collections import Counter
 from collections.abc import Iterable
 from itertools import chain
 
+import dlt
 import pyarrow as pa
 import pytest
 from dlt.common.configuration.container import Container
+from dlt.common.pipeline import PipelineContext
 from dlt.extract.exceptions import ResourceExtractionError
 
 from analytics_pipeline.tables.schema import TABLES
@@ -34,22 +37,29 @@ def expected(server: FakeServer, table: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("offers")
-@pytest.mark.parametrize("history", [False, True])
-@pytest.mark.parametrize("dlt_workers", ["1", "5"])
+@pytest.mark.parametrize(
+    ("api", "history", "dlt_workers"),
+    [("v1", True, "5"), ("sentry", False, "1"), ("glitchtip", True, "1")],
+)
 def test_a_whole_source_gives_the_rows_of_all_tables(
     api: str, history: bool, dlt_workers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EXTRACT__WORKERS", dlt_workers)
     with small_server(api) as server:
-        rows = read(make(server, api=api, history=history))
+        rows = Counter(read(make(server, api=api, history=history)))
         tables = [*TABLES, "issues"] if history else [*TABLES]
-        assert rows == sorted(chain(*(expected(server, table) for table in tables)))
+        wanted = Counter(chain(*(expected(server, table) for table in tables)))
+    if api == "sentry":  # the last events of a page come again with the next one
+        assert rows.keys() == wanted.keys()
+        assert rows >= wanted
+    else:
+        assert rows == wanted
 
 
 @pytest.mark.usefixtures("offers")
-def test_each_table_can_be_iterated_alone_and_again(api: str) -> None:
-    with small_server(api) as server:
-        made = make(server, api=api)
+def test_each_table_can_be_iterated_alone_and_again() -> None:
+    with small_server() as server:
+        made = make(server)
         for table in TABLES:
             for _ in range(2):
                 assert read(made.resources[table]) == expected(server, table)
@@ -60,7 +70,7 @@ def test_beside_a_pipeline_all_is_read_and_nothing_is_noted(
     warehouse: Warehouse,
 ) -> None:
     with small_server() as server:
-        warehouse.load(server)
+        warehouse.load(server, tables=["events"])
         noted = warehouse.bookmarks()
         server.grow(events=30)
         pipeline = warehouse.pipeline()
@@ -68,8 +78,25 @@ def test_beside_a_pipeline_all_is_read_and_nothing_is_noted(
         pipeline.sync_destination()
         assert read(make(server).events) == expected(server, "events")
         assert warehouse.bookmarks() == noted
-        assert warehouse.load(server).tables["events"].rows == 30
+        assert warehouse.load(server, tables=["events"]).tables["events"].rows == 30
         assert sorted(warehouse.ids("events")) == expected(server, "events")
+
+
+@pytest.mark.usefixtures("offers")
+def test_the_destination_of_a_pipeline_that_is_active_is_asked_nothing() -> None:
+    """Files, which cannot keep a history; and nobody says where they are to be."""
+    dlt.pipeline("files", destination="filesystem").activate()
+    with small_server() as server:
+        rows = read(make(server, history=True))
+        tables = [*TABLES, "issues"]
+        assert rows == sorted(chain(*(expected(server, table) for table in tables)))
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_no_test_begins_with_the_pipeline_of_another_one(number: int) -> None:
+    assert not Container()[PipelineContext].is_active()
+    dlt.pipeline("active", destination="filesystem")
+    assert Container()[PipelineContext].is_active()
 
 
 @pytest.mark.usefixtures("offers")

@@ -1,25 +1,30 @@
 """A run that is killed, at whatever moment, costs nothing but its time."""
 
 import random
+import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from analytics_pipeline import analytics_source, runner
-from analytics_pipeline.demo import DemoServer
+from analytics_pipeline.cli.main import main
+from analytics_pipeline.demo import DemoServer, Response
 from analytics_pipeline.errors import PipelineLocked
 from analytics_pipeline.loading.locks import pipeline_lock
 from tests.assertions import assert_kept
-from tests.children import PROJECTS, fork, run
+from tests.children import PROJECTS, arguments, fork
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
 
+TABLES = ["events", "issues"]
+ONLY_THEM = ["--resource", "events", "--resource", "issues"]
 STEPS = {"extract": 1.0, "normalize": 0.02, "load": 0.3}
 """How much of a run each takes, roughly; the first may be the whole run."""
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(60, marks=pytest.mark.slow)])
 def test_a_killed_run_loses_and_doubles_nothing(elsewhere: Path, kills: int) -> None:
     """The first kills hit the very first run, the others a warehouse that grows."""
     dice = random.Random(f"{kills} kills")
@@ -33,7 +38,7 @@ def test_a_killed_run_loses_and_doubles_nothing(elsewhere: Path, kills: int) -> 
                 folder = elsewhere / f"warehouse-{number}"
                 folder.mkdir()
                 warehouse = Warehouse(folder)
-            process = fork(server, warehouse.folder)
+            process = fork(server, warehouse.folder, *ONLY_THEM)
             # The steps differ much in length, and each is to be hit.
             aim = dice.choice([*STEPS])
             while step(warehouse) != aim and process.exitcode is None:
@@ -44,11 +49,11 @@ def test_a_killed_run_loses_and_doubles_nothing(elsewhere: Path, kills: int) -> 
                 process.join()
                 hit[step(warehouse)] += 1
             whole_run(server, warehouse.folder)
-            assert_kept(warehouse, server)
+            assert_kept(warehouse, server, *TABLES)
             if hit.total() == kills:
                 print(dict(hit))
                 break
-            server.grow(events=30, issues=2, releases=1)
+            server.grow(events=30, issues=2)
     assert hit.total() == kills
     assert kills < 50 or hit.keys() == STEPS.keys()
 
@@ -65,7 +70,7 @@ def whole_run(server: DemoServer, folder: Path) -> float:
     """Seconds that it takes."""
     folder.mkdir(exist_ok=True)
     started = time.perf_counter()
-    process = fork(server, folder)
+    process = fork(server, folder, *ONLY_THEM)
     process.join(120)
     assert process.exitcode == 0, (folder / "said").read_text()
     return time.perf_counter() - started
@@ -75,13 +80,13 @@ def test_the_next_run_reads_again_what_a_killed_one_had_not_loaded(
     warehouse: Warehouse,
 ) -> None:
     with small_server() as server:
-        warehouse.load(server)
-        server.grow(events=30, issues=2, releases=1)
+        warehouse.load(server, tables=TABLES)
+        server.grow(events=30, issues=2)
         source = analytics_source(server.url, TOKEN, ORGANIZATION, PROJECTS)
-        warehouse.pipeline().extract(source)
+        warehouse.pipeline().extract(source.with_resources(*TABLES))
         assert warehouse.pipeline().has_pending_data
-        summary = warehouse.load(server)
-        assert_kept(warehouse, server)
+        summary = warehouse.load(server, tables=TABLES)
+        assert_kept(warehouse, server, *TABLES)
         assert summary.tables["events"].rows == 30
         assert not warehouse.pipeline().has_pending_data
 
@@ -91,25 +96,34 @@ def test_a_half_written_schema_does_not_stop_the_next_runs(
 ) -> None:
     """dlt writes it to a file of such a name, and moves that over the old one."""
     with small_server() as server:
-        warehouse.load(server)
+        warehouse.load(server, tables=TABLES)
         left = Path(warehouse.pipeline().working_dir, "schemas", "94d3fff6341d56bf")
         left.write_text("{")
         server.grow(events=30)
-        warehouse.load(server)
-        assert_kept(warehouse, server)
+        warehouse.load(server, tables=TABLES)
+        assert_kept(warehouse, server, *TABLES)
         assert not left.exists()
 
 
 def test_a_second_run_of_the_same_pipeline_says_so_and_stops(
     warehouse: Warehouse,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with small_server(latency=1.0) as server:
+    monkeypatch.setenv("AUTH_TOKEN", TOKEN)
+    is_over = threading.Event()
+
+    def slow(handler: Any, good: Response) -> Response:
+        is_over.wait(60)
+        return good
+
+    with small_server() as server:
+        server.fail(slow)
         process = fork(server, warehouse.folder)
         while not server.requests:
             time.sleep(0.01)
-        code, said = run(server, warehouse.folder)
-        assert code == 1
-        assert said == (
+        assert main(arguments(server, warehouse.folder)) == 1
+        assert capsys.readouterr().err == (
             f"error: process {process.pid} is running the pipeline"
             f" 'analytics_pipeline' of {warehouse.folder / 'pipelines'} already; wait"
             " until it has ended, or give this run a pipeline name and a dataset of its"
@@ -117,8 +131,9 @@ def test_a_second_run_of_the_same_pipeline_says_so_and_stops(
         )
         process.kill()
         process.join()
-        whole_run(server, warehouse.folder)
-        assert_kept(warehouse, server)
+        is_over.set()
+        warehouse.load(server, tables=TABLES)
+        assert_kept(warehouse, server, *TABLES)
 
 
 def test_pipelines_of_other_names_run_side_by_side(elsewhere: Path) -> None:

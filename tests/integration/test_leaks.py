@@ -11,13 +11,12 @@ from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
-import pytest
 
 from analytics_pipeline.demo import Response
 from analytics_pipeline.tables.redaction import MASK
 from tests.children import ROOT, arguments, environment
 from tests.conftest import TOKEN, Warehouse, small_server
-from tests.fake_server import FakeServer, Fault
+from tests.fake_server import Fault
 from tests.integration.test_faults import (
     cut_short,
     elsewhere,
@@ -39,22 +38,20 @@ logging.basicConfig(level=logging.DEBUG)
 import dlt
 from analytics_pipeline import analytics_source, runner
 url, token = sys.stdin.read().split()
-pipeline = dlt.pipeline("script", destination="duckdb", dataset_name="analytics")
-source = analytics_source(url, token, "acme", ["frontend", "backend"])
-print(source, repr(source), source._repr_html_() if hasattr(source, "_repr_html_") else "")
-try:
-    print(CALL)
-except Exception as error:
-    traceback.print_exc()
-    print(repr(error), vars(error))
-print(pipeline.last_trace, pipeline.last_trace.asstr(9), pipeline.state)
+for name, call in [
+    ("good", dlt.Pipeline.run), ("rejected", dlt.Pipeline.run), ("echo", runner.load)
+]:
+    pipeline = dlt.pipeline(name, destination="duckdb", dataset_name="analytics")
+    source = analytics_source(url, token, "acme", name).with_resources("events")
+    html = source._repr_html_() if hasattr(source, "_repr_html_") else ""
+    print(source, repr(source), html)
+    try:
+        print(call(pipeline, source))
+    except Exception as error:
+        traceback.print_exc()
+        print(repr(error), vars(error))
+    print(pipeline.last_trace, pipeline.last_trace.asstr(9), pipeline.state)
 """
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    with small_server() as server:
-        yield server
 
 
 def python(code: str, *words: str, said: str = "", **variables: str) -> str:
@@ -95,10 +92,17 @@ def written(folder: Path) -> Iterator[tuple[str, bytes]]:
                     yield f"{path} {table}", repr(rows).encode()
 
 
-def places(secret: str, printed: str, folder: Path) -> list[str]:
-    """Where it is found."""
-    found = [name for name, content in written(folder) if secret.encode() in content]
-    return found + [line for line in printed.splitlines() if secret in line]
+class Traces:
+    """All that a run has left: what it printed, and what lies below its folder."""
+
+    def __init__(self, printed: str, folder: Path) -> None:
+        self._printed = printed.splitlines()
+        self._written = [*written(folder)]
+
+    def places(self, secret: str) -> list[str]:
+        """Where it is found."""
+        found = [name for name, content in self._written if secret.encode() in content]
+        return found + [line for line in self._printed if secret in line]
 
 
 def echo(handler: Any, good: Response) -> Response:
@@ -106,65 +110,69 @@ def echo(handler: Any, good: Response) -> Response:
     return Response(400, good.headers, json.dumps(said).encode())
 
 
-FAULTS: list[Fault] = [401, 403, 500, echo, html, json_cut_off, no_object, elsewhere]
+def test_neither_the_token_nor_what_is_redacted_is_in_what_the_command_line_leaves(
+    warehouse: Warehouse,
+) -> None:
+    with small_server() as server:
+        rows = [row for row in server.rows("events") if row.get("user")]
+        emails = {row["user"]["email"] for row in rows}
+        assert emails
+        words = arguments(server, warehouse.folder, "--progress", "log")
+        for path in ("user.email", "user.ip_address", "tags.user.email"):
+            words += ["--redact", path]
+        printed = python(COMMAND_LINE, *words, **environment())
+    traces = Traces(printed, warehouse.folder)
+    assert "error: " not in printed
+    for secret in {TOKEN, *emails, "203.0.113."}:
+        assert traces.places(secret) == []
+    found = warehouse.rows("select user from analytics.events where user is not null")
+    users = [json.loads(user) for (user,) in found]
+    assert len(users) == len(rows)
+    assert {user["email"] for user in users} == {MASK}
+    assert all(user["id"] != MASK for user in users)
+    # What is not secret is found, so a secret would be.
+    assert traces.places(users[0]["id"])
+    assert "GET /v1/projects/acme/frontend/events/" in printed  # urllib3's debug log
+
+
+FAULTS: list[Fault] = [403, 500, echo, html, json_cut_off, no_object, elsewhere]
 FAULTS += [cut_short]
 
 
-@pytest.mark.parametrize(
-    "fault", [None, *FAULTS], ids=lambda f: getattr(f, "__name__", f)
-)
-def test_the_token_is_in_nothing_that_the_command_line_leaves(
-    fault: Fault | None, server: FakeServer, warehouse: Warehouse
+def test_the_token_is_in_nothing_that_the_command_line_leaves_of_failures(
+    warehouse: Warehouse,
 ) -> None:
-    if fault:
-        server.fail(fault, on="/frontend/events/", after=1, times=99)
+    projects = [f"p{number}" for number in range(len(FAULTS))]
     # Waiting for retries is not what this is about.
     code = (
         "import analytics_pipeline.client.retry as p; p.pause = lambda seconds: None\n"
     )
-    words = arguments(server, warehouse.folder, "--progress", "log")
-    printed = python(code + COMMAND_LINE, *words, **environment())
-    assert "GET /v1/projects/acme/frontend/events/" in printed  # urllib3's debug log
-    assert ("error: " in printed) == bool(fault)
-    assert places(TOKEN, printed, warehouse.folder) == []
-    assert places("/frontend/events/", printed, warehouse.folder)  # it would be found
+    with small_server(projects=projects, events=160, page_size=4) as server:
+        for project, fault in zip(projects, FAULTS, strict=True):
+            server.fail(fault, on=f"/{project}/events/", after=1, times=99)
+        words = arguments(
+            server, warehouse.folder, "--progress", "log", projects=projects
+        )
+        words += ["--resource", "events"]
+        printed = python(code + COMMAND_LINE, *words, **environment())
+    assert all(f"events of project '{project}'" in printed for project in projects)
+    assert printed.count("error: ") == 1
+    traces = Traces(printed, warehouse.folder)
+    assert traces.places(TOKEN) == []
+    assert traces.places("/p0/events/")  # it would be found
 
 
-@pytest.mark.parametrize(
-    ("call", "fault"),
-    [
-        ("pipeline.run(source)", None),
-        ("pipeline.run(source)", 401),
-        ("runner.load(pipeline, source)", echo),
-    ],
-    ids=["good", "rejected", "incomplete"],
-)
 def test_the_token_of_a_script_is_in_nothing_that_it_leaves(
-    call: str, fault: Fault | None, server: FakeServer, warehouse: Warehouse
+    warehouse: Warehouse,
 ) -> None:
-    if fault:
-        server.fail(fault, on="/backend/issues/", times=99)
-    printed = python(IMPORTED.replace("CALL", call), said=f"{server.url} {TOKEN}")
-    assert ("IncompleteLoad" in printed) == ("load" in call)
-    assert ("HttpError" in printed) == bool(fault)
-    assert "analytics" in printed
-    assert places(TOKEN, printed, warehouse.folder) == []
-
-
-def test_what_is_redacted_is_in_no_file(
-    server: FakeServer, warehouse: Warehouse
-) -> None:
-    emails = {row["user"]["email"] for row in server.rows("events") if row.get("user")}
-    assert emails
-    words = arguments(server, warehouse.folder)
-    for path in ("user.email", "user.ip_address", "tags.user.email"):
-        words += ["--redact", path]
-    printed = python(COMMAND_LINE, *words, **environment())
-    for secret in {*emails, "203.0.113."}:
-        assert places(secret, printed, warehouse.folder) == []
-    rows = warehouse.rows("select user from analytics.events where user is not null")
-    users = [json.loads(user) for (user,) in rows]
-    assert len(users) == len([r for r in server.rows("events") if r.get("user")])
-    assert {user["email"] for user in users} == {MASK}
-    assert all(user["id"] != MASK for user in users)
-    assert places(users[0]["id"], printed, warehouse.folder)
+    with small_server(projects=["good", "rejected", "echo"]) as server:
+        server.fail(401, on="/rejected/", times=99)
+        server.fail(echo, on="/echo/", times=99)
+        printed = python(IMPORTED, said=f"{server.url} {TOKEN}")
+    assert "HttpError" in printed
+    assert "IncompleteLoad" in printed
+    assert "rejected the token" in printed
+    assert "not good: Bearer ***" in printed
+    traces = Traces(printed, warehouse.folder)
+    assert traces.places(TOKEN) == []
+    assert traces.places("analytics")

@@ -57,17 +57,29 @@ def test_an_outage_is_told_in_one_sentence_on_the_command_line(
     assert "run it again later" in lines[0]
 
 
+@pytest.fixture
+def v1() -> Iterator[FakeServer]:
+    with small_server() as server:
+        yield server
+
+
 def test_a_server_that_refuses_all_fails_and_says_each_scope_once(
-    server: FakeServer, api: str, warehouse: Warehouse
+    v1: FakeServer, warehouse: Warehouse
 ) -> None:
-    server.fail(403, on="/", times=1000)
+    v1.fail(403, on="/", times=1000)
     with pytest.raises(IncompleteLoad, match="lacks the scope") as caught:
-        warehouse.load(server, ["frontend"], api=api)
-    assert len(caught.value.failures) == len(TABLES)
-    assert not caught.value.summary.skipped
+        warehouse.load(v1, ["frontend"])
+    failures, summary = caught.value.failures, caught.value.summary
+    assert len(failures) == len(TABLES)
+    assert (summary.skipped, summary.failed.keys()) == ({}, failures.keys())
+    v1.mend()
+    warehouse.load(v1, tables=["events"])
+    assert len(warehouse.ids("events")) == len(v1.rows("events"))
 
 
-@pytest.mark.parametrize("status", [403, 404])
+@pytest.mark.parametrize(
+    ("api", "status"), [("v1", 403), ("sentry", 403), ("glitchtip", 404)]
+)
 def test_a_plain_run_of_which_all_is_refused_raises(
     server: FakeServer, api: str, warehouse: Warehouse, status: int
 ) -> None:
@@ -78,15 +90,12 @@ def test_a_plain_run_of_which_all_is_refused_raises(
 
 
 def test_a_plain_run_of_which_one_list_is_refused_loads_the_others(
-    server: FakeServer,
-    api: str,
-    warehouse: Warehouse,
-    caplog: pytest.LogCaptureFixture,
+    v1: FakeServer, warehouse: Warehouse, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.fail(403, on="/releases/", times=1000)
-    source = analytics_source(server.url, TOKEN, ORGANIZATION, "frontend", api)
-    warehouse.pipeline().run(source)
-    assert len(warehouse.ids("events")) == len(server.rows("events", "frontend"))
+    v1.fail(403, on="/releases/", times=1000)
+    source = analytics_source(v1.url, TOKEN, ORGANIZATION, "frontend")
+    warehouse.pipeline().run(source.with_resources("events", "releases"))
+    assert len(warehouse.ids("events")) == len(v1.rows("events", "frontend"))
     assert "skipped: releases of organization 'acme'" in caplog.text
 
 

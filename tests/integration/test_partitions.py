@@ -1,11 +1,9 @@
 """Partitions: how a backfill is divided, and what processes may load side by side."""
 
-import sys
-import threading
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from subprocess import Popen
 from typing import Any
 
 import dlt
@@ -15,6 +13,8 @@ from analytics_pipeline import ConfigurationError, analytics_source, runner
 from analytics_pipeline.config import parse_span
 from analytics_pipeline.errors import HttpError
 from analytics_pipeline.loading.partitions import Partition, partitions
+from tests import memory
+from tests.children import environment, fresh
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
 from tests.fake_server import FakeServer
 from tests.postgres import Postgres
@@ -91,16 +91,20 @@ def times(server: FakeServer, project: str, field: str) -> dict[str, datetime]:
     return {row["id"]: datetime.fromisoformat(row[field]) for row in rows}
 
 
+@pytest.fixture
+def v1() -> Iterator[FakeServer]:
+    with small_server() as server:
+        yield server
+
+
 def test_a_partition_is_exactly_its_project_and_span(
-    server: FakeServer, api: str, warehouse: Warehouse
+    v1: FakeServer, warehouse: Warehouse
 ) -> None:
-    dated = times(
-        server, "frontend", "dateReceived" if api == "glitchtip" else "dateCreated"
-    )
+    dated = times(v1, "frontend", "dateCreated")
     start = min(dated.values()).replace(microsecond=0) + 5 * DAY
     partition = Partition("frontend", start, start + 10 * DAY)
     summary = runner.run_partition(
-        warehouse.pipeline(), partition, ["events"], **make(server, api)
+        warehouse.pipeline(), partition, ["events"], **make(v1, "v1")
     )
     wanted = sorted(e for e in dated if start <= dated[e] < start + 10 * DAY)
     assert sorted(warehouse.ids("events")) == wanted
@@ -108,32 +112,52 @@ def test_a_partition_is_exactly_its_project_and_span(
     assert not any(warehouse.bookmarks().values())
 
 
-def test_partitions_one_after_the_other_bring_all_rows_once(
-    server: FakeServer, api: str, warehouse: Warehouse
+@pytest.mark.parametrize("table", ["events", "issues"])
+def test_partitions_in_any_order_bring_all_rows_and_leave_no_bookmark(
+    api: str, table: str
 ) -> None:
+    session = memory.Session(api)
+    session.lists["events", "web"] = memory.events(100, every=1440 / 4)
+    session.lists["issues", "web"] = [memory.issue(n, n * 360) for n in range(100)]
+    warehouse = memory.Warehouse(session, table)
     now = datetime.now(UTC)
-    pieces = partitions(PROJECTS, now - 80 * DAY, now, "20d")
-    assert len(pieces) == 8
-    for piece in [*reversed(pieces), *pieces[:3]]:
-        runner.run_partition(warehouse.pipeline(), piece, **make(server, api))
-    for table in ("events", "issues"):
-        held = sorted(str(row["id"]) for row in server.rows(table))
-        assert sorted(warehouse.ids(table)) == held
+    pieces = partitions("web", now - 40 * DAY, now, "8d")
+    assert len(pieces) == 5
+    for piece in [*reversed(pieces), *pieces[:2]]:
+        before = warehouse.ids
+        warehouse.run(since=piece.since, until=piece.until)
+        found = {row["id"] for row in session.lists[table, "web"] if held(piece, row)}
+        assert warehouse.ids == before | found
+    assert warehouse.ids == warehouse.served()
+    assert not warehouse.bookmarks
+
+
+def held(piece: Partition, row: memory.Row) -> bool:
+    time = datetime.fromisoformat(row.get("lastSeen") or row["dateCreated"])
+    return piece.since <= time < piece.until
+
+
+def test_a_span_needs_no_beginning(api: str) -> None:
+    session = memory.Session(api)
+    session.lists["events", "web"] = memory.events(50)
+    warehouse = memory.Warehouse(session)
+    # What the source makes of an `until` alone.
+    warehouse.run(since=datetime.min.replace(tzinfo=UTC), until=memory.ago(1000))
+    assert not warehouse.errors
+    assert 0 < len(warehouse.ids) < 50
 
 
 def test_a_partition_that_fails_is_complete_when_it_is_run_again(
-    server: FakeServer, api: str, warehouse: Warehouse
+    v1: FakeServer, warehouse: Warehouse
 ) -> None:
     now = datetime.now(UTC)
     (piece,) = partitions("frontend", now - 40 * DAY, now, "40d")
-    server.fail(500, on="/frontend/events/", after=1, times=4)
-    server.fail(500, on="/frontend/events/", times=4)
+    v1.fail(500, on="/frontend/events/", after=1, times=4)
     with pytest.raises(HttpError, match="500"):
-        runner.run_partition(warehouse.pipeline(), piece, **make(server, api))
-    server.mend()
-    runner.run_partition(warehouse.pipeline(), piece, **make(server, api))
+        runner.run_partition(warehouse.pipeline(), piece, ["events"], **make(v1, "v1"))
+    runner.run_partition(warehouse.pipeline(), piece, ["events"], **make(v1, "v1"))
     assert sorted(warehouse.ids("events")) == sorted(
-        row["id"] for row in events(server, "frontend")
+        row["id"] for row in events(v1, "frontend")
     )
 
 
@@ -152,42 +176,53 @@ def test_the_settings_of_a_partition_are_its_own(
     )
 
 
-WORKER = """
-import sys, dlt
-from analytics_pipeline import runner
-name, kind, place, folder, url, token, organization, api, project, since, until, every = sys.argv[1:]
-pipeline = runner.make_pipeline(
-    getattr(dlt.destinations, kind)(place), name=name, pipelines_dir=folder
-)
-for piece in reversed(runner.partitions(project, since, until, every)):
-    runner.run_partition(
-        pipeline, piece, base_url=url, auth_token=token, organization=organization, api=api
+def load(
+    kind: str,
+    place: str,
+    folder: Path,
+    settings: Mapping[str, Any],
+    project: str,
+    every: str = "30d",
+) -> None:
+    """Load the last 60 days of a project, newest first."""
+    destination = getattr(dlt.destinations, kind)(place)
+    pipeline = runner.make_pipeline(
+        destination, name=f"worker_{project}", pipelines_dir=str(folder)
     )
-"""
+    end = datetime.now(UTC)
+    for piece in reversed(partitions(project, end - 60 * DAY, end, every)):
+        runner.run_partition(pipeline, piece, **settings)
+
+
+def load_in_process(environ: Mapping[str, str], folder: Path, *words: Any) -> None:
+    os.environ.update(environ)
+    os.chdir(folder)
+    load(*words)
 
 
 class Shared:
-    """A warehouse that processes of their own load into, each with its folder."""
+    """A warehouse that several load into, each with a folder of its own."""
 
     def __init__(self, kind: str, place: str, folder: Path) -> None:
         self.kind, self.place, self.folder = kind, place, folder
         self.count = 0
 
-    def work(
-        self,
-        server: FakeServer,
-        project: str = "frontend",
-        api: str = "sentry",
-        every: str = "30d",
-    ) -> "Popen[bytes]":
-        """One process that loads the last 60 days of a project, newest first."""
+    def work(self, server: FakeServer, project: str = "frontend") -> Any:
+        """Start a process that loads a project."""
+        words = [environment(), self.folder, *self._words(server), project]
+        process = fresh.Process(target=load_in_process, args=words)
+        process.start()
+        return process
+
+    def load(self, server: FakeServer) -> None:
+        """Load a project in one partition, here."""
+        kind, place, folder, settings = self._words(server)
+        load(kind, place, folder, settings, "frontend", "60d")
+
+    def _words(self, server: FakeServer) -> list[Any]:
         self.count += 1
-        folder = str(self.folder / f"worker{self.count}")
-        end = datetime.now(UTC)
-        words = [f"worker_{project}", self.kind, self.place, folder]
-        words += [server.url, TOKEN, ORGANIZATION, api, project]
-        words += [(end - 60 * DAY).isoformat(), end.isoformat(), every]
-        return Popen([sys.executable, "-c", WORKER, *words])
+        folder = self.folder / f"worker{self.count}"
+        return [self.kind, self.place, folder, make(server, "v1")]
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         destination = getattr(dlt.destinations, self.kind)(self.place)
@@ -203,63 +238,60 @@ def shared(request: pytest.FixtureRequest, elsewhere: Path) -> Shared:
     return Shared("postgres", postgres.uri, elsewhere)
 
 
-def assert_same(shared: Shared, server: FakeServer) -> None:
+def exit_codes(*workers: Any) -> list[int]:
+    for worker in workers:
+        worker.join(120)
+    return [worker.exitcode for worker in workers]
+
+
+def assert_same(shared: Shared, server: FakeServer, project: str | None = None) -> None:
     """Each row of the server is there once, as the server has it."""
     found = shared.rows("select id, group_id, date_created from analytics.events")
     assert sorted(found) == sorted(
         (e["id"], e["groupID"], datetime.fromisoformat(e["dateCreated"]))
-        for e in events(server)
+        for e in events(server, project)
     )
     issues = shared.rows("select id, count, last_seen from analytics.issues")
     assert sorted(issues) == sorted(
         (i["id"], int(i["count"]), datetime.fromisoformat(i["lastSeen"]))
-        for i in server.rows("issues")
+        for i in server.rows("issues", project)
     )
 
 
-def test_processes_load_the_same_partitions_at_once(shared: Shared) -> None:
-    with small_server(events=600, issues=60) as server:
-        workers = [shared.work(server, slug, "v1") for slug in PROJECTS for _ in "ab"]
-        assert [worker.wait(120) for worker in workers] == [0] * 4
-        assert_same(shared, server)
-        assert shared.work(server, api="v1").wait(60) == 0
-        assert_same(shared, server)
-
-
-def test_an_older_copy_that_is_loaded_later_replaces_nothing(
-    shared: Shared, sentry: FakeServer
+def test_processes_load_the_same_partitions_at_once(
+    shared: Shared, v1: FakeServer
 ) -> None:
-    changed, newer = threading.Event(), datetime.now(UTC) - timedelta(hours=1)
-
-    def late(handler: Any, response: Any) -> Any:
-        changed.wait(60)
-        return response
-
-    # One process holds an old copy of an issue while another loads a newer one.
-    issue = sentry.rows("issues", "frontend")[0]
-    sentry.fail(late, on="/frontend/events/")
-    slow = shared.work(sentry, every="60d")
-    while not any("issues" in request.path for request, _ in sentry.statuses):
-        assert slow.poll() is None
-    issue |= {"count": "4711", "lastSeen": f"{newer:%Y-%m-%dT%H:%M:%S}Z"}
-    assert shared.work(sentry, every="60d").wait(60) == 0
-    changed.set()
-    assert slow.wait(60) == 0
-    assert shared.work(sentry, "backend").wait(60) == 0
-    assert_same(shared, sentry)
+    slugs = ["frontend", "frontend", "backend"]
+    workers = [shared.work(v1, slug) for slug in slugs]
+    assert exit_codes(*workers) == [0, 0, 0]
+    assert_same(shared, v1)
 
 
-def test_a_killed_process_leaves_the_way_free(
-    shared: Shared, sentry: FakeServer
-) -> None:
-    workers = [shared.work(sentry) for _ in "abc"]
-    while len(sentry.requests) < 8:
-        assert any(worker.poll() is None for worker in workers)
-    workers[0].kill()
-    workers[0].wait()
-    assert [worker.wait(60) for worker in workers[1:]] == [0, 0]
-    assert shared.work(sentry, "backend").wait(60) == 0
-    assert_same(shared, sentry)
+def test_an_older_copy_that_is_loaded_later_replaces_nothing(shared: Shared) -> None:
+    """One load has read an old copy of an issue when another loads a newer one."""
+    with small_server(page_size=5) as server:
+        issue = server.rows("issues", "frontend")[0]
+
+        def load_newer(handler: Any, response: Any) -> Any:
+            newer = datetime.now(UTC) - timedelta(hours=1)
+            issue.update(count="4711", lastSeen=f"{newer:%Y-%m-%dT%H:%M:%S}Z")
+            shared.load(server)
+            return response
+
+        server.fail(load_newer, on="/frontend/issues/", after=1)
+        shared.load(server)
+        assert shared.count == 2
+        assert_same(shared, server, "frontend")
+
+
+def test_a_killed_process_leaves_the_way_free(shared: Shared, v1: FakeServer) -> None:
+    killed, other = shared.work(v1), shared.work(v1)
+    while len(v1.requests) < 8:
+        assert killed.is_alive() or other.is_alive()
+    killed.kill()
+    assert exit_codes(other) == [0]
+    killed.join()
+    assert_same(shared, v1, "frontend")
 
 
 def test_other_destinations_are_not_shared(sentry: FakeServer, elsewhere: Path) -> None:

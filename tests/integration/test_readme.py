@@ -7,16 +7,18 @@ import shlex
 import subprocess
 import sys
 from argparse import _SubParsersAction
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from configparser import ConfigParser
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import dlt
 import duckdb
 import pytest
 
-from analytics_pipeline import analytics_source
+from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.cli.arguments import parser
+from analytics_pipeline.cli.main import main
 from analytics_pipeline.client.endpoints import APIS
 from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.schema import TABLES
@@ -65,17 +67,29 @@ def shell(commands: str, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def script(
-    code: str, server: FakeServer, **variables: str
-) -> "subprocess.CompletedProcess[str]":
-    """Python as a user writes it, its settings in the environment."""
-    return shell(
-        f"python -W error -c {shlex.quote(code)}",
-        BASE_URL=server.url,
-        ORGANIZATION="acme",
-        AUTH_TOKEN=TOKEN,
-        **variables,
-    )
+Run = Callable[[str, FakeServer], str]
+Output = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def run_python(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> Run:
+    """Run Python as a user writes it, its settings in the environment; return output."""
+
+    def run(code: str, server: FakeServer) -> str:
+        for name, value in (("BASE_URL", server.url), ("ORGANIZATION", "acme")):
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("AUTH_TOKEN", TOKEN)
+        exec(code, {})
+        return capsys.readouterr().out
+
+    return run
+
+
+def command(words: str) -> int:
+    """Run a command line that is written as a user types it."""
+    python, flag, name, *rest = shlex.split(words)
+    assert (python, flag, name) == ("python", "-m", "analytics_pipeline")
+    return main(rest)
 
 
 @pytest.fixture
@@ -84,16 +98,21 @@ def server() -> Iterator[FakeServer]:
         yield server
 
 
-@pytest.mark.usefixtures("elsewhere")
-def test_the_first_command_prints_what_is_shown() -> None:
+def test_the_first_command_prints_what_is_shown_and_no_warning() -> None:
     install, demo = block("sh", "demo").strip().split(" && ")
     assert install == "pip install ."
-    done = shell(demo)
+    done = shell(demo, PYTHONWARNINGS="error")
     assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr.lower()
     for line in block("", "rows (requests)").splitlines():
         # How many issues the new events belong to is up to chance.
         pattern = re.escape(line).replace("33", r"\d\d")
         assert re.search(f"^{pattern}$", done.stderr, re.MULTILINE), line
+    commands = re.findall(r"^  (?:SQL|Python): +(.*)$", done.stderr, re.MULTILINE)
+    assert commands
+    for each in commands:
+        done = shell(each)
+        assert done.returncode == 0, done.stderr
 
 
 def test_the_commands_for_a_server_load_from_it(
@@ -109,36 +128,32 @@ def test_the_commands_for_a_server_load_from_it(
 
 
 def test_the_python_code_loads_and_prints_issues(
-    server: FakeServer, warehouse: Warehouse
+    server: FakeServer, warehouse: Warehouse, run_python: Run
 ) -> None:
-    done = script(block("python", "dlt.pipeline("), server)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("', ") >= len(server.rows("issues"))
+    code = block("python", "dlt.pipeline(")
+    assert run_python(code, server).count("', ") >= len(server.rows("issues"))
     assert_kept(warehouse, server, "issues", "projects")
 
 
 def test_a_filter_on_rows_keeps_only_some(
-    server: FakeServer, warehouse: Warehouse
+    server: FakeServer, warehouse: Warehouse, run_python: Run
 ) -> None:
     code = "import dlt\nfrom analytics_pipeline import analytics_source\n"
     code += block("python", "dlt.pipeline(").split("pipeline.run")[0]
-    done = script(code + block("python", "add_map"), server)
-    assert done.returncode == 0, done.stderr
+    filtered = block("python", "add_map")
+    assert "pipeline.run(source)" in filtered
+    code += filtered.replace("(source)", '(source.with_resources("events"))')
+    run_python(code, server)
     platforms = warehouse.rows("select distinct platform from analytics.events")
     assert platforms == [("python",)]
 
 
 def test_the_query_for_plain_files_finds_the_newest_rows(server: FakeServer) -> None:
-    words = ["--base-url", server.url, "--organization", "acme"]
-    words += ["--project", "frontend", "--resource", "issues"]
-    words += ["--destination", "filesystem", "--progress", "off"]
+    lake = dlt.destinations.filesystem("lake")
     for _ in range(2):
-        done = shell(
-            "python -m analytics_pipeline " + shlex.join(words),
-            AUTH_TOKEN=TOKEN,
-            DESTINATION__FILESYSTEM__BUCKET_URL="lake",
-        )
-        assert done.returncode == 0, done.stderr
+        pipeline = runner.make_pipeline(lake, pipelines_dir="pipelines")
+        source = analytics_source(server.url, TOKEN, "acme", "frontend")
+        runner.load(pipeline, source, ["issues"])
         server.grow(events=20)
     found = duckdb.sql(block("sql", "parquet")).fetchall()
     assert len(found) == len(server.rows("issues", "frontend"))
@@ -219,23 +234,27 @@ def test_the_address_of_the_project_is_one() -> None:
 
 
 def test_the_objects_that_json_gives_are_those_that_are_told(
-    server: FakeServer, warehouse: Warehouse
+    server: FakeServer,
+    warehouse: Warehouse,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Output,
 ) -> None:
-    warehouse.load(server)
+    warehouse.load(server, tables=["events", "issues"])
+    monkeypatch.setenv("AUTH_TOKEN", TOKEN)
     where = f" --base-url {server.url} --organization acme --project frontend"
     folders = " --pipelines-dir pipelines"
-    for command, words in table("| command | object |"):
-        name = command.strip("`")
+    for cell, words in table("| command | object |"):
+        name = cell.strip("`")
         options = folders if name == "status" else where + folders
         options = where if name == "check" else options
-        run = f"python -m analytics_pipeline {name} --json{options}"
-        done = shell(run, AUTH_TOKEN=TOKEN)
-        assert done.returncode == 0, done.stderr
-        told = {*re.findall("`([a-z_]+)`", words)}
+        if name in ("run", "verify"):
+            options += " --resource events --resource issues"
+        python = "python -m analytics_pipeline"
+        assert command(f"{python} {name} --json{options}") == 0
         if name == "check":
-            run = f"python -m analytics_pipeline check --freshness 24h --json{folders}"
-            done.stdout += shell(run).stdout
-        found = {*re.findall(r'"([a-z_]+)": ', done.stdout)}
+            assert command(f"{python} check --freshness 24h --json{folders}") == 0
+        told = {*re.findall("`([a-z_]+)`", words)}
+        found = {*re.findall(r'"([a-z_]+)": ', capsys.readouterr().out)}
         # Of what is only there where something went wrong.
         assert told - found <= {"list", "reason", "problem"}, name
 
@@ -250,17 +269,17 @@ def test_the_figures_are_those_that_the_benchmarks_measure() -> None:
     assert all(row in [each[:4] for each in rows] for row in shown)
 
 
-def test_duckdb_is_given_less_memory(elsewhere: Path, server: FakeServer) -> None:
+def test_duckdb_is_given_less_memory(elsewhere: Path) -> None:
     (elsewhere / ".dlt").mkdir()
     (elsewhere / ".dlt/secrets.toml").write_text(block("toml", "memory_limit"))
-    code = (
-        block("python", "dlt.pipeline(")
-        + """
+    code = """
+from analytics_pipeline import runner
+pipeline = runner.make_pipeline()
+pipeline.run([{"x": 1}], table_name="x")
 with pipeline.sql_client() as client:
     print(client.execute_sql("select current_setting('memory_limit')"))
 """
-    )
-    done = script(code, server)
+    done = shell(f"python -W error -c {shlex.quote(code)}")
     assert done.returncode == 0, done.stderr
     assert "286.1 MiB" in done.stdout
 
@@ -279,13 +298,15 @@ def test_the_arithmetic_of_scale(row: list[str]) -> None:
         assert float(number) * UNITS[unit] == pytest.approx(events / rate, rel=0.05)
 
 
-def test_the_partitions_are_loaded(postgres: Postgres) -> None:
+def test_the_partitions_are_loaded(
+    postgres: Postgres, run_python: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     since = datetime.now(UTC).date() - timedelta(days=3)
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", postgres.uri)
     with small_server("sentry", events=300) as server:
-        code = block("python", "partitions").replace("2026-01-01", f"{since}")
-        uri = {"DESTINATION__POSTGRES__CREDENTIALS": postgres.uri}
-        done = script(code, server, **uri)
-        assert done.returncode == 0, done.stderr
+        run_python(
+            block("python", "partitions").replace("2026-01-01", f"{since}"), server
+        )
         midnight = f"{datetime.now(UTC):%Y-%m-%d}"
         days = {
             row["id"]
@@ -306,20 +327,24 @@ def test_the_scopes_are_those_that_each_server_wants() -> None:
 
 
 def test_verify_prints_a_table_like_the_one_shown(
-    server: FakeServer, warehouse: Warehouse
+    server: FakeServer,
+    warehouse: Warehouse,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Output,
 ) -> None:
-    warehouse.load(server)
+    warehouse.load(server, tables=["events", "issues"])
     changed = "(select id from analytics.issues order by id limit 2)"
     warehouse.rows(
         f"update analytics.issues set status = '?', count = -1 where id in {changed}"
     )
-    command = block("sh", "verify").strip()
-    command += f" --base-url {server.url} --organization acme --pipelines-dir pipelines"
-    command += " --project frontend --project backend"
-    done = shell(command, AUTH_TOKEN=TOKEN)
-    assert done.returncode == 1, done.stderr
+    monkeypatch.setenv("AUTH_TOKEN", TOKEN)
+    words = block("sh", "verify").strip()
+    words += f" --base-url {server.url} --organization acme --pipelines-dir pipelines"
+    words += " --project frontend --project backend"
+    words += " --resource events --resource issues"
+    assert command(words) == 1
     shown = block("", "the warehouse differs").splitlines()
-    printed = done.stderr.splitlines()
+    printed = capsys.readouterr().err.splitlines()
     assert printed[0].split() == shown[0].split()
     for line in shown[1:4]:
         assert any(row.split()[:2] == line.split()[:2] for row in printed), line

@@ -1,26 +1,21 @@
-"""A server that gives canned answers, a client that reads one list of it, and pages."""
+"""A server that gives canned answers, and a client that reads one list of it."""
 
 import json
-import math
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+from analytics_pipeline.client.client import Client, ListName
 from analytics_pipeline.client.endpoints import APIS, ApiSpec, Endpoint
-from analytics_pipeline.client.page import Page, Record
-from analytics_pipeline.client.pagination import Client, Slice
-from analytics_pipeline.client.session import ApiSession, RequestStats
+from analytics_pipeline.client.page import Record
+from analytics_pipeline.client.session import ApiSession
 from analytics_pipeline.demo.http import Response
-from analytics_pipeline.errors import ApiError
 from tests.fake_server import FakeServer
 
 TOKEN = "s3cr3t-t0ken"
 PATH = "/v1/things/"
 THINGS = Endpoint("things", path="/things/", scope="thing:read")
-NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
 Answer = Response | Callable[[BaseHTTPRequestHandler, Response], Response | None]
 
@@ -80,94 +75,15 @@ def cut_short(handler: BaseHTTPRequestHandler, good: Response) -> None:
     handler.wfile.write(b'{"data": [')
 
 
-@dataclass
-class Reader:
-    """Wants all of a list; an error ends the reading."""
-
-    endpoint: Endpoint = THINGS
-    project: str = ""
-    stats: RequestStats = field(default_factory=RequestStats)
-    is_full: bool = False
-
-    def room(self) -> float:
-        return 0 if self.is_full else math.inf
-
-    def without_windows(self, edge: datetime | None) -> Slice | None:
-        return None
-
-    def after_end(self, part: Slice) -> Sequence[Slice]:
-        return ()
-
-    def on_error(self, part: Slice, error: ApiError) -> Sequence[Slice]:
-        raise error
+def make_client(server: CannedServer | str, api: str = "") -> Client:
+    """A client of an API; of one that has things, and v1's projects, if none is named."""
+    url = server if isinstance(server, str) else server.url
+    things = {**APIS["v1"].endpoints, "things": THINGS}
+    spec = APIS[api] if api else ApiSpec("/v1", "data", things)
+    return Client(ApiSession(url, TOKEN, 1), spec, "acme", projects=("frontend", "b"))
 
 
-@dataclass
-class Forgiving(Reader):
-    """Takes errors upon itself, and reads these slices instead."""
-
-    instead: list[Slice] = field(default_factory=list)
-    errors: list[ApiError] = field(default_factory=list)
-    next: Sequence[Slice] = ()
-    """Read when a list has come to its end."""
-
-    def after_end(self, part: Slice) -> Sequence[Slice]:
-        return self.next
-
-    def on_error(self, part: Slice, error: ApiError) -> Sequence[Slice]:
-        self.errors.append(error)
-        return self.instead
-
-
-def make_spec(envelope: str | None = "data") -> ApiSpec:
-    """An API that has things, and v1's projects."""
-    return ApiSpec("/v1", envelope, {**APIS["v1"].endpoints, "things": THINGS})
-
-
-def make_client(
-    url: str,
-    *,
-    envelope: str | None = "data",
-    workers: int = 1,
-    organization: str = "acme",
-) -> Client:
-    """A client of the list of things."""
-    session = ApiSession(url, TOKEN, workers)
-    return Client(session, make_spec(envelope), organization, workers=workers)
-
-
-def read(server: CannedServer | str, reader: Reader | None = None) -> list[Record]:
-    """All things of a server."""
-    client = make_client(server if isinstance(server, str) else server.url)
-    pages = client.pages([Slice(reader or Reader())])
-    return [record for _, page in pages for record in page.records]
-
-
-class ListClient(Client):
-    """A client whose pages come from a function."""
-
-    def __init__(self, fetch: Callable[[Slice], Page], workers: int) -> None:
-        session = ApiSession("http://host.invalid", TOKEN, workers)
-        super().__init__(session, make_spec(), "acme", workers=workers)
-        self._fetch = fetch
-
-    def fetch(self, part: Slice) -> Page:
-        return self._fetch(part)
-
-
-# Times and pages
-
-
-def at(*hours: float | None) -> list[datetime | None]:
-    """Times so many hours after noon."""
-    return [None if hour is None else NOON + timedelta(hours=hour) for hour in hours]
-
-
-def time(hour: float) -> datetime:
-    return NOON + timedelta(hours=hour)
-
-
-def page_of(*hours: float | None, cursor: str | None = None) -> Page:
-    """A page of rows of these times; with a cursor there is more."""
-    records = [{"id": hour} for hour in hours]
-    return Page(records, at(*hours), cursor, NOON, NOON)
+def read(server: CannedServer | str, wanted: ListName | None = None) -> list[Record]:
+    """All records of a list; of things if none is named."""
+    pages = make_client(server).pages(wanted or ListName(THINGS))
+    return [record for page in pages for record in page.records]

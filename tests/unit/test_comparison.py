@@ -1,6 +1,5 @@
 """Rows of two sides, compared by key and by value."""
 
-import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -210,29 +209,3 @@ def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
     folder.mkdir()
     with Comparison(folder, TABLES["issues"], "last_seen") as comparison:
         assert compare(comparison, [{"id": "a"}], [{"id": "a"}]) == Counts(1, 1)
-
-
-def test_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path) -> None:
-    def peak(batches: int) -> int:
-        folder = tmp_path / str(batches)
-        folder.mkdir()
-        before = pa.total_allocated_bytes()
-        with Comparison(folder, TABLES["issues"], "last_seen") as comparison:
-            tracemalloc.start()
-            for n in range(batches):
-                part = rows(
-                    *({"id": f"{n}-{k}", "inbox": {"k": k}} for k in range(200))
-                )
-                for side in ("server", "warehouse"):
-                    comparison.add(side, part, ["p"] * 200, WHILE)
-            assert comparison.finish(["p"]) == {
-                "p": Counts(200 * batches, 200 * batches)
-            }
-            _, most = tracemalloc.get_traced_memory()
-            tracemalloc.stop()
-            del part
-            grown: int = pa.total_allocated_bytes() - before
-            return most + grown
-
-    peak(1)
-    assert peak(20) < 1.5 * peak(4)

@@ -15,7 +15,6 @@ from analytics_pipeline.errors import (
     BrokenAnswer,
     EmptyAnswer,
     HttpError,
-    ListChanged,
     MissingField,
     MissingLink,
     OtherApi,
@@ -83,7 +82,6 @@ def advice(
         (EmptyAnswer("no link"), ""),
         (MissingLink("no link"), ""),
         (MissingField("no id"), ""),
-        (ListChanged("rows were deleted"), ""),
     ],
 )
 def test_what_an_error_means_is_said_without_asking(

@@ -5,13 +5,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analytics_pipeline.tables.arrow import to_arrow
 from analytics_pipeline.tables.derived import add_derived
 from analytics_pipeline.tables.history import COLUMNS, SCHEMA, VERSION, states
-from analytics_pipeline.tables.schema import READ_AT, TABLES
+from analytics_pipeline.tables.schema import PROJECT_SLUG, READ_AT, TABLES
 from tests.unit.profiles import SHORT
 
 READ = datetime(2026, 12, 1, 8, 30, 0, 123456, tzinfo=UTC)
@@ -34,7 +34,7 @@ ISSUE: dict[str, Any] = {
 def rows(*issues: dict[str, Any], read_at: datetime = READ) -> pa.Table:
     """Rows of the table `issues`."""
     table = TABLES["issues"]
-    records = [{**issue} for issue in issues]
+    records = [{PROJECT_SLUG: "web", **issue} for issue in issues]
     for record in records:
         add_derived(table, record)
     return to_arrow(table, records, read_at).table
@@ -58,6 +58,7 @@ def test_a_state_is_what_people_do_to_an_issue() -> None:
         "assigned_to": "ada@acme.test",
         "is_unhandled": True,
         "release": "web@1.2",
+        "project_slug": "web",
         "last_seen": datetime(2026, 11, 30, 12, tzinfo=UTC),
         READ_AT: READ,
     }
@@ -194,7 +195,7 @@ issues = st.fixed_dictionaries(
 )
 
 
-@SHORT
+@settings(SHORT, max_examples=50)
 @given(st.lists(issues, max_size=5))
 def test_whatever_issues_hold_each_has_one_state_and_a_version_for_it(
     given_issues: list[dict[str, Any]],

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analytics_pipeline.client.page import next_cursor
@@ -17,6 +17,7 @@ from analytics_pipeline.tables.schema import EXTRA, READ_AT, TABLES, Table
 from analytics_pipeline.tables.values import loads
 from tests.unit.profiles import LONG, SHORT
 
+FEW = settings(SHORT, max_examples=70)
 READ = datetime(2026, 12, 1, 8, 30, 0, 123456, tzinfo=UTC)
 
 
@@ -213,7 +214,7 @@ def check_page(table: Table, page: list[dict[str, Any]]) -> None:
     assert mismatches == found
 
 
-@SHORT
+@FEW
 @given(pages)
 def test_nothing_of_a_page_is_lost(page: tuple[Table, list[dict[str, Any]]]) -> None:
     check_page(*page)
@@ -271,7 +272,7 @@ def check_depth(
 fields = st.sampled_from(["contexts", "new", "size"])
 
 
-@SHORT
+@FEW
 @given(fields, depths, brackets, leaves)
 def test_a_deep_value_is_stored_or_refused(
     field: str, depth: int, around: list[tuple[str, str]], leaf: tuple[str, str]
@@ -317,7 +318,7 @@ def check_any_header(header: str | None) -> None:
         assert cursor is None or cursor
 
 
-@SHORT
+@FEW
 @given(headers)
 def test_any_header_is_understood_or_refused(header: str | None) -> None:
     check_any_header(header)
@@ -341,7 +342,7 @@ def check_good_header(form: str, cursor: str) -> None:
     assert next_cursor(form.format(cursor)) == cursor
 
 
-@SHORT
+@FEW
 @given(forms, cursors)
 def test_any_cursor_is_taken_as_it_is(form: str, cursor: str) -> None:
     check_good_header(form, cursor)

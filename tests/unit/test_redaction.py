@@ -218,7 +218,9 @@ def test_a_path_finds_its_value_in_any_nesting(
 def test_projects_lose_their_credentials_without_being_asked(table: str) -> None:
     rows = [{"id": "1", "securityToken": "s3cret"}]
     page = Redactor([]).clean_all(table, rows)
-    assert page == Redacted([{"id": "1", "securityToken": MASK}], frozenset(), {})
+    assert page == Redacted(
+        [{"id": "1", "securityToken": MASK}], frozenset(), frozenset()
+    )
 
 
 @pytest.mark.parametrize("table", ["events", "issues", "releases"])
@@ -226,7 +228,7 @@ def test_other_tables_are_not_touched_without_paths(table: str) -> None:
     rows = [{"id": "1", "token": "a word"}]
     page = Redactor([]).clean_all(table, rows)
     assert page.records is rows
-    assert page == Redacted(rows, frozenset(), {})
+    assert page == Redacted(rows, frozenset(), frozenset())
 
 
 def test_events_keep_everything_but_the_paths_named() -> None:
@@ -241,55 +243,22 @@ def test_a_path_matches_if_one_row_has_it_even_as_null() -> None:
     page = Redactor(["user.email", "user.name"]).clean_all("events", rows)
     assert page.records == rows
     assert page.matched == {"user.email"}
-    assert {*page.near_misses} == {"user.name"}
+    assert page.unmatched == {"user.name"}
 
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_paths_of_which_one_leads_to_the_other_match_both(order: int) -> None:
     paths = ["user", "user.email", "*"][::order]
     page = Redactor(paths).clean_all("events", [{"user": {"email": "x"}}])
-    assert page == Redacted([{"user": MASK}], frozenset({*paths}), {})
+    assert page == Redacted([{"user": MASK}], frozenset({*paths}), frozenset())
 
 
 def test_a_path_into_a_credential_matches_though_it_is_masked_anyway() -> None:
     rows = [{"id": "1", "options": {"credentials": {"user": "x", "b": 1}}}]
     page = Redactor(["options.credentials.user"]).clean_all("projects", rows)
     masked = [{"id": "1", "options": {"credentials": MASK}}]
-    assert page == Redacted(masked, frozenset({"options.credentials.user"}), {})
-
-
-ROW = {
-    "event.type": "error",
-    "user": {"email": "x", "ip_address": None},
-    "tags": [{"key": "user.email", "value": "x"}, {"name": "browser", "value": "y"}],
-    "entries": [{"data": {"headers": [["Authorization", "x"]], "a": '{"phone": 1}'}}],
-}
-
-
-@pytest.mark.parametrize(
-    ("path", "near"),
-    [
-        ("User.Email", "user.email"),
-        ("user.emial", "user.email"),
-        ("user.ip_adress", "user.ip_address"),
-        ("users.email", "user.email"),
-        ("tags.user_email", "tags.user.email"),
-        ("tags.user.emial", "tags.user.email"),
-        ("tags.Browser", "tags.browser"),
-        ("event.Type", "event.type"),
-        ("entries.data.headers.authorization", "entries.data.headers.Authorization"),
-        ("entries.data.a.Phone", "entries.data.a.phone"),
-        ("*.Email", "*.email"),
-        ("user.*.email", ""),
-        ("user.telephone", ""),
-        ("something.else", ""),
-    ],
-)
-def test_a_path_that_matches_nothing_comes_with_one_nearly_the_same(
-    path: str, near: str
-) -> None:
-    page = Redactor([path]).clean_all("events", [{}, ROW])
-    assert page == Redacted([{}, ROW], frozenset(), {path: near})
+    path = frozenset({"options.credentials.user"})
+    assert page == Redacted(masked, path, frozenset())
 
 
 @pytest.mark.parametrize(
@@ -308,14 +277,15 @@ def test_a_path_is_missed_only_where_its_field_belongs(
 ) -> None:
     redactor = Redactor([path])
     for table in ("events", "issues", "releases", "projects"):
-        near_misses = redactor.clean_all(table, [{"id": "1"}]).near_misses
-        assert near_misses == ({path: ""} if table in tables else {})
-        assert redactor.clean_all(table, []) == ([], frozenset(), {})
+        unmatched = redactor.clean_all(table, [{"id": "1"}]).unmatched
+        assert unmatched == ({path} if table in tables else set())
+        assert redactor.clean_all(table, []) == ([], frozenset(), frozenset())
 
 
 def test_a_path_is_followed_in_tables_that_do_not_declare_its_field() -> None:
     page = Redactor(["user.email"]).clean_all("issues", [{"user": {"email": "x"}}])
-    assert page == Redacted([{"user": {"email": MASK}}], frozenset({"user.email"}), {})
+    masked = [{"user": {"email": MASK}}]
+    assert page == Redacted(masked, frozenset({"user.email"}), frozenset())
 
 
 # Deep rows

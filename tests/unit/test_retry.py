@@ -363,7 +363,6 @@ def test_a_429_about_concurrency_without_a_number_lets_one_request_less_through(
     limiter = known(4)
     response = refused(429, headers, TOO_CONCURRENT)
     RateLimitRetry.of(limiter).increment("GET", "/", response).sleep(response)
-    assert limiter.at_a_time("") == limit
     assert most_at_a_time(limiter, limit) == limit
 
 
@@ -372,15 +371,6 @@ def test_one_request_at_a_time_stays() -> None:
     for _ in range(5):
         limiter.reduce()
     assert most_at_a_time(limiter, 1) == 1
-
-
-def test_how_many_requests_an_endpoint_takes_is_known_from_its_answers() -> None:
-    limiter = RateLimiter(4)
-    assert limiter.at_a_time("events") == 4
-    limiter.update({LIMIT + "ConcurrentLimit": "2"}, "events")
-    assert (limiter.at_a_time("events"), limiter.at_a_time("issues")) == (2, 4)
-    limiter.update({LIMIT + "ConcurrentLimit": "25"}, "events")
-    assert limiter.at_a_time("events") == 4
 
 
 def test_a_body_that_breaks_off_tells_nothing(clock: Clock) -> None:

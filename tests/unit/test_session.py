@@ -6,10 +6,11 @@ import logging
 import socket
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
-from itertools import permutations
+from itertools import permutations, repeat
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,22 @@ def get(
     return [record["id"] for record in json.loads(answer.content)["data"]]
 
 
+def drop_by_drop(body: Iterable[int], headers: dict[str, str] | None = None) -> Answer:
+    """An answer whose bytes come one by one, for as long as they are taken."""
+
+    def answer(handler: BaseHTTPRequestHandler, good: Response) -> None:
+        handler.send_response(200)
+        for name, value in (headers or {}).items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        with suppress(OSError):
+            for byte in body:
+                handler.wfile.write(bytes([byte]))
+                handler.wfile.flush()
+
+    return answer
+
+
 def test_a_request_carries_the_token_and_asks_for_json(serve: Serve) -> None:
     server = serve(page("1"))
     assert get(server, {"query": "", "a": "b c"}) == ["1"]
@@ -73,7 +90,35 @@ def test_a_request_carries_the_token_and_asks_for_json(serve: Serve) -> None:
 
 def test_a_compressed_answer_is_read(serve: Serve) -> None:
     text = gzip.compress(b'{"data": [{"id": "1"}]}')
-    assert get(serve(Response(200, {"Content-Encoding": "gzip"}, text))) == ["1"]
+    packed = {"Content-Encoding": "gzip"}
+    assert get(serve(Response(200, packed, text))) == ["1"]
+    assert get(serve(drop_by_drop(text, packed))) == ["1"]
+
+
+def test_an_answer_that_is_too_large_unpacked_is_an_error_at_once(
+    serve: Serve, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "LARGEST_BODY", 1 << 20)
+    bomb = gzip.compress(b" " * (64 << 20))
+    assert len(bomb) < 1 << 20
+    server = serve(Response(200, {"Content-Encoding": "gzip"}, bomb), page("1"))
+    with pytest.raises(
+        UnexpectedAnswer, match=f"^{server.url}{PATH}: .* 1 MB unpacked"
+    ):
+        get(server, {"query": "private"})
+    assert get(server) == ["1"]
+    assert (len(server.requests), clock.sleeps) == (2, [])
+
+
+def test_an_answer_that_never_ends_is_an_error(
+    serve: Serve, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "LONGEST_ANSWER", 0.05)
+    server = serve(drop_by_drop(repeat(ord(" "))), page("1"))
+    with pytest.raises(UnexpectedAnswer, match=f"^{server.url}{PATH}: .* takes longer"):
+        get(server)
+    assert len(server.requests) == 1
+    assert clock.sleeps == []
 
 
 def test_workers_may_count_their_requests_at_the_same_time() -> None:

@@ -1,0 +1,450 @@
+"""The lists of one organization: their paths, their pages, and names that do not exist."""
+
+import logging
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from copy import copy
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+from analytics_pipeline.client.diagnosis import Diagnosis
+from analytics_pipeline.client.endpoints import ApiSpec, Endpoint
+from analytics_pipeline.client.page import Page, no_rows, of_organization, parse_answer
+from analytics_pipeline.client.retry import STATUSES
+from analytics_pipeline.client.session import ApiSession, RequestStats
+from analytics_pipeline.errors import (
+    ApiError,
+    HttpError,
+    PageCursorLoop,
+    UnexpectedAnswer,
+    UnknownName,
+)
+
+log = logging.getLogger(__name__)
+
+Window = tuple[datetime, datetime]
+"""From, and up to (exclusive)."""
+
+BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
+"""Where a window starts that has no start: the server wants one."""
+SECOND = timedelta(seconds=1)
+DAY = timedelta(days=1)
+CURSOR_REFUSALS = (400, 404, 410, 422, 500)
+"""How servers refuse a page cursor that they no longer know."""
+WINDOW_REFUSALS = {400: 1, 500: 5}
+"""How Sentry refuses a window that lies wholly before what it keeps → how often that has
+to be confirmed: a 500 may also be an error."""
+NOT_500 = tuple(status for status in STATUSES if status != 500)
+EMPTY_PAGES = 100
+"""So many in a row, each with a link to the next one, are an endless list."""
+
+
+@dataclass
+class ListName:
+    """One list: an endpoint of one project, or of the organization."""
+
+    endpoint: Endpoint
+    project: str = ""
+    """Slug; empty for a list of the organization."""
+    stats: RequestStats = field(default_factory=RequestStats)
+    """Counts the requests for it."""
+
+
+class Client:
+    """Reads the lists of one organization of one server."""
+
+    def __init__(
+        self,
+        session: ApiSession,
+        spec: ApiSpec,
+        organization: str,
+        *,
+        projects: tuple[str, ...] = (),
+        full_events: bool = False,
+    ) -> None:
+        self.session = session
+        self.spec = spec
+        self.organization = organization
+        self.projects = projects
+        self.diagnosis = Diagnosis(session, spec, organization)
+        self.kept_from: datetime | None = None
+        """The server keeps no older events, as the refusal of a window has shown."""
+        self._ignores_time = False
+        """The server sends rows of other times than were asked for."""
+        self._full_events = full_events
+        self._details: dict[str, Page | HttpError] = {}
+        self._details_lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
+
+    def forget_answers(self) -> None:
+        """Ask for projects again: another run begins."""
+        self._details.clear()
+
+    def pages(
+        self,
+        wanted: ListName,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        page_cursor: str | None = None,
+    ) -> Iterator[Page]:
+        """Yield the pages of a list, in the server's order.
+
+        The caller stops at the page that it does not want to go beyond; only a server
+        that filters by time leaves out what lies outside of `start` and `end`.
+
+        Args:
+            wanted: the list.
+            start: rows before it are not needed; None: from the beginning of the list.
+            end: rows after it are not needed; None: from the top of the list.
+            page_cursor: where an earlier reading stopped, if it holds a row later than
+                `end`; otherwise the pages begin at the top of the list.
+
+        Raises:
+            ApiError: the list cannot be read (any further).
+        """
+        try:
+            yield from self._pages(wanted, start, end, page_cursor)
+        except ApiError as error:
+            raise self._explained(error, wanted) from error
+        except (ValueError, LookupError, MemoryError, RecursionError) as error:
+            # Whatever an answer holds, it is the failure of this list alone.
+            reason = f"{type(error).__name__} while reading an answer"
+            title = self.describe(wanted)
+            raise UnexpectedAnswer(f"{title}: {reason} ({error})") from error
+
+    def _pages(
+        self,
+        wanted: ListName,
+        start: datetime | None,
+        end: datetime | None,
+        page_cursor: str | None,
+    ) -> Iterator[Page]:
+        if wanted.endpoint.single:
+            yield self._project_detail(wanted.project, wanted.stats)
+        elif wanted.endpoint.filters_time and not self._ignores_time:
+            yield from self._pages_by_time(wanted, start, end, page_cursor)
+        elif page_cursor is not None and end is not None:
+            yield from self._linked(wanted, self._resumed(wanted, page_cursor, end))
+        else:
+            yield from self._linked(wanted, self._page(wanted))
+
+    def _linked(self, wanted: ListName, page: Page) -> Iterator[Page]:
+        """Yield a page, and those behind it, by the Link header.
+
+        Raises:
+            ApiError: a page cannot be read, or there is no end of pages.
+            UnknownName: there is no row, and no such organization.
+        """
+        links = _Links(wanted.endpoint)
+        is_empty = True
+        while True:
+            is_empty &= not page.records
+            is_last = page.next_cursor is None
+            if wanted.endpoint.unknown_is_empty and is_empty and is_last:
+                self._check_names(wanted)
+            yield page
+            page_cursor = links.next_cursor(page)
+            if page_cursor is None:
+                return
+            page = self._page(wanted, page_cursor)
+
+    def _resumed(self, wanted: ListName, page_cursor: str, end: datetime) -> Page:
+        """Return the page where reading stopped; the first one if rows were deleted.
+
+        The page must reach above `end`. Otherwise rows may be missing in between.
+        """
+        try:
+            page = self._page(wanted, page_cursor)
+        except HttpError as error:
+            if error.status not in CURSOR_REFUSALS:
+                raise
+            reason = str(error)
+        else:
+            if any(time > end for time in page.times if time):
+                return page
+            reason = "rows were deleted since, and others would be missed"
+        title = self.describe(wanted)
+        log.warning("%s: %s; reading again from its first page", title, reason)
+        return self._page(wanted)
+
+    def _pages_by_time(
+        self,
+        wanted: ListName,
+        start: datetime | None,
+        end: datetime | None,
+        page_cursor: str | None,
+    ) -> Iterator[Page]:
+        """Yield pages newest first, each of what is older than the rows received so far.
+
+        So rows that are deleted or arrive meanwhile shift nothing, and no list is paged
+        deeply. The page cursor is followed only within a second that fills a page, and
+        where rows do not tell their time.
+        """
+        low = floor(max(start, BEGINNING)) if start else BEGINNING
+        high = floor(end) + SECOND if end else floor(datetime.now(UTC)) + DAY
+        before, received, is_certain = None, set[Any](), True
+        links = _Links(wanted.endpoint)
+        page = self._first_of_window(wanted, (low, high), is_open=end is None)
+        while True:
+            if page.is_mostly_outside(low, high):
+                log.info("%s: the server ignores start and end", self.describe(wanted))
+                self._ignores_time = True
+                if before is None and page_cursor is None:
+                    yield from self._linked(wanted, page)
+                elif before is None:
+                    yield from self._pages(wanted, start, end, page_cursor)
+                else:
+                    page = self._page(wanted, links.next_cursor(before))
+                    yield from self._linked(wanted, page)
+                return
+            yield page.without(wanted.endpoint.key, received)._replace(is_filtered=True)
+            following = links.next_cursor(page)
+            if following is None:
+                return
+            received = page.keys(wanted.endpoint.key)
+            before, reached = page, page.reached(2)
+            oldest = floor(min(reached, high)) + SECOND if reached else high
+            if is_certain and low < oldest < high:
+                page = self._page(wanted, None, (low, oldest))
+                is_certain = bool(received & page.keys(wanted.endpoint.key))
+                if not is_certain:
+                    # None of the oldest rows has come again: they were deleted, or show
+                    # another time than the server goes by. So once more from their page.
+                    oldest = min(high, floor(max(filter(None, before.times))) + SECOND)
+                    page = self._page(wanted, None, (low, oldest))
+                high, links = oldest, _Links(wanted.endpoint)
+            else:
+                page = self._page(wanted, following, (low, high))
+                is_certain = True
+
+    def _first_of_window(
+        self, wanted: ListName, window: Window, *, is_open: bool
+    ) -> Page:
+        """Return the first page of a window: empty if the server keeps nothing so old.
+
+        Sentry refuses a window that lies wholly before what it keeps. Then the same span
+        up to now is answered, and the window's last second is refused as well. An open
+        window cannot lie before it.
+        """
+        start, end = window
+        if self.kept_from and end <= self.kept_from:
+            return no_rows()
+        if is_open:
+            return self._page(wanted, None, window)
+        try:
+            return self._page(wanted, None, window, NOT_500)
+        except HttpError as error:
+            if error.status not in WINDOW_REFUSALS:
+                raise
+            confirmations = WINDOW_REFUSALS[error.status]
+        now = floor(datetime.now(UTC)) + SECOND
+        for _ in range(confirmations):
+            is_kept = self._refuses(wanted, (start, now))
+            if is_kept or not self._refuses(wanted, (end - SECOND, end)):
+                return self._page(wanted, None, window)
+        self.kept_from = end
+        return no_rows()
+
+    def _refuses(self, wanted: ListName, window: Window) -> bool:
+        try:
+            self._page(wanted, None, window, NOT_500)
+        except HttpError as error:
+            if error.status in WINDOW_REFUSALS:
+                return True
+            raise
+        return False
+
+    def _page(
+        self,
+        wanted: ListName,
+        page_cursor: str | None = None,
+        window: Window | None = None,
+        statuses: Collection[int] = STATUSES,
+    ) -> Page:
+        """Return one page, as the server gives it; after these statuses, try again.
+
+        Raises:
+            ApiError: as `ApiSession.get` and `parse_page` do.
+        """
+        params = _between(window) if window else {}
+        if page_cursor is not None:
+            params["cursor"] = page_cursor
+        page = self._ask(wanted, params, statuses)
+        if window is None:
+            page = page._replace(asked_cursor=page_cursor)
+        if wanted.endpoint.of_all_organizations:
+            page = of_organization(page, self.organization)
+        return page
+
+    def _ask(
+        self,
+        wanted: ListName,
+        params: Mapping[str, str],
+        statuses: Collection[int] = STATUSES,
+    ) -> Page:
+        endpoint = wanted.endpoint
+        given = {
+            **endpoint.params,
+            **(endpoint.full_params if self._full_events else {}),
+        }
+        named = {
+            name: value.replace("{project}", _search_term(wanted.project))
+            for name, value in given.items()
+        }
+        response = self.session.get(
+            self._path(endpoint, wanted.project),
+            {**named, **params},
+            wanted.stats,
+            endpoint=endpoint.table,
+            statuses=statuses,
+        )
+        page = parse_answer(response, self.spec, endpoint)
+        self.diagnosis.is_confirmed = True
+        wanted.stats.count(replaced=page.replaced)
+        return page
+
+    def _project_detail(self, project: str, stats: RequestStats) -> Page:
+        """Return what the server says of a project; it is asked once in a run.
+
+        The table of that name needs it, and so do lists without rows: nothing else tells
+        an empty project from one that does not exist.
+        """
+        with self._details_lock:
+            lock = self._locks.setdefault(project, threading.Lock())
+        with lock:
+            if project not in self._details:
+                detail = ListName(self.spec.endpoints["project_detail"], project, stats)
+                try:
+                    self._details[project] = self._ask(detail, {})
+                except HttpError as error:
+                    self._details[project] = error
+            known = self._details[project]
+        if isinstance(known, HttpError):
+            raise copy(known)
+        return known
+
+    def project_id(self, project: str, stats: RequestStats) -> str | None:
+        """Return the id of a project, which is asked for once in a run.
+
+        Raises:
+            ApiError: as `ApiSession.get` does.
+        """
+        records = self._project_detail(project, stats).records
+        value = records[0].get("id") if records else None
+        return None if value is None else str(value)
+
+    def _check_names(self, empty: ListName) -> None:
+        """Raise an error if a list is empty because its names are wrong.
+
+        Raises:
+            HttpError: 404, there is no such project.
+            UnknownName: there is no such organization.
+        """
+        projects = [empty.project] if empty.project else self.projects[:1]
+        for project in projects:
+            try:
+                self._project_detail(project, empty.stats)
+            except HttpError as error:
+                is_unknown = bool(empty.project) and error.status == 404
+                if is_unknown or error.status not in (403, 404):
+                    raise
+                if error.status == 403:
+                    log.warning(
+                        "%s: no rows, and without the scope %s nothing tells whether the"
+                        " name is right",
+                        self.describe(empty),
+                        self.spec.endpoints["project_detail"].scope,
+                    )
+                    return
+            else:
+                return
+        names = {} if empty.project else self.diagnosis.names()
+        if names and self.organization not in names:
+            raise UnknownName("the list is empty")
+
+    def _path(self, endpoint: Endpoint, project: str) -> str:
+        return self.spec.prefix + endpoint.path.format(
+            organization=quote(self.organization, safe=""),
+            project=quote(project, safe=""),
+        )
+
+    def describe(self, wanted: ListName) -> str:
+        """Return the list's name for people: `events of project 'frontend'`."""
+        if wanted.project:
+            return f"{wanted.endpoint.table} of project {wanted.project!r}"
+        return f"{wanted.endpoint.table} of organization {self.organization!r}"
+
+    def _explained(self, error: ApiError, wanted: ListName) -> ApiError:
+        """Return the error with the list that it happened to, and what to do next."""
+        title = self.describe(wanted)
+        return self.diagnosis.explained(error, wanted.endpoint, wanted.project, title)
+
+
+class _Links:
+    """Which page follows, in one reading of a list; raises where that would never end."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._known: set[str] = set()
+        self._pages = self._empty = 0
+
+    def next_cursor(self, page: Page) -> str | None:
+        """Return the page cursor of the page behind this one; None on the last page.
+
+        Raises:
+            PageCursorLoop: the server sent it before.
+            UnexpectedAnswer: there is no end of empty pages.
+        """
+        self._pages += 1
+        self._empty = 0 if page.records else self._empty + 1
+        following = page.next_cursor
+        if following in self._known:
+            raise PageCursorLoop(self._describe_loop(page))
+        if following is None:
+            return None
+        if self._empty >= EMPTY_PAGES:
+            raise UnexpectedAnswer(
+                f"the server sent {EMPTY_PAGES} empty pages in a row, each with a link to"
+                " the next one; it would never end"
+            )
+        self._known.add(following)
+        return following
+
+    def _describe_loop(self, page: Page) -> str:
+        message = (
+            f"the server sent the page cursor {page.next_cursor!r} for the second time,"
+            f" on page {self._pages}; it would never end"
+        )
+        if not page.records:
+            return message
+        key, time = self._endpoint.key, self._endpoint.replication_key
+        first, last = page.records[0], page.records[-1]
+        return (
+            f"{message}; the rows from {key} {first.get(key)!r} ({time}"
+            f" {first.get(time)}) to {last.get(key)!r} ({last.get(time)}) came again, and"
+            " those behind them cannot be read; a server does this when more rows than"
+            f" fit a page have the same {time}"
+        )
+
+
+def floor(time: datetime) -> datetime:
+    """Return the whole second at or before a time."""
+    return time.replace(microsecond=0)
+
+
+def _between(window: Window) -> dict[str, str]:
+    """Return the parameters of a window: whole seconds, UTC without zone."""
+    names = ("start", "end")
+    return {
+        name: f"{time:%Y-%m-%dT%H:%M:%S}"
+        for name, time in zip(names, window, strict=True)
+    }
+
+
+def _search_term(slug: str) -> str:
+    """Return a slug as it stands in a search query; quoted if it has odd characters."""
+    if all(letter.isalnum() or letter in "-_" for letter in slug):
+        return slug
+    return '"' + slug.replace("\\", "\\\\").replace('"', '\\"') + '"'

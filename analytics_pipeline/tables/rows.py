@@ -1,0 +1,84 @@
+"""Records of a list as rows of its table: completed, masked, typed."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from analytics_pipeline.tables.arrow import to_arrow
+from analytics_pipeline.tables.derived import add_derived
+from analytics_pipeline.tables.issues import promote_totals
+from analytics_pipeline.tables.redaction import Redactor
+from analytics_pipeline.tables.schema import PROJECT_SLUG, Table
+
+Record = dict[str, Any]
+
+
+class BuiltRows(NamedTuple):
+    """The rows of a page, and what became of its values."""
+
+    rows: pa.Table
+    mismatches: int
+    """Values that did not fit their column, and went into `extra`."""
+    masked: frozenset[str]
+    """Paths of `redact` that masked a value."""
+    unmatched: frozenset[str]
+    """Paths of `redact` that should be in this table, and are not on this page."""
+
+
+class RowBuilder:
+    """Makes rows of records.
+
+    Args:
+        tables: name → columns.
+        redactor: masks values before anything else sees them.
+    """
+
+    def __init__(self, tables: Mapping[str, Table], redactor: Redactor) -> None:
+        self._tables = tables
+        self._redactor = redactor
+
+    def build(
+        self,
+        table_name: str,
+        key: str,
+        project: str,
+        records: list[Record],
+        read_at: datetime,
+    ) -> BuiltRows:
+        """Return the rows of a page.
+
+        Args:
+            table_name: of the table.
+            key: API field that identifies a record within its list.
+            project: slug of the list; empty for a list of the organization.
+            records: of the page; they are changed.
+            read_at: when the answer was received, UTC.
+
+        Raises:
+            UnexpectedAnswer: a record is nested too deeply.
+            MissingField: a record has no usable key.
+        """
+        table = self._tables[table_name]
+        for record in records:
+            _complete(record, table, key, project)
+        cleaned = self._redactor.clean_all(table.name, records)
+        for record in cleaned.records:
+            add_derived(table, record)
+        made = to_arrow(table, cleaned.records, read_at)
+        return BuiltRows(
+            made.table, made.mismatches, cleaned.matched, cleaned.unmatched
+        )
+
+
+def _complete(record: Record, table: Table, key: str, project: str) -> None:
+    """Add what the key and the project's columns need; let figures be totals."""
+    if PROJECT_SLUG in table.types:
+        record[PROJECT_SLUG] = project
+    if table.name == "events" and record.get("projectID") is None:
+        record["projectID"] = project
+    if table.name == "issues":
+        promote_totals(record)
+    if record.get("id") is None:
+        record["id"] = record[key]

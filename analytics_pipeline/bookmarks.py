@@ -147,7 +147,8 @@ class Bookmark:
     def parse(cls, stored: Mapping[str, Any], now: datetime) -> "Bookmark":
         """Return the bookmark that dlt's state holds, in its present or previous form.
 
-        A span that ends in the future is left out: a clock was wrong when it was stored.
+        Spans and sweeps of the future are left out: a clock was wrong when they were
+        stored.
         """
         if stored.keys() & {"synced_to", "progress", "read", "failed"}:
             stored = _converted(stored)
@@ -160,6 +161,8 @@ class Bookmark:
             setattr(bookmark, name, Coverage(kept))
         for name in _TIMES:
             setattr(bookmark, name, _parse(stored.get(name)))
+        if max(bookmark.swept_at or now, bookmark.sweep_began_at or now) > now:
+            bookmark.swept_at = bookmark.sweep_began_at = None
         return bookmark
 
     def as_state(self) -> dict[str, Any]:

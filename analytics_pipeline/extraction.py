@@ -1,6 +1,7 @@
 """What dlt extracts: the lists of a resource as batches of rows, and its bookmarks."""
 
 import logging
+import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,7 +16,13 @@ from dlt.common.pipeline import current_pipeline
 
 from analytics_pipeline.bookmarks import EARLIEST, Bookmark, earlier
 from analytics_pipeline.client.client import Client, ListName
-from analytics_pipeline.config import Config, parse_seconds, parse_since, parse_time
+from analytics_pipeline.config import (
+    LONGEST,
+    Config,
+    parse_seconds,
+    parse_since,
+    parse_time,
+)
 from analytics_pipeline.errors import (
     ApiError,
     ConfigurationError,
@@ -97,6 +104,7 @@ class Run:
     config: Config | None = None
     """Its settings."""
     _budget: Budget | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def is_refused(self) -> bool:
@@ -105,10 +113,11 @@ class Run:
 
     def budget(self, rows_per_load: int | None) -> Budget:
         """Return that of the load which is under way."""
-        if self._budget is None:
-            rows = None if self.single_load else rows_per_load or self.rows_per_load
-            self._budget = Budget(rows)
-        return self._budget
+        with self._lock:  # tables are read in threads
+            if self._budget is None:
+                rows = rows_per_load or self.rows_per_load
+                self._budget = Budget(None if self.single_load else rows)
+            return self._budget
 
     def next_load(self) -> None:
         """Begin another load."""
@@ -287,7 +296,8 @@ class Reading:
         if self._extent.until is None:  # dlt keeps nothing of a span that has an end
             self._set_last_value()
         names = {(self._table, self._key(project)) for project in self._projects}
-        run.is_unfinished |= not names <= run.done
+        if not names <= run.done:
+            run.is_unfinished = True
         if not run.continue_on_error:
             self._warn()
 
@@ -467,7 +477,8 @@ class Reading:
     def _set_last_value(self) -> None:
         """Let dlt's incremental promise no more than the list that is least far.
 
-        dlt subtracts the lag from it, and fails if that is before the first year.
+        dlt subtracts the lag from it, however long that is by then, and fails if that
+        is before the first year.
         """
         bookmarks = [
             Bookmark.parse(self._stored.get(self._key(project), {}), datetime.now(UTC))
@@ -476,7 +487,7 @@ class Reading:
         ends = [each.loaded.spans[0].end for each in bookmarks if each.loaded.spans]
         is_known = len(ends) == len(bookmarks) and bool(ends)
         last = min(ends) if is_known else self._extent.since
-        if last and earlier(last, self._extent.lookback) == EARLIEST:
+        if last and earlier(last, timedelta(seconds=LONGEST)) == EARLIEST:
             last = None
         self._state["incremental"][self._column]["last_value"] = last
 

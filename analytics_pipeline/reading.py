@@ -26,7 +26,13 @@ from analytics_pipeline.bookmarks import (
     Span,
     earlier,
 )
-from analytics_pipeline.client.client import Client, ListName, floor
+from analytics_pipeline.client.client import (
+    SECOND,
+    UNEXPECTED,
+    Client,
+    ListName,
+    floor,
+)
 from analytics_pipeline.client.endpoints import Endpoint
 from analytics_pipeline.client.page import Page, Record
 from analytics_pipeline.client.retry import stop_with
@@ -42,8 +48,9 @@ log = logging.getLogger(__name__)
 
 SECONDS_PER_LOAD = 300.0
 """After so long a load ends, and another one continues."""
-SECONDS_PER_PAGE = 900.0
-"""A list that gives no page for so long has failed; waits for rate limits do not count."""
+SECONDS_OF_SILENCE = 900.0
+"""If no list gives a page for so long, those that are being read have failed. Waits for
+rate limits do not count."""
 MANY_THREADS = 1000
 """Those of lists that have failed so may hang for ever."""
 
@@ -125,6 +132,8 @@ class ListReader:
         self.stats = ListStats()
         self.is_resumable = False
         """Another load can continue behind the part that was yielded last."""
+        self.balance = 0
+        """Rows that were new minus rows that were not, of this load."""
         self.is_sweeping = False
         """What is new is loaded; the list is being read again."""
         self.parts = self.read()
@@ -155,7 +164,12 @@ class ListReader:
                 self._bookmark.project_id,
             )
             self._bookmark = Bookmark(project_id=str(found))
-            yield from self._read()
+            try:
+                yield from self._read()
+            except _OtherProject:
+                raise UnexpectedAnswer(
+                    f"{self.title}: the server gives rows of several projects"
+                ) from None
 
     def _read(self) -> Iterator[Part]:
         bookmark = self._bookmark
@@ -171,8 +185,7 @@ class ListReader:
             if bookmark.sweep_began_at:
                 yield from self._sweep()
         bookmark.completed_at = self._now
-        self.state = bookmark.as_state()
-        yield Part(None, self.state)
+        yield Part(None, bookmark.as_state())
 
     def _gaps(self) -> list[Gap]:
         since, until, lookback, _ = self._extent
@@ -255,14 +268,15 @@ class ListReader:
         stats = self.stats
         kept = [n for n, is_wanted in enumerate(wanted) if is_wanted]
         size = sum(not known[n] for n in kept)
+        self.balance += 2 * size - len(kept)
         new = 0 if self.is_sweeping else size
         stats.pages += 1
         stats.clock_offset = page.server_time - page.read_at
         stats.rows += new
         stats.reread += len(kept) - new
-        past = [page.times[n] for n in kept]
+        times = [page.times[n] for n in kept]
         stats.newest = _latest(
-            stats.newest, *(t for t in past if t and t <= page.server_time)
+            stats.newest, *(t for t in times if t and t <= page.server_time)
         )
         records = page.records
         if len(kept) < len(records):
@@ -272,8 +286,7 @@ class ListReader:
         stats.masked |= built.masked
         stats.unmatched |= built.unmatched
         reached = min((time for time in page.times if time), default=None)
-        self.state = self._bookmark.as_state()
-        return Part(built.rows, self.state, size, reached)
+        return Part(built.rows, self._bookmark.as_state(), size, reached)
 
     def _build(self, records: list[Record], read_at: datetime) -> BuiltRows:
         endpoint = self._endpoint
@@ -283,7 +296,7 @@ class ListReader:
             )
         except ApiError as error:
             raise error.about(self.title) from error
-        except (ValueError, LookupError, MemoryError, RecursionError) as error:
+        except UNEXPECTED as error:
             reason = f"{type(error).__name__} while a page was read ({error})"
             raise UnexpectedAnswer(f"{self.title}: {reason}") from error
 
@@ -317,6 +330,8 @@ class _GapReading:
         """The page cursor was refused, so those of this list are good for nothing."""
         self._is_loaded = False
         """What follows is loaded, and only read again for rows that arrived late."""
+        self._is_inside = False
+        """A row has come that is not above the gap."""
         self._received: set[Any] = set()
         """Keys of the page before."""
         self._is_again = False
@@ -335,6 +350,8 @@ class _GapReading:
             self._top = _latest(self._top, _newest(page, self._clock))
         reached = self._reached(page)
         is_past = reached and gap.start and reached < gap.start
+        # The end of a window is that of the list.
+        is_past = is_past and not page.is_filtered
         self.is_last = page.next_cursor is None or bool(is_past)
         was_loaded, self.span = self._is_loaded, None
         if self._top is not None and self.is_last:
@@ -374,7 +391,7 @@ class _GapReading:
         and not all of one time; so a few odd rows do not end a list.
         """
         if self._endpoint.newest_first:
-            return page.reached(2 if self._endpoint.filters_time else 1)
+            return page.reached()
         times, rows = self._ascending, max(2, math.ceil(len(page.times) / 10))
         if not self.is_newest_first or len(times) < rows or times[0] == times[-1]:
             return None
@@ -383,26 +400,36 @@ class _GapReading:
     def wanted(self, page: Page, until: datetime | None) -> list[bool]:
         """Return for each row whether to load it; with `until`, exactly those before it.
 
-        Rows above the gap are loaded already. Older rows than the gap are left out only
-        behind the last wanted row: one that stands among newer ones arrived late. A list
-        in no order shows no such difference. Rows without a time are always loaded.
+        Rows above the gap are loaded already, and are left out before the first row that
+        is not above it. Older rows than the gap are left out only behind the last wanted
+        row: one that stands among newer ones arrived late. A list in no order shows no
+        such differences. Rows without a time are always loaded.
         """
-        if page.is_filtered:
-            return [True] * len(page.times)
-        start = self._gap.start or EARLIEST
-        end = self._gap.end if self.is_newest_first else None
-        low = [time is None or time >= start for time in page.times]
-        if self.is_newest_first and until is None:
-            last = max((n for n, is_in in enumerate(low) if is_in), default=-1)
-            low = [not self.is_last or number <= last for number in range(len(low))]
-        return [
-            is_in
-            and (
+        start, times = self._gap.start or EARLIEST, page.times
+        if page.is_filtered:  # by whole seconds
+            return [
                 time is None
-                or ((end is None or time <= end) and (until is None or time < until))
-            )
-            for is_in, time in zip(low, page.times, strict=True)
-        ]
+                or until is None
+                or not (
+                    until <= time < until + SECOND
+                    or earlier(start, SECOND) < time < start
+                )
+                for time in times
+            ]
+        if until is not None or not self.is_newest_first:
+            return [
+                time is None or (time >= start and (until is None or time < until))
+                for time in times
+            ]
+        wanted, end = [], self._gap.end
+        for each in times:
+            self._is_inside |= each is None or end is None or each <= end
+            wanted.append(self._is_inside)
+        if self.is_last:
+            above = [n for n, time in enumerate(times) if time is None or time >= start]
+            behind = max(above, default=-1) + 1
+            wanted[behind:] = [False] * (len(times) - behind)
+        return wanted
 
     def known(self, page: Page, coverage: Coverage) -> list[bool]:
         """Return for each row whether it came before, as far as that is known.
@@ -482,7 +509,7 @@ def side_by_side(
     spent, readers that can be resumed in another load are not asked again.
     """
     waiting = iter(readers)
-    running: dict[Future[Part | None], tuple[ListReader, float]] = {}
+    running: dict[Future[Part | None], ListReader] = {}
     has_begun = False  # or a load could bring nothing, and so all that follow
     stopped = threading.Event()
     pool = ThreadPoolExecutor(MANY_THREADS, "analytics-pipeline", stop_with, (stopped,))
@@ -490,9 +517,7 @@ def side_by_side(
     def clock() -> float:
         return time.monotonic() - client.session.limiter.waited
 
-    def submit(reader: ListReader) -> None:
-        running[pool.submit(next, reader.parts, None)] = reader, clock()
-
+    answered = clock()
     try:
         while True:
             while len(running) < workers and not (has_begun and budget.is_spent):
@@ -500,22 +525,24 @@ def side_by_side(
                 if reader is None:
                     break
                 has_begun = True
-                submit(reader)
+                running[pool.submit(next, reader.parts, None)] = reader
             if not running:
                 return
             done, _ = wait(running, 1.0, FIRST_COMPLETED)
             for future in done:
-                reader, _ = running.pop(future)
+                reader = running.pop(future)
                 outcome = _outcome(reader, future)
                 if isinstance(outcome, Part):
+                    answered, reader.state = clock(), outcome.bookmark
                     budget.take(outcome.size)
-                    if not (budget.is_spent and reader.is_resumable):
-                        submit(reader)
+                    # A load that mostly reads again would be followed by its like.
+                    can_stop = reader.is_resumable and reader.balance >= 0
+                    if not (budget.is_spent and can_stop):
+                        running[pool.submit(next, reader.parts, None)] = reader
                 yield reader, outcome
-            for future, (reader, since) in [*running.items()]:
-                if clock() - since > SECONDS_PER_PAGE and not future.done():
-                    del running[future]
-                    yield reader, _silent(reader)
+            if clock() - answered > SECONDS_OF_SILENCE:
+                silent, running = [*running.values()], {}
+                yield from ((reader, _silent(reader)) for reader in silent)
     finally:
         stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)
@@ -531,6 +558,6 @@ def _outcome(reader: ListReader, future: "Future[Part | None]") -> Outcome:
 def _silent(reader: ListReader) -> ApiError:
     return BrokenAnswer(
         f"{reader.title}: the server sent no complete page for"
-        f" {SECONDS_PER_PAGE / 60:.0f} minutes. Data loaded so far is kept. Try again"
+        f" {SECONDS_OF_SILENCE / 60:.0f} minutes. Data loaded so far is kept. Try again"
         " later."
     )

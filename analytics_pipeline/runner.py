@@ -13,6 +13,7 @@ from dlt.common.destination.client import WithStateSync
 from dlt.common.destination.exceptions import UnknownDestinationModule
 from dlt.common.exceptions import DltException
 from dlt.common.runtime.collector_base import Collector
+from dlt.common.schema.utils import has_table_seen_data
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import InvalidPipelineName
 
@@ -202,6 +203,10 @@ def mark_gone(pipeline: dlt.Pipeline, source: DltSource) -> None:
     Those that the last complete reading of their list has not shown. `load` does it by
     itself; after `pipeline.run` call it with the same source.
     """
+    tables = pipeline.schemas[source.schema.name].tables
+    history = tables.get(str(source.resources[HISTORY].table_name))
+    if not history or not has_table_seen_data(history):
+        return  # no issue has come so far
     stored: Any = pipeline.state.get("sources", {}).get(source.name, {})
     issues = stored.get("resources", {}).get("issues", {})
     end_gone(pipeline, source, issues.get("bookmarks", {}))

@@ -37,6 +37,8 @@ WINDOW_REFUSALS = {400: 1, 500: 5}
 """How Sentry refuses a window that lies wholly before what it keeps → how often that has
 to be confirmed: a 500 may also be an error."""
 NOT_500 = tuple(status for status in STATUSES if status != 500)
+UNEXPECTED = (ValueError, LookupError, ArithmeticError, MemoryError, RecursionError)
+"""What an absurd answer may lead to."""
 EMPTY_PAGES = 100
 """So many in a row, each with a link to the next one, are an endless list."""
 
@@ -108,7 +110,7 @@ class Client:
             yield from self._pages(wanted, start, end, page_cursor)
         except ApiError as error:
             raise self._explained(error, wanted) from error
-        except (ValueError, LookupError, MemoryError, RecursionError) as error:
+        except UNEXPECTED as error:
             # Whatever an answer holds, it is the failure of this list alone.
             reason = f"{type(error).__name__} while reading an answer"
             title = self.describe(wanted)
@@ -196,7 +198,7 @@ class Client:
                 elif before is None:
                     yield from self._pages(wanted, start, end, page_cursor)
                 else:
-                    page = self._page(wanted, links.next_cursor(before))
+                    page = self._page(wanted, before.next_cursor)
                     yield from self._linked(wanted, page)
                 return
             yield page.without(wanted.endpoint.key, received)._replace(is_filtered=True)
@@ -204,7 +206,7 @@ class Client:
             if following is None:
                 return
             received = page.keys(wanted.endpoint.key)
-            before, reached = page, page.reached(2)
+            before, reached = page, page.reached()
             oldest = floor(min(reached, high)) + SECOND if reached else high
             if is_certain and low < oldest < high:
                 page = self._page(wanted, None, (low, oldest))
@@ -241,8 +243,8 @@ class Client:
             confirmations = WINDOW_REFUSALS[error.status]
         now = floor(datetime.now(UTC)) + SECOND
         for _ in range(confirmations):
-            is_kept = self._refuses(wanted, (start, now))
-            if is_kept or not self._refuses(wanted, (end - SECOND, end)):
+            is_in_trouble = self._refuses(wanted, (start, now))
+            if is_in_trouble or not self._refuses(wanted, (end - SECOND, end)):
                 return self._page(wanted, None, window)
         self.kept_from = end
         return no_rows()

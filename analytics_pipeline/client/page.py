@@ -54,13 +54,16 @@ class Page(NamedTuple):
     is_filtered: bool = False
     """The server has left out what lies outside of the span that was asked for."""
 
-    def reached(self, rows: int) -> datetime | None:
+    def reached(self) -> datetime | None:
         """Return the time that a list, newest first, has come down to with this page.
 
-        It is the latest time of the last `rows` rows, so that one fewer of them may be
-        odd. None if no row tells its time.
+        It is the later time of the last two rows, since one may show an odd time. None
+        if no row tells its time, or where rows were filtered, fewer than two.
         """
-        return max([time for time in self.times if time][-rows:], default=None)
+        last = [time for time in self.times if time][-2:]
+        return (
+            max(last, default=None) if len(last) == 2 or not self.is_filtered else None
+        )
 
     def keys(self, field: str) -> set[Any]:
         """Return the records' values of a field."""

@@ -1,5 +1,6 @@
 """How dlt is to load the history of issues: which states end with a load."""
 
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -87,9 +88,11 @@ def end_gone(
             client.make_qualified_table_name(str(source.resources[name].table_name))
             for name in ("issues", HISTORY)
         )
+        slugs = Counter(map(_slug, bookmarks))
         for key, stored in bookmarks.items():
             bookmark = Bookmark.parse(stored, datetime.now(UTC))
-            if bookmark.swept_at is None:
+            is_known = bookmark.project_id is not None or slugs[_slug(key)] == 1
+            if bookmark.swept_at is None or not is_known:
                 continue
             listed = [_of_list(key, bookmark.project_id)]
             shown = (
@@ -114,10 +117,13 @@ def _of_list(key: str, project_id: str | None) -> str:
     The slug alone would take a project of the same name in another organization for it,
     and older states do not hold the slug.
     """
-    slug = _text(key.rpartition("/")[2])
     if project_id is None:
-        return f"project_id IS NULL AND {PROJECT_SLUG} = {slug}"
+        return f"project_id IS NULL AND {PROJECT_SLUG} = {_text(_slug(key))}"
     return f"project_id = {_text(project_id)}"
+
+
+def _slug(key: str) -> str:
+    return key.rpartition("/")[2]
 
 
 def _text(value: str) -> str:

@@ -457,6 +457,16 @@ def test_a_run_without_a_history_leaves_it_as_it_is(store: Store) -> None:
     store.check()
 
 
+def test_a_history_without_a_row_so_far_hides_no_refusal(store: Store) -> None:
+    store.load(history=False)
+    store.server.refused = {"/issues/": 403}
+    with pytest.raises(IncompleteLoad, match="403"):
+        store.load()
+    store.server.refused = {}
+    store.load()
+    store.check()
+
+
 def test_a_history_is_loaded_with_the_issues_and_not_alone(
     store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

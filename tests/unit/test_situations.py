@@ -4,6 +4,7 @@ import random
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -101,6 +102,21 @@ def test_a_server_of_which_every_second_answer_is_an_error(seed: int) -> None:
     assert warehouse.ids == warehouse.served()
 
 
+def test_an_event_that_is_odd_and_alone_on_a_page_hides_no_others() -> None:
+    """The others of its second have come with the page before."""
+    session = Session("sentry")
+    rows = session.lists["events", "web"] = [event(0, 0)]
+    rows += [event(1 + n, 10) for n in range(19)]
+    rows.append(event(500, 60 * 24 * 30, _time=ago(10).isoformat()))
+    rows += [event(1000 + n, 11 + n) for n in range(100)]
+    warehouse = Warehouse(session)
+    warehouse.run(since=NOW - 7 * DAY)
+    assert warehouse.ids == warehouse.served()
+    warehouse = Warehouse(session)
+    warehouse.run(rows_per_load=21)
+    assert warehouse.ids == warehouse.served()
+
+
 def test_a_project_that_is_added_takes_a_request_for_each_page() -> None:
     session = Session("sentry", page_size=100)
     session.lists["events", "web"] = events(50)
@@ -188,6 +204,39 @@ def test_a_late_row_among_newer_ones_is_loaded(minutes: float, place: int) -> No
     assert warehouse.ids == warehouse.served()
 
 
+@pytest.mark.parametrize("place", range(95, 105))
+def test_a_row_that_shows_a_later_time_where_a_load_ends_is_loaded(place: int) -> None:
+    """The list is in the order in which its rows arrived."""
+    session = Session()
+    rows = session.lists["events", "web"] = events(200, every=30)
+    rows[place]["_time"] = rows[place]["dateCreated"]
+    rows[place]["dateCreated"] = ago(place * 30 - 75).isoformat()
+    warehouse = Warehouse(session)
+    warehouse.run(rows_per_load=20)
+    assert warehouse.ids == warehouse.served()
+
+
+@pytest.mark.parametrize("api", ["sentry", "glitchtip"])
+def test_a_lookback_that_takes_longer_than_a_load_is_read_a_few_times_only(
+    api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All rows of 60 pages lie within it, and a load has time for ten pages."""
+    session = Session(api, page_size=10)
+    session.lists["events", "web"] = events(600, every=0.1)
+    seconds = 0.0
+
+    def pass_time(request: Request) -> None:
+        nonlocal seconds
+        seconds += 30.0
+
+    session.before = pass_time
+    clock = SimpleNamespace(monotonic=lambda: seconds)
+    monkeypatch.setattr(reading, "time", clock)
+    warehouse = Warehouse(session)
+    assert warehouse.run(rows_per_load=100_000, lookback=HOUR) < 3 * 60
+    assert warehouse.ids == warehouse.served()
+
+
 def test_a_late_row_within_the_lookback_is_loaded_also_after_a_failure() -> None:
     """The page that held it failed; the next run's lookback begins later."""
     warehouse = stored(every=1)
@@ -227,6 +276,19 @@ def test_a_bookmark_of_the_future_is_not_trusted() -> None:
     warehouse.session.lists["events", "web"] += events(30, every=-2, start=2000)
     warehouse.run()
     assert warehouse.ids == warehouse.served()
+
+
+def test_a_sweep_of_the_future_does_not_count() -> None:
+    """Our clock was ahead; what was read since then would seem to be gone."""
+    session = Session()
+    session.lists["issues", "web"] = [issue(n, 90 * n) for n in range(40)]
+    warehouse = Warehouse(session, "issues")
+    warehouse.run(sweep=DAY)
+    assert warehouse.run(sweep=DAY) == 1
+    later = (datetime.now(UTC) + 2 * HOUR).isoformat()
+    warehouse.bookmarks["web"]["swept_at"] = later
+    warehouse.run(sweep=DAY)
+    assert warehouse.bookmarks["web"]["swept_at"] < datetime.now(UTC).isoformat()
 
 
 def test_a_row_of_the_first_year_is_a_row_like_others() -> None:
@@ -319,6 +381,21 @@ def test_a_list_that_fails_at_the_same_page_brings_nothing_new_again() -> None:
         assert warehouse.sizes["web"] == 0
 
 
+def test_rows_of_several_projects_under_one_slug_are_that_lists_failure() -> None:
+    session = Session()
+    numbers = iter(range(100))
+
+    def rename(request: Request) -> None:
+        project = str(next(numbers))
+        session.lists["events", "web"] = [event(0, 0, projectID=project)]
+
+    session.before = rename
+    warehouse = Warehouse(session)
+    warehouse.run()
+    warehouse.run()
+    assert "rows of several projects" in str(warehouse.errors["web"])
+
+
 @pytest.mark.parametrize("kind", [ValueError, MemoryError, RecursionError, KeyError])
 def test_whatever_goes_wrong_with_one_answer_is_that_lists_failure(
     kind: type[Exception],
@@ -377,7 +454,7 @@ def test_a_list_that_gives_no_page_for_long_has_failed_and_others_are_loaded(
 
     def hang(request: Request) -> None:
         if request.project == "web":
-            monkeypatch.setattr(reading, "SECONDS_PER_PAGE", 0.0)
+            monkeypatch.setattr(reading, "SECONDS_OF_SILENCE", 0.0)
             ended.wait(60)
 
     session.before = hang

@@ -442,17 +442,17 @@ class Reading:
         run.done.add((self._table, key))
         is_wrong_name = is_refused and status != 403
         if is_wrong_name and key not in self._stored:
-            return Part(None, {})
+            return Part({})
         now = datetime.now(UTC).replace(microsecond=0)
         problem = {
             "problem": shortened(str(error), LONGEST_PROBLEM),
             "failed_at": now.isoformat(),
         }
-        return Part(None, reader.state | problem)
+        return Part(reader.state | problem)
 
     def _tell(self, reader: ListReader, part: Part) -> None:
         """Tell dlt's collector of a page; its own counters move only with whole batches."""
-        if part.rows is None:
+        if not reader.stats.pages:
             return
         self._run.has_pages = True
         offset = reader.stats.clock_offset
@@ -463,7 +463,8 @@ class Reading:
         message = f"back to {part.reached:%Y-%m-%d %H:%M}" if part.reached else ""
         collector, title = pipeline.collector, reader.title
         collector.update(REQUESTS, inc=reader.name.stats.new_requests())
-        collector.update(READ + title, inc=part.rows.num_rows, message=message)
+        if part.records is not None:
+            collector.update(READ + title, inc=len(part.records), message=message)
 
     def _key(self, project: str) -> str:
         """Return the key of a list's bookmark: server, organization and project."""

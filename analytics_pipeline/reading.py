@@ -42,7 +42,7 @@ from analytics_pipeline.errors import (
     HttpError,
     UnexpectedAnswer,
 )
-from analytics_pipeline.tables.rows import BuiltRows, RowBuilder
+from analytics_pipeline.tables.rows import RowBuilder
 
 log = logging.getLogger(__name__)
 
@@ -67,15 +67,19 @@ class Extent(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The rows of a page."""
+    """What is wanted of a page, and what is true once it is loaded."""
 
-    rows: pa.Table | None
     bookmark: dict[str, Any]
-    """As it is to be stored once the rows are loaded."""
+    """As it is to be stored then."""
+    records: list[Record] | None = None
+    read_at: datetime | None = None
+    """When the answer was received."""
     size: int = 0
-    """Rows that were not known to be loaded."""
+    """Records that were not known to be loaded."""
     reached: datetime | None = None
-    """The oldest time of the page."""
+    """The oldest time of the page; None if it has none."""
+    rows: pa.Table | None = None
+    """Made of the records by `ListReader.build`."""
 
 
 @dataclass
@@ -185,7 +189,7 @@ class ListReader:
             if bookmark.sweep_began_at:
                 yield from self._sweep()
         bookmark.completed_at = self._now
-        yield Part(None, bookmark.as_state())
+        yield Part(bookmark.as_state())
 
     def _gaps(self) -> list[Gap]:
         since, until, lookback, _ = self._extent
@@ -281,24 +285,36 @@ class ListReader:
         records = page.records
         if len(kept) < len(records):
             records = [records[n] for n in kept]
-        built = self._build(records, page.read_at)
-        stats.mismatches += built.mismatches
-        stats.masked |= built.masked
-        stats.unmatched |= built.unmatched
         reached = min((time for time in page.times if time), default=None)
-        return Part(built.rows, self._bookmark.as_state(), size, reached)
+        state = self._bookmark.as_state()
+        return Part(state, records, page.read_at, size, reached)
 
-    def _build(self, records: list[Record], read_at: datetime) -> BuiltRows:
-        endpoint = self._endpoint
+    def build(self, part: Part) -> Part:
+        """Return a part with its rows; in one thread, which is faster than in several.
+
+        Raises:
+            ApiError: a record cannot be a row.
+        """
+        if not part.records or part.read_at is None:
+            return part
+        endpoint, stats = self._endpoint, self.stats
         try:
-            return self._builder.build(
-                endpoint.table, endpoint.key, self.name.project, records, read_at
+            built = self._builder.build(
+                endpoint.table,
+                endpoint.key,
+                self.name.project,
+                part.records,
+                part.read_at,
             )
         except ApiError as error:
             raise error.about(self.title) from error
         except UNEXPECTED as error:
             reason = f"{type(error).__name__} while a page was read ({error})"
             raise UnexpectedAnswer(f"{self.title}: {reason}") from error
+        stats.mismatches += built.mismatches
+        stats.masked |= built.masked
+        stats.unmatched |= built.unmatched
+        return part._replace(rows=built.rows)
 
 
 class _GapReading:
@@ -437,6 +453,10 @@ class _GapReading:
         Pages by time overlap by some rows. Rows of the future come again each time.
         """
         key, clock = self._endpoint.key, self._clock if coverage.spans else None
+        keys = {record.get(key) for record in page.records}
+        if not (self._is_again or coverage.spans or keys & self._received):
+            self._received = keys
+            return [False] * len(page.times)
         known = [
             self._is_again
             or record.get(key) in self._received
@@ -446,7 +466,7 @@ class _GapReading:
             )
             for record, time in zip(page.records, page.times, strict=True)
         ]
-        self._received = {record.get(key) for record in page.records}
+        self._received = keys
         return known
 
 
@@ -533,12 +553,15 @@ def side_by_side(
                 reader = running.pop(future)
                 outcome = _outcome(reader, future)
                 if isinstance(outcome, Part):
-                    answered, reader.state = clock(), outcome.bookmark
+                    answered = clock()
                     budget.take(outcome.size)
                     # A load that mostly reads again would be followed by its like.
                     can_stop = reader.is_resumable and reader.balance >= 0
                     if not (budget.is_spent and can_stop):
                         running[pool.submit(next, reader.parts, None)] = reader
+                    outcome = _built(reader, outcome)
+                if isinstance(outcome, ApiError):
+                    running = {f: each for f, each in running.items() if each != reader}
                 yield reader, outcome
             if clock() - answered > SECONDS_OF_SILENCE:
                 silent, running = [*running.values()], {}
@@ -553,6 +576,15 @@ def _outcome(reader: ListReader, future: "Future[Part | None]") -> Outcome:
         return future.result()
     except ApiError as error:
         return error
+
+
+def _built(reader: ListReader, part: Part) -> Outcome:
+    try:
+        part = reader.build(part)
+    except ApiError as error:
+        return error
+    reader.state = part.bookmark
+    return part
 
 
 def _silent(reader: ListReader) -> ApiError:

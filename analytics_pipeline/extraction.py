@@ -408,6 +408,7 @@ class Reading:
                 self._api.builder,
                 is_reset=self._config.full_refresh and is_first,
                 is_swept_now=is_swept,
+                is_continued=not is_first,
             )
             self.readers.append(reader)
             yield reader

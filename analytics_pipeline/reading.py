@@ -118,6 +118,7 @@ class ListReader:
         builder: makes rows of records.
         is_reset: nothing of the bookmark counts.
         is_swept_now: read the whole list again in any case.
+        is_continued: the run has read the top of the list in an earlier load.
     """
 
     def __init__(
@@ -130,6 +131,7 @@ class ListReader:
         *,
         is_reset: bool = False,
         is_swept_now: bool = False,
+        is_continued: bool = False,
     ) -> None:
         self.name = name
         self.title = client.describe(name)
@@ -150,6 +152,7 @@ class ListReader:
         self._now = datetime.now(UTC)
         self._bookmark = Bookmark.parse({} if is_reset else stored, self._now)
         self._is_swept_now = is_swept_now
+        self._is_continued = is_continued
 
     def read(self) -> Iterator[Part]:
         """Yield the parts of the list, and at last its bookmark without rows.
@@ -182,7 +185,12 @@ class ListReader:
             yield from self._read_whole()
         else:
             self._begin_sweep()
-            yield from self._fill(bookmark.loaded, self._gaps())
+            gaps = self._gaps()
+            if self._is_continued and not self._extent.until:
+                # The top last, so that its lookback is read once a run; a sweep reads
+                # it at its end.
+                gaps = gaps[1:] + ([] if bookmark.sweep_began_at else gaps[:1])
+            yield from self._fill(bookmark.loaded, gaps)
             if bookmark.began_at and bookmark.loaded.spans:
                 bookmark.swept_at = bookmark.began_at
             bookmark.began_at = None

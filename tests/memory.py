@@ -275,6 +275,7 @@ class Warehouse:
                         RowBuilder(TABLES, Redactor([])),
                         is_reset=full_refresh and name not in begun,
                         is_swept_now=is_now,
+                        is_continued=name in begun,
                     )
                 )
             rows: dict[str, Row] = {}

@@ -188,6 +188,11 @@ def earlier(time: datetime, span: timedelta) -> datetime:
         return EARLIEST
 
 
+def latest(*times: datetime | None) -> datetime | None:
+    """Return the latest of some times, if there are any."""
+    return max((time for time in times if time), default=None)
+
+
 def _converted(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return the previous version's bookmark, an interval and a reading, as this form.
 

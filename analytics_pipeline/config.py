@@ -27,7 +27,6 @@ from analytics_pipeline.tables.values import utc
 REGIONS = ("us", "de", "www")
 """Hosts of sentry.io that are not named after an organization."""
 SECTION = "sources.analytics_pipeline"
-BEGINNING = EARLIEST
 ROW_FORMATS = ("auto", "arrow", "python")
 UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 LONGEST = timedelta(days=365_250).total_seconds()
@@ -125,8 +124,8 @@ def parse_config(
         raise ConfigurationError(f"since ({start}) must be before until ({end})")
     back = parse_lookback(lookback)
     if end and not start:
-        start = BEGINNING
-    elif start and not end and earlier(start, back) == BEGINNING:
+        start = EARLIEST
+    elif start and not end and earlier(start, back) == EARLIEST:
         start = None  # all; dlt could not subtract the lookback from it
     url = required("base_url", base_url or spec.base_url, '"https://…"')
     token = required("auth_token", auth_token, file="secrets.toml")

@@ -25,6 +25,7 @@ from analytics_pipeline.bookmarks import (
     Gap,
     Span,
     earlier,
+    latest,
 )
 from analytics_pipeline.client.client import (
     SECOND,
@@ -287,7 +288,7 @@ class ListReader:
         stats.rows += new
         stats.reread += len(kept) - new
         times = [page.times[n] for n in kept]
-        stats.newest = _latest(
+        stats.newest = latest(
             stats.newest, *(t for t in times if t and t <= page.server_time)
         )
         records = page.records
@@ -371,7 +372,7 @@ class _GapReading:
             self._is_restarted = cursor != gap.page_cursor and not page.is_filtered
         self._note_order(page)
         if gap.end is None and (self._top is None or not self.is_newest_first):
-            self._top = _latest(self._top, _newest(page, self._clock))
+            self._top = latest(self._top, _newest(page, self._clock))
         reached = self._reached(page)
         is_past = reached and gap.start and reached < gap.start
         # The end of a window is that of the list.
@@ -487,10 +488,6 @@ def _newest(page: Page, clock: datetime) -> datetime | None:
     return max(times, default=clock if page.records else None)
 
 
-def _latest(*times: datetime | None) -> datetime | None:
-    return max((time for time in times if time), default=None)
-
-
 def _project_id(record: Record) -> str | None:
     """Return the id of the project that an event or an issue says it is of."""
     project = record.get("project")
@@ -508,7 +505,6 @@ class Budget:
 
     def __init__(self, rows: int | None = None) -> None:
         self._rows: float = math.inf if rows is None else rows
-        self._has_end = rows is not None
         self._started = time.monotonic()
         self._lock = threading.Lock()
 
@@ -521,7 +517,9 @@ class Budget:
     def is_spent(self) -> bool:
         """The load has brought enough, or has taken long enough."""
         seconds = time.monotonic() - self._started
-        return self._rows <= 0 or (self._has_end and seconds > SECONDS_PER_LOAD)
+        return self._rows <= 0 or (
+            math.isfinite(self._rows) and seconds > SECONDS_PER_LOAD
+        )
 
 
 Outcome = Part | ApiError | None

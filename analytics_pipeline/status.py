@@ -1,6 +1,6 @@
 """What the warehouse holds, and how far: by the rows and bookmarks that are in it."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import dlt
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
-from analytics_pipeline.bookmarks import Bookmark, Coverage, Span
+from analytics_pipeline.bookmarks import Bookmark, Coverage, Span, latest
 from analytics_pipeline.loading.loaded_lists import (
     LoadedList,
     is_read_whole,
@@ -263,8 +263,8 @@ def _lists(
         # Without any, others may be of this list, unless all are known to be of another.
         if mine or all(i in slugs for i in left):
             found.rows = sum(group.rows for group in mine)
-            found.newest = _latest(group.newest for group in mine)
-            found.received = _latest(group.received for group in mine)
+            found.newest = latest(*(group.newest for group in mine))
+            found.received = latest(*(group.received for group in mine))
         yield found
     for project, group in left.items():
         yield ListStatus(table, slugs.get(project, project), **vars(group))
@@ -280,10 +280,6 @@ def _reached(coverage: Coverage) -> str:
     start = coverage.spans[0].start if coverage.spans else None
     at = f", come to {start:%Y-%m-%d %H:%M}" if start else ""
     return f"not at its end yet{at}"
-
-
-def _latest(times: Iterable[datetime | None]) -> datetime | None:
-    return max((time for time in times if time), default=None)
 
 
 def _iso(time: datetime | None) -> str | None:

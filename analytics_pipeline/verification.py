@@ -16,9 +16,10 @@ import pyarrow.compute as pc
 from dlt.common.runtime.collector_base import Collector
 from dlt.extract import DltResource, DltSource
 
+from analytics_pipeline.bookmarks import EARLIEST
 from analytics_pipeline.client.client import Client, ListName
 from analytics_pipeline.client.endpoints import Endpoint
-from analytics_pipeline.config import BEGINNING, Config
+from analytics_pipeline.config import Config
 from analytics_pipeline.errors import ApiError, ConfigurationError
 from analytics_pipeline.extraction import READ, Run
 from analytics_pipeline.loading.comparison import (
@@ -109,7 +110,7 @@ class Repair(NamedTuple):
 
 
 def _repair(name: str, affected: Affected, config: Config, began: datetime) -> Repair:
-    start, end = config.since or BEGINNING, config.until or began
+    start, end = config.since or EARLIEST, config.until or began
     if affected.span:
         start, end = affected.span[0], affected.span[1] + timedelta(seconds=1)
     if name != "events":  # the rows may have a later time by now

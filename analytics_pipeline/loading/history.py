@@ -18,6 +18,7 @@ from analytics_pipeline.loading.destinations import (
     adapt_to_destination,
     capabilities_of,
 )
+from analytics_pipeline.loading.sql import literal
 from analytics_pipeline.loading.threads import current_load_id
 from analytics_pipeline.tables.history import COLUMNS, HISTORY, VALIDITY, VERSION
 from analytics_pipeline.tables.schema import PROJECT_SLUG, READ_AT
@@ -118,16 +119,12 @@ def _of_list(key: str, project_id: str | None) -> str:
     and older states do not hold the slug.
     """
     if project_id is None:
-        return f"project_id IS NULL AND {PROJECT_SLUG} = {_text(_slug(key))}"
-    return f"project_id = {_text(project_id)}"
+        return f"project_id IS NULL AND {PROJECT_SLUG} = {literal(_slug(key))}"
+    return f"project_id = {literal(project_id)}"
 
 
 def _slug(key: str) -> str:
     return key.rpartition("/")[2]
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
 
 
 def _literal(pipeline: dlt.Pipeline, time: datetime) -> str:

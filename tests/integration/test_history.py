@@ -25,6 +25,7 @@ from analytics_pipeline.runner import Summary
 from tests.children import fork
 from tests.conftest import Warehouse
 from tests.fake_server import FakeServer
+from tests.integration.test_sweep import at_request, issue
 from tests.list_server import ListServer, Row, ago
 from tests.postgres import Postgres
 
@@ -33,30 +34,9 @@ State = tuple[str | None, bool]
 TABLES = ["issues", "issue_history"]
 
 
-def issue(number: int, minutes: float, **fields: Any) -> Row:
-    """Return an issue that was last seen so many minutes ago."""
-    return {
-        "id": f"i{number}",
-        "project": {"id": "web", "slug": "web"},
-        "status": "unresolved",
-        "lastSeen": ago(minutes),
-    } | fields
-
-
 def of_project(slug: str, start: int, count: int = 25) -> list[Row]:
     project = {"id": slug, "slug": slug}
     return [issue(start + n, 600 * n, project=project) for n in range(count)]
-
-
-def at_request(server: ListServer, number: int, change: Callable[[], object]) -> None:
-    """Do something before the server answers its request of this number from now on."""
-    last = len(server.requests) + number
-
-    def before(request: Any) -> None:
-        if len(server.requests) == last:
-            change()
-
-    server.before = before
 
 
 class Store:

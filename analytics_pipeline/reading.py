@@ -234,27 +234,58 @@ class ListReader:
             yield self._part(page, [True] * len(known), [bool(each) for each in known])
 
     def _fill(self, coverage: Coverage, gaps: Sequence[Gap]) -> Iterator[Part]:
-        """Read gaps, and add them to the coverage page by page."""
-        for gap in gaps:
-            start = f"{gap.start:%Y-%m-%d %H:%M:%S}" if gap.start else "the beginning"
-            log.info("%s: reading back to %s", self.title, start)
-            before, reading = coverage.spans, _GapReading(self._endpoint, gap)
-            for page in self._client.pages(
-                self.name, gap.start, gap.end, gap.page_cursor
-            ):
-                if self.stats.pages == 0:
-                    self._check_project(page)
-                reading.note(page)
-                known = reading.known(page, Coverage(before))
-                if reading.span is not None:
-                    coverage.add(reading.span)
-                elif not reading.is_newest_first:
-                    coverage.spans = before
-                self.is_resumable = reading.is_resumable
-                wanted = reading.wanted(page, self._extent.until)
-                yield self._part(page, wanted, known)
-                if reading.is_last:
-                    break
+        """Read gaps, and add them to the coverage page by page.
+
+        Raises:
+            ApiError: a page cannot be read; or a second, and all around it is read.
+        """
+        left, broken = list(gaps), list[datetime]()
+        while left:
+            gap = left.pop(0)
+            reading = _GapReading(self._endpoint, gap)
+            try:
+                yield from self._read_gap(coverage, gap, reading)
+            except HttpError as error:
+                end = reading.span.start if reading.span else gap.end
+                second = error.status == 500 and self._client.broken_second(
+                    self.name, gap.start, end
+                )
+                if not second or second in broken:
+                    raise
+                broken.append(second)
+                around = (
+                    Gap(second + SECOND, end),
+                    gap._replace(end=second - TICK, page_cursor=None),
+                )
+                left[:0] = [gap for gap in around if _is_gap(gap)]
+        if broken:
+            times = ", ".join(f"{each:%Y-%m-%d %H:%M:%S}" for each in broken)
+            raise BrokenAnswer(
+                f"{self.title}: the server answers with an error (500) for all rows of"
+                f" {times} (UTC). All others are loaded, and the next run asks for these"
+                " again."
+            )
+
+    def _read_gap(
+        self, coverage: Coverage, gap: Gap, reading: "_GapReading"
+    ) -> Iterator[Part]:
+        start = f"{gap.start:%Y-%m-%d %H:%M:%S}" if gap.start else "the beginning"
+        log.info("%s: reading back to %s", self.title, start)
+        before = coverage.spans
+        for page in self._client.pages(self.name, gap.start, gap.end, gap.page_cursor):
+            if self.stats.pages == 0:
+                self._check_project(page)
+            reading.note(page)
+            known = reading.known(page, Coverage(before))
+            if reading.span is not None:
+                coverage.add(reading.span)
+            elif not reading.is_newest_first:
+                coverage.spans = before
+            self.is_resumable = reading.is_resumable
+            wanted = reading.wanted(page, self._extent.until)
+            yield self._part(page, wanted, known)
+            if reading.is_last:
+                break
 
     def _check_project(self, page: Page) -> None:
         """Compare the project that a page is of with that of the bookmark.
@@ -477,6 +508,10 @@ class _GapReading:
         ]
         self._received = keys
         return known
+
+
+def _is_gap(gap: Gap) -> bool:
+    return gap.end is None or gap.start is None or gap.start <= gap.end
 
 
 def _newest(page: Page, clock: datetime) -> datetime | None:

@@ -20,7 +20,7 @@ import requests
 from analytics_pipeline.client.client import Client, ListName
 from analytics_pipeline.client.endpoints import APIS
 from analytics_pipeline.client.page import http_error
-from analytics_pipeline.client.session import RequestStats
+from analytics_pipeline.client.retry import RequestStats
 from analytics_pipeline.errors import ApiError
 from analytics_pipeline.reading import Budget, Extent, ListReader, side_by_side
 from analytics_pipeline.tables.redaction import Redactor
@@ -91,7 +91,8 @@ class Session:
         self.date: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.ignores_time = False
         self.kept_from: datetime | None = None
-        """Sentry refuses windows that end before it."""
+        """Sentry refuses windows that end before it. Its pages cannot be sent that hold a
+    row with `_broken`."""
         self._spec = APIS[api]
         self._api = api
 
@@ -181,6 +182,8 @@ class Session:
             above = [time(row) for row in rows[:end] if time(row) > following]
             tied = sum(time(row) == following for row in rows[:end])
             cursor = f"{min(above).isoformat() if above else ''}:{tied}"
+        if any("_broken" in row for row in page):
+            return _refusal(500)
         shown = [{k: v for k, v in row.items() if k != "_time"} for row in page]
         link = '<http://memory/>; rel="next"; results="{}"; cursor="{}"'
         return self._response(shown, link.format("true" if more else "false", cursor))

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -12,8 +13,8 @@ from urllib.parse import quote
 from analytics_pipeline.client.diagnosis import Diagnosis
 from analytics_pipeline.client.endpoints import ApiSpec, Endpoint
 from analytics_pipeline.client.page import Page, no_rows, of_organization, parse_answer
-from analytics_pipeline.client.retry import STATUSES
-from analytics_pipeline.client.session import ApiSession, RequestStats
+from analytics_pipeline.client.retry import STATUSES, RequestStats
+from analytics_pipeline.client.session import ApiSession
 from analytics_pipeline.errors import (
     ApiError,
     HttpError,
@@ -184,8 +185,7 @@ class Client:
         deeply. The page cursor is followed only within a second that fills a page, and
         where rows do not tell their time.
         """
-        low = floor(max(start, BEGINNING)) if start else BEGINNING
-        high = floor(end) + SECOND if end else floor(datetime.now(UTC)) + DAY
+        low, high = _window(start, end)
         before, received, is_certain = None, set[Any](), True
         links = _Links(wanted.endpoint)
         page = self._first_of_window(wanted, (low, high), is_open=end is None)
@@ -248,6 +248,39 @@ class Client:
                 return self._page(wanted, None, window)
         self.kept_from = end
         return no_rows()
+
+    def broken_second(
+        self, wanted: ListName, start: datetime | None, end: datetime | None
+    ) -> datetime | None:
+        """Return the second whose events keep the server from sending a span of a list.
+
+        Sentry answers 500 for each page that holds an event which it cannot read. None
+        if the server is in trouble as a whole, or does not filter by time.
+        """
+        if wanted.endpoint.filters_time and not self._ignores_time:
+            with suppress(ApiError):  # the error that led here says enough
+                return self._broken_second(wanted, *_window(start, end))
+        return None
+
+    def _broken_second(
+        self, wanted: ListName, low: datetime, high: datetime
+    ) -> datetime | None:
+        newest = high - SECOND
+        if self._refuses(wanted, (newest, high)):
+            if low >= newest or self._refuses(wanted, (low, newest)):
+                return None
+            low = newest
+        good = high
+        while good - low > SECOND:
+            middle = floor(low + (good - low) / 2)
+            if self._refuses(wanted, (middle, high)):
+                low = middle
+            else:
+                good = middle
+        with suppress(HttpError):
+            self._page(wanted, None, (low, good))
+            return None
+        return low
 
     def _refuses(self, wanted: ListName, window: Window) -> bool:
         try:
@@ -429,6 +462,12 @@ class _Links:
             " those behind them cannot be read; a server does this when more rows than"
             f" fit a page have the same {time}"
         )
+
+
+def _window(start: datetime | None, end: datetime | None) -> Window:
+    """Return the window of whole seconds that holds a span."""
+    low = floor(max(start, BEGINNING)) if start else BEGINNING
+    return low, floor(end) + SECOND if end else floor(datetime.now(UTC)) + DAY
 
 
 def floor(time: datetime) -> datetime:

@@ -8,7 +8,8 @@ import requests
 
 from analytics_pipeline.client.endpoints import APIS, ApiSpec, Endpoint
 from analytics_pipeline.client.page import error_detail, owner, parse_answer
-from analytics_pipeline.client.session import ApiSession, RequestStats
+from analytics_pipeline.client.retry import RequestStats
+from analytics_pipeline.client.session import ApiSession
 from analytics_pipeline.errors import (
     ApiError,
     BrokenAnswer,

@@ -113,7 +113,9 @@ def parse_page(
     """
     read_at = datetime.now(UTC)
     try:
-        body, replaced = loads(response.content)
+        # The session has parsed it already, to see whether it is whole.
+        parsed = getattr(response.raw, "parsed", None)
+        body, replaced = parsed or loads(response.content)
     except ValueError as error:
         content = response.headers.get("Content-Type", "no content type")
         raise OtherApi(

@@ -3,18 +3,26 @@
 import logging
 import threading
 import time
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Generator, Mapping
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter, Retry
+from requests.adapters import HTTPAdapter
+from urllib3 import (
+    BaseHTTPResponse,
+    HTTPConnectionPool,
+    HTTPResponse,
+    HTTPSConnectionPool,
+    ProxyManager,
+    Retry,
+)
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import (
     ConnectTimeoutError,
+    DecodeError,
     HTTPError,
-    MaxRetryError,
     NewConnectionError,
     ProtocolError,
     ProxyError,
@@ -26,6 +34,7 @@ from analytics_pipeline.client.retry import (
     STATUSES,
     RateLimiter,
     RateLimitRetry,
+    RequestStats,
     hide_log_of_retries,
     words,
 )
@@ -35,6 +44,7 @@ from analytics_pipeline.errors import (
     UnexpectedAnswer,
     Unreachable,
 )
+from analytics_pipeline.tables.values import loads
 
 log = logging.getLogger(__name__)
 
@@ -49,29 +59,6 @@ HEADERS = {"Accept": "application/json", "User-Agent": "analytics-pipeline"}
 _NO_CONNECTION = (NewConnectionError, ConnectTimeoutError, ProxyError, SSLError)
 
 
-@dataclass
-class RequestStats:
-    """What reading one list took; several workers may count at once."""
-
-    requests: int = 0
-    replaced: int = 0
-    """Characters that no database takes, replaced by U+FFFD."""
-    _told: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def count(self, requests: int = 0, replaced: int = 0) -> None:
-        """Add to the figures."""
-        with self._lock:
-            self.requests += requests
-            self.replaced += replaced
-
-    def new_requests(self) -> int:
-        """Return how many there were since this was asked last."""
-        with self._lock:
-            new, self._told = self.requests - self._told, self.requests
-            return new
-
-
 class BearerAuth(requests.auth.AuthBase):
     """Sends the token; being set, it keeps requests from sending a login of ~/.netrc."""
 
@@ -84,11 +71,73 @@ class BearerAuth(requests.auth.AuthBase):
         return request
 
 
-class RetryAdapter(HTTPAdapter):
-    """An adapter whose `max_retries` is what the calling thread has set.
+class Answer(HTTPResponse):
+    """An answer whose body is read and parsed.
 
-    requests knows one for all requests. Here a request that is sent again, since its
-    body broke off, has only the retries that are left to it.
+    Raises:
+        ProtocolError: it is not whole; urllib3 asks again.
+        UnexpectedAnswer: it is too large, or takes too long.
+    """
+
+    def __init__(self, response: HTTPResponse) -> None:
+        body = _read_body(response)
+        super().__init__(
+            body,
+            response.headers,
+            response.status,
+            response.version,
+            response.version_string,
+            response.reason,
+            decode_content=False,
+            original_response=response._original_response,  # for requests' cookies
+        )
+        self.parsed: tuple[Any, int] | None = None
+        """JSON, and how many characters of it were replaced; None: it is something else."""
+        content = self.headers.get("Content-Type", "")
+        if 200 <= self.status < 300 and ("json" in content or not body.strip()):
+            try:
+                self.parsed = loads(body)
+            except ValueError as error:
+                raise ProtocolError(f"the answer is not whole: {error}") from None
+
+    def stream(
+        self, amt: int | None = None, decode_content: bool | None = None
+    ) -> Generator[bytes]:
+        """Yield the body at once."""
+        yield self.data or b""
+
+
+class _WholeAnswers(HTTPConnection):
+    """A connection that reads answers to their end, so that urllib3 retries broken ones."""
+
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]
+        """Return the next answer."""
+        return Answer(super().getresponse())
+
+
+class _WholeAnswersEncrypted(_WholeAnswers, HTTPSConnection):
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _WholeAnswers
+
+    def urlopen(self, *args: Any, **kwargs: Any) -> BaseHTTPResponse:
+        """Send a request; its connection is free again once the answer is there."""
+        return super().urlopen(*args, **kwargs | {"release_conn": True})
+
+
+class _EncryptedPool(_Pool, HTTPSConnectionPool):
+    ConnectionCls = _WholeAnswersEncrypted
+
+
+_POOLS = {"http": _Pool, "https": _EncryptedPool}
+
+
+class RetryAdapter(HTTPAdapter):
+    """requests' adapter, with the connections above, and retries for each request.
+
+    `max_retries` is what the calling thread has set: requests knows one for all requests.
     """
 
     def __init__(self, pool_maxsize: int) -> None:
@@ -104,6 +153,17 @@ class RetryAdapter(HTTPAdapter):
     @max_retries.setter
     def max_retries(self, retries: Retry) -> None:
         self._of_thread.retries = retries
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pools of direct connections."""
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> ProxyManager:
+        """Return the pools of connections through a proxy."""
+        manager: ProxyManager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
 
 
 class ApiSession:
@@ -161,7 +221,8 @@ class ApiSession:
         url = self.base_url + path
         for _ in range(REDIRECTS):
             retry = self._retry.new(status_forcelist=statuses)
-            response = self._send(url, params, stats, endpoint, retry)
+            retry.endpoint, retry.stats = endpoint, stats
+            response = self._send(url, params, retry)
             if response.next is None:
                 break
             url = _same_origin(response, response.next.url or "")
@@ -171,79 +232,56 @@ class ApiSession:
         return response
 
     def _send(
-        self,
-        url: str,
-        params: Mapping[str, str],
-        stats: RequestStats,
-        endpoint: str,
-        retry: Retry,
+        self, url: str, params: Mapping[str, str], retry: RateLimitRetry
     ) -> requests.Response:
-        """Also retries what urllib3 does not cover: reading the body."""
-        while True:
-            attempts = len(retry.history)
-            stats.count(requests=1)
-            try:
-                request = requests.Request("GET", url, params=params)
-                prepared = self._session.prepare_request(request)
-                with self.limiter.slot(endpoint):
-                    asked_at = time.perf_counter()
-                    self._adapter.max_retries = retry
-                    response = self._session.send(
-                        prepared,
-                        timeout=TIMEOUT,
-                        allow_redirects=False,
-                        **self._environment,
-                    )
-                    retry = response.raw.retries or retry
-                    stats.count(requests=len(retry.history) - attempts)
-                    response._content = _body(response)
-            except (requests.exceptions.RequestException, HTTPError) as error:
-                if _gave_up(error):
-                    raise _connection_error(url, error) from None
-                try:
-                    retry = retry.increment(
-                        "GET", without_query(url), error=ProtocolError(_reason(error))
-                    )
-                except MaxRetryError:
-                    raise _connection_error(url, error) from None
-                retry.sleep()
-            except UnexpectedAnswer:
-                raise
-            except ValueError as error:  # requests has looked at the redirect already
-                raise UnexpectedAnswer(
-                    f"{without_query(url)} redirects to what is no address ({error})"
-                ) from None
-            else:
-                log.debug(
-                    "GET %s: %d, %d bytes in %.2f s",
-                    prepared.url,
-                    response.status_code,
-                    len(response.content),
-                    time.perf_counter() - asked_at,
+        try:
+            prepared = self._session.prepare_request(
+                requests.Request("GET", url, params=params)
+            )
+            with self.limiter.slot(retry.endpoint):
+                retry.stats.count(requests=1)
+                asked_at = time.perf_counter()
+                self._adapter.max_retries = retry
+                response = self._session.send(
+                    prepared,
+                    timeout=TIMEOUT,
+                    allow_redirects=False,
+                    **self._environment,
                 )
-                self.limiter.update(response.headers, endpoint)
-                return response
+        except UnexpectedAnswer as error:
+            raise error.about(without_query(url)) from None
+        except (requests.exceptions.RequestException, HTTPError) as error:
+            raise _connection_error(url, error) from None
+        except ValueError as error:  # requests has looked at the redirect already
+            raise UnexpectedAnswer(
+                f"{without_query(url)} redirects to what is no address ({error})"
+            ) from None
+        self.limiter.update(response.headers, retry.endpoint)
+        log.debug(
+            "GET %s: %d, %d bytes in %.2f s",
+            prepared.url,
+            response.status_code,
+            len(response.content),
+            time.perf_counter() - asked_at,
+        )
+        return response
 
 
-def _body(response: requests.Response) -> bytes:
-    """Return the body of an answer; requests by itself would take 10 kB at a time.
-
-    Raises:
-        UnexpectedAnswer: it is too large, or takes too long.
-    """
+def _read_body(response: HTTPResponse) -> bytes:
     parts, size, started = [], 0, time.monotonic()
-    while part := response.raw.read1(1 << 20, decode_content=True):
-        parts.append(part)
-        size += len(part)
-        problem = ""
-        if size > LARGEST_BODY:
-            problem = f"is larger than {LARGEST_BODY >> 20} MB unpacked"
-        if time.monotonic() - started > LONGEST_ANSWER:
-            problem = f"takes longer than {LONGEST_ANSWER / 60:.0f} minutes"
-        if problem:
-            response.close()
-            raise UnexpectedAnswer(f"{asked_url(response)}: the answer {problem}")
-    response.raw.release_conn()
+    try:
+        while part := response.read1(1 << 20, decode_content=True):
+            parts.append(part)
+            size += len(part)
+            problem = ""
+            if size > LARGEST_BODY:
+                problem = f"is larger than {LARGEST_BODY >> 20} MB unpacked"
+            if time.monotonic() - started > LONGEST_ANSWER:
+                problem = f"takes longer than {LONGEST_ANSWER / 60:.0f} minutes"
+            if problem:
+                raise UnexpectedAnswer(f"the answer {problem}")
+    except DecodeError as error:
+        raise ProtocolError(words(error)) from None
     return b"".join(parts)
 
 
@@ -264,14 +302,6 @@ def _same_origin(response: requests.Response, target: str) -> str:
             f" there; if that is your server, set base_url to {origin}"
         )
     return target
-
-
-def _gave_up(error: Exception) -> bool:
-    """Tell whether retries are used up, or would not help."""
-    cause = error.args[0] if error.args else None
-    return isinstance(cause, MaxRetryError) or isinstance(
-        error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema
-    )
 
 
 def _connection_error(url: str, error: Exception) -> ApiError:

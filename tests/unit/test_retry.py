@@ -10,6 +10,7 @@ from email.utils import formatdate
 
 import pytest
 from urllib3 import HTTPResponse
+from urllib3.exceptions import MaxRetryError
 from urllib3.util.retry import Retry
 
 from analytics_pipeline.client import retry
@@ -253,33 +254,59 @@ def asked_to_wait(status: int, headers: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "sleeps"),
+    ("said", "seconds"),
     [
-        ("7", [7]),
-        (" 7 ", [7]),
-        ("0", []),
-        (str(YEAR), [LONGEST_WAIT]),
-        ("9" * 400, [LONGEST_WAIT]),
-        (formatdate(time.time() + YEAR, usegmt=True), [LONGEST_WAIT]),
-        (formatdate(0, usegmt=True), []),
+        ("7", 7),
+        (" 7 ", 7),
+        ("0.5", 0.5),
+        ("0", 0),
+        (str(YEAR), LONGEST_WAIT),
+        ("9" * 5000, LONGEST_WAIT),
+        (formatdate(1_800_000_000 + YEAR, usegmt=True), LONGEST_WAIT),
+        (formatdate(1_800_000_020, usegmt=True), 20),
+        (formatdate(0, usegmt=True), 0),
     ],
     ids=lambda value: str(value)[:12],
 )
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(("status", "least"), [(429, 1), (503, 0)])
 def test_retry_after_is_seconds_or_a_date(
-    status: int, said: str, sleeps: list[float], clock: Clock
+    status: int, least: float, said: str, seconds: float, clock: Clock
 ) -> None:
     asked_to_wait(status, {"Retry-After": said})
-    assert clock.sleeps == sleeps
+    assert sum(clock.sleeps) == max(seconds, least)
 
 
-@pytest.mark.parametrize("said", ["9" * 5000, "soon", "-5", ""], ids=len)
+@pytest.mark.parametrize("said", ["soon", "-5", "nan", ""])
 @pytest.mark.parametrize(("status", "sleeps"), [(429, [FULL_WINDOW]), (503, [])])
 def test_a_retry_after_that_says_no_time_is_none(
     status: int, said: str, sleeps: list[float], clock: Clock
 ) -> None:
     asked_to_wait(status, {"Retry-After": said})
     assert clock.sleeps == sleeps
+
+
+@pytest.mark.parametrize("ahead", [-120, 6, 86_400])
+@pytest.mark.parametrize("is_date", [False, True])
+def test_waits_are_by_the_clock_of_the_server(
+    clock: Clock, ahead: float, is_date: bool
+) -> None:
+    server = clock.now - ahead
+    said = (
+        {"Retry-After": formatdate(server + 10, usegmt=True)}
+        if is_date
+        else {LIMIT + "Reset": str(server + 10)}
+    )
+    asked_to_wait(429, {"Date": formatdate(server, usegmt=True)} | said)
+    assert clock.sleeps == [10]
+
+
+def test_a_local_clock_that_is_set_back_makes_no_wait_longer(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "time", lambda: clock.now - 3600 * len(clock.sleeps))
+    monkeypatch.setattr(retry, "POLL", 0.5)
+    asked_to_wait(429, {"Retry-After": "10"})
+    assert sum(clock.sleeps) == 10
 
 
 @pytest.mark.parametrize(("status", "sleeps"), [(429, [30]), (503, [])])
@@ -315,7 +342,7 @@ def test_a_429_that_tells_no_time_holds_all_for_a_full_window(
     ("headers", "body"),
     [({"Remaining": "5", "ConcurrentRemaining": "0"}, b"no"), ({}, TOO_CONCURRENT)],
 )
-def test_a_429_about_this_moment_is_retried_after_1_4_and_8_seconds_more_or_less(
+def test_a_429_about_this_moment_is_asked_again_soon_and_later_less_often(
     headers: dict[str, str],
     body: bytes,
     clock: Clock,
@@ -323,25 +350,89 @@ def test_a_429_about_this_moment_is_retried_after_1_4_and_8_seconds_more_or_less
 ) -> None:
     caplog.set_level("INFO")
     limiter = RateLimiter(4)
-    retry = RateLimitRetry.of(limiter)
     told = {LIMIT + name: said for name, said in headers.items()}
-    for _ in range(3):
-        response = refused(429, told, body)
-        retry = retry.increment("GET", "/", response)
-        retry.sleep(response)
-    assert clock.sleeps == [pytest.approx(seconds, rel=0.5) for seconds in (1, 4, 8)]
-    assert limiter.waited == 0
+    retries = refused_for_good(limiter, lambda: refused(429, told, body))
+    assert clock.sleeps[0] == pytest.approx(1, rel=0.5)
+    assert max(clock.sleeps) == pytest.approx(30, rel=0.5)
+    assert LONGEST_WAIT <= sum(clock.sleeps) < LONGEST_WAIT + 45
+    assert (retries, limiter.waited) == ({3}, 0)
     assert all(
         text.startswith("too many requests at once") for text in messages(caplog)
     )
 
 
+def refused_for_good(
+    limiter: RateLimiter, refuse: Callable[[], HTTPResponse]
+) -> set[int]:
+    """How many retries were left at each attempt, until the request was given up."""
+    retry, left = RateLimitRetry.of(limiter), set()
+    with pytest.raises(MaxRetryError):
+        while True:
+            left.add(int(retry.total or 0))
+            response = refuse()
+            retry = retry.increment("GET", "/", response)
+            retry.sleep(response)
+    return left
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Retry-After": "7"}, {"Retry-After": "0"}, {LIMIT + "Reset": "None"}]
+)
+def test_a_429_that_says_when_to_come_back_uses_up_no_retry_for_ten_minutes(
+    headers: dict[str, str], clock: Clock
+) -> None:
+    assert refused_for_good(RateLimiter(4), lambda: refused(429, headers)) == {3}
+    assert sum(clock.sleeps) == LONGEST_WAIT
+
+
+def test_a_429_without_any_time_uses_up_a_retry(clock: Clock) -> None:
+    left = refused_for_good(RateLimiter(4), lambda: refused(429, {}))
+    assert (left, clock.sleeps) == ({3, 2, 1, 0}, [FULL_WINDOW] * 3)
+
+
+def test_after_a_pause_requests_resume_one_at_a_time(clock: Clock) -> None:
+    limiter = known(4)
+    limiter.pause_for(30)
+    limiter.update({})  # of a request that was sent before
+    clock.now += 30
+    for expected in (1, 2, 3, 4, 4):
+        assert most_at_a_time(limiter, expected) == expected
+        limiter.update({})
+
+
+def test_requests_that_were_refused_together_are_not_sent_together_again() -> None:
+    limiter, refusals = known(4), threading.Barrier(4, timeout=GIVE_UP)
+    lock = threading.Lock()
+    inside = most = 0
+
+    def work(number: int) -> None:
+        nonlocal inside, most
+        with limiter.slot():
+            refusals.wait()
+            limiter.pause_for(5)
+            limiter.rest("", 0)
+            with lock:
+                inside += 1
+                most = max(most, inside)
+            time.sleep(0.001)
+            with lock:
+                inside -= 1
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert most == 1
+
+
 def test_another_fault_behind_it_is_a_usual_one(clock: Clock) -> None:
-    response = refused(429, {}, TOO_CONCURRENT)
-    retry = RateLimitRetry.of(RateLimiter(4)).increment("GET", "/", response)
-    retry = retry.increment("GET", "/", refused(503, {}, TOO_CONCURRENT))
-    retry.sleep(response=refused(503, {}))
-    assert clock.sleeps == [4]
+    retry = RateLimitRetry.of(RateLimiter(4))
+    for response in (
+        refused(429, {}, TOO_CONCURRENT),
+        refused(503, {}),
+        refused(503, {}),
+    ):
+        retry = retry.increment("GET", "/", response)
+    retry.sleep(response)
+    assert (retry.total, clock.sleeps) == (1, [4])
 
 
 @pytest.mark.parametrize(
@@ -371,13 +462,6 @@ def test_one_request_at_a_time_stays() -> None:
     for _ in range(5):
         limiter.reduce()
     assert most_at_a_time(limiter, 1) == 1
-
-
-def test_a_body_that_breaks_off_tells_nothing(clock: Clock) -> None:
-    response = refused(429, {"Content-Encoding": "gzip"}, b"no gzip")
-    retry = RateLimitRetry.of(RateLimiter(4)).increment("GET", "/", response)
-    retry.sleep(response)
-    assert clock.sleeps == [FULL_WINDOW]
 
 
 def test_a_wait_that_the_server_asked_for_holds_everybody(clock: Clock) -> None:

@@ -157,6 +157,48 @@ def test_a_refused_window_of_a_server_in_trouble_is_a_failure() -> None:
     assert "500" in str(warehouse.errors["web"])
 
 
+@pytest.mark.parametrize("rows_per_load", [None, 20])
+@pytest.mark.parametrize(
+    "places", [[0], [7], [19], [20], [99], [7, 8], [5, 50, 95], [0, 99]]
+)
+def test_an_event_that_breaks_its_page_keeps_no_others_away(
+    places: list[int], rows_per_load: int | None
+) -> None:
+    session = Session("sentry")
+    rows = session.lists["events", "web"] = events(100)
+    broken = [rows[place] for place in places]
+    for row in broken:
+        row["_broken"] = True
+    warehouse, extent = Warehouse(session), {"lookback": HOUR}
+    requests = warehouse.run(rows_per_load=rows_per_load, **extent)
+    assert requests < 20 + 45 * len(broken) * warehouse.loads
+    assert warehouse.served() - warehouse.ids == {row["id"] for row in broken}
+    for row in broken:
+        time = datetime.fromisoformat(row["dateCreated"])
+        assert f"{time:%Y-%m-%d %H:%M:%S}" in str(warehouse.errors["web"])
+
+    rows[:0] = [event(1000 + n, -1 - n) for n in (2, 1, 0)]
+    assert warehouse.run(**extent) < 20 + 20 * len(broken)
+    assert warehouse.served() - warehouse.ids == {row["id"] for row in broken}
+    assert "500" in str(warehouse.errors["web"])
+
+    for row in broken:
+        del row["_broken"]
+    warehouse.run(**extent)
+    assert (warehouse.ids, warehouse.errors) == (warehouse.served(), {})
+    assert warehouse.run(**extent) == 1
+
+
+def test_an_event_that_breaks_its_page_in_a_span_with_an_end() -> None:
+    session = Session("sentry")
+    rows = session.lists["events", "web"] = events(100)
+    rows[50]["_broken"] = True
+    warehouse = Warehouse(session)
+    warehouse.run(since=ago(80 * 90), until=ago(20 * 90))
+    assert len(warehouse.ids) == 59
+    assert "500" in str(warehouse.errors["web"])
+
+
 @pytest.mark.parametrize("count", [0, 300])
 def test_a_server_that_ignores_time_is_read_by_page_cursors(count: int) -> None:
     session = Session("sentry")

@@ -42,6 +42,7 @@ def event(number: int, minutes: float, **fields: Any) -> Row:
     time = ago(minutes).isoformat()
     return {
         "id": f"e{number}",
+        "eventID": f"e{number}",
         "projectID": "1",
         "dateCreated": time,
         "dateReceived": time,
@@ -128,15 +129,19 @@ class Session:
             return words[3], words[2]
         if words[0] == "projects" and len(words) == 3:
             return "project_detail", words[2]
-        if words[-1] == "issues":
+        if words[-1] == "issues" and "query" in params:
             return "issues", params["query"].removeprefix("project:")
+        if words[-1] == "issues":
+            slugs = [slug for table, slug in self.lists if table == "issues"]
+            ids = {self._detail(slug)["id"]: slug for slug in slugs}
+            return "issues", ids[params["project"]]
         return words[-1], ""
 
     def _answer(self, request: Request) -> requests.Response:
         table, project, params = request.table, request.project, request.params
         rows = self.lists[table, project]
         if table == "project_detail":
-            return self._response(rows[0] if rows else {"id": "1", "slug": project})
+            return self._response(self._detail(project))
         key = self._spec.endpoints[table].replication_key
 
         def time(row: Row) -> datetime:
@@ -187,6 +192,10 @@ class Session:
         shown = [{k: v for k, v in row.items() if k != "_time"} for row in page]
         link = '<http://memory/>; rel="next"; results="{}"; cursor="{}"'
         return self._response(shown, link.format("true" if more else "false", cursor))
+
+    def _detail(self, project: str) -> Row:
+        rows = self.lists["project_detail", project]
+        return rows[0] if rows else {"id": "1", "slug": project}
 
     def _response(self, body: Any, link: str = "") -> requests.Response:
         envelope = self._spec.envelope
@@ -249,10 +258,10 @@ class Warehouse:
         `kill` is asked after each part whether the process dies there.
 
         Returns:
-            How many requests it took.
+            How many requests for the table it took.
         """
         assert self.client
-        before = len(self.session.requests)
+        before = self.session.asked(self.table)
         self.errors, self.loads, self.sizes, self.reread = {}, 0, {}, {}
         client = self.client
         client.forget_answers()
@@ -307,7 +316,7 @@ class Warehouse:
                 self.reread[name] = self.reread.get(name, 0) + reader.stats.reread
             self.rows |= rows
             stored |= states
-        return len(self.session.requests) - before
+        return self.session.asked(self.table) - before
 
     @property
     def ids(self) -> set[str]:

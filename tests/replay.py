@@ -1,6 +1,7 @@
 """Recorded answers of a real GlitchTip, over loopback."""
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +11,14 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 RECORDINGS = Path(__file__).parent / "recordings" / "glitchtip"
-ALIASES = {"/api/0/organizations/acme/projects/": "/api/0/projects/"}
+ALIASES = {
+    "/api/0/organizations/acme/projects/": "/api/0/projects/",
+    "/api/0/organizations/acme/issues/": "/api/0/projects/acme/frontend/issues/",
+}
 """Path → the one that was recorded: of one organization, both lists are the same."""
-EMPTY = {"status": 200, "headers": {"content-type": "application/json"}, "body": []}
+JSON = {"content-type": "application/json"}
+EMPTY = {"status": 200, "headers": JSON, "body": []}
+UNKNOWN = {"status": 404, "headers": JSON, "body": {"detail": "Not Found"}}
 
 Recording = dict[str, Any]
 
@@ -39,7 +45,9 @@ def replay(recordings: list[Recording]) -> Iterator[str]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            recording = answers.get(_key(self.path), EMPTY)
+            is_detail = re.search("/projects/[^/]+/[^/]+/$", self.path)
+            missing = UNKNOWN if is_detail else EMPTY
+            recording = answers.get(_key(self.path), missing)
             body = recording["body"]
             content = (body if isinstance(body, str) else json.dumps(body)).encode()
             self.send_response(recording["status"])

@@ -328,8 +328,11 @@ class Client:
             name: value.replace("{project}", _search_term(wanted.project))
             for name, value in given.items()
         }
+        path = endpoint.path
+        if endpoint.path_by_id and (project_id := self._known_id(wanted)):
+            path, named["project"] = endpoint.path_by_id, project_id
         response = self.session.get(
-            self._path(endpoint, wanted.project),
+            self._path(path, wanted.project),
             {**named, **params},
             wanted.stats,
             endpoint=endpoint.table,
@@ -370,6 +373,15 @@ class Client:
         value = records[0].get("id") if records else None
         return None if value is None else str(value)
 
+    def _known_id(self, wanted: ListName) -> str | None:
+        """Return the id of a list's project, if the token may read it."""
+        try:
+            return self.project_id(wanted.project, wanted.stats)
+        except HttpError as error:
+            if error.status in (403, 404):
+                return None
+            raise
+
     def _check_names(self, empty: ListName) -> None:
         """Raise an error if a list is empty because its names are wrong.
 
@@ -399,8 +411,8 @@ class Client:
         if names and self.organization not in names:
             raise UnknownName("the list is empty")
 
-    def _path(self, endpoint: Endpoint, project: str) -> str:
-        return self.spec.prefix + endpoint.path.format(
+    def _path(self, path: str, project: str) -> str:
+        return self.spec.prefix + path.format(
             organization=quote(self.organization, safe=""),
             project=quote(project, safe=""),
         )

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import requests
 
 from analytics_pipeline.client.endpoints import APIS, ApiSpec, Endpoint
-from analytics_pipeline.client.page import error_detail, owner, parse_answer
+from analytics_pipeline.client.page import error_code, error_detail, owner, parse_answer
 from analytics_pipeline.client.retry import RequestStats
 from analytics_pipeline.client.session import ApiSession
 from analytics_pipeline.errors import (
@@ -67,6 +67,8 @@ class Diagnosis:
         if _is_unknown(error, endpoint):
             return self._did_you_mean(project)
         status = error.status if isinstance(error, HttpError) else 0
+        if status in (401, 403) and _has_code(error):
+            return ""  # a login or a second factor is missing: the server says which
         if status == 401:
             return (
                 "the server rejected the token: check auth_token; it may have expired,"
@@ -162,6 +164,10 @@ def _is_unknown(error: ApiError, endpoint: Endpoint) -> bool:
     if not isinstance(error, HttpError):
         return isinstance(error, UnknownName)
     return error.status in {404, *endpoint.tolerated_statuses} - {403}
+
+
+def _has_code(error: ApiError) -> bool:
+    return isinstance(error, HttpError) and bool(error_code(error.response))
 
 
 def _is_json(response: requests.Response | None) -> bool:

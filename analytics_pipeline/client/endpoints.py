@@ -17,7 +17,10 @@ class Endpoint:
     table: str
     path: str
     """Below the API's prefix; `{organization}` and `{project}` are slugs."""
-    scope: str
+    path_by_id: str = ""
+    """Lists the same where the project's id is known, as the parameter `project`; without
+    what was merged away."""
+    scope: str = ""
     """What the token must be allowed; named when the server answers 403."""
     replication_key: str = "dateCreated"
     """API field that dates a record: what is new is newer by it."""
@@ -194,6 +197,7 @@ APIS: Mapping[str, ApiSpec] = {
                 "events",
                 path="/projects/{organization}/{project}/events/",
                 scope="event:read",
+                key="eventID",  # version 6 gives older events new ids
                 replication_key="dateReceived",  # dateCreated is not in order
                 params={"limit": "100"},
                 newest_first=True,
@@ -202,6 +206,7 @@ APIS: Mapping[str, ApiSpec] = {
             Endpoint(
                 "issues",
                 path="/projects/{organization}/{project}/issues/",
+                path_by_id="/organizations/{organization}/issues/",
                 scope="event:read",
                 replication_key="lastSeen",
                 is_swept=True,

@@ -1,6 +1,7 @@
 """What is on a page, and where the next one is: pure functions of an answer."""
 
 import re
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -236,8 +237,20 @@ def error_detail(response: requests.Response) -> str:
         text = re.sub("<[^>]*>", " ", _without_token(response.text, response)[:4000])
         return shortened(" ".join(text.split()), 120)
     detail = body.get("detail", body) if isinstance(body, dict) else body
+    if code := error_code(response):
+        detail = f"{detail.get('message', '')} ({code})"
     text = detail if isinstance(detail, str) else dumps(detail).decode()
     return shortened(_without_token(text, response), 300)
+
+
+def error_code(response: requests.Response) -> str:
+    """Return Sentry's code of a refusal that has its own reason, such as `2fa-required`.
+
+    It stands in `detail`, which otherwise is text.
+    """
+    with suppress(ValueError, LookupError, TypeError):
+        return str(loads(response.content)[0]["detail"]["code"])
+    return ""
 
 
 def asked_url(response: requests.Response) -> str:

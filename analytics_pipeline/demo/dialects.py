@@ -298,10 +298,11 @@ def _sentry_project(row: Row, query: Query, data: DemoData) -> Row:
     return {name: value for name, value in row.items() if name not in missing}
 
 
-def _unsorted(rows: list[Row], query: Query, data: DemoData) -> list[Row]:
+def _glitchtip_issues(rows: list[Row], query: Query, data: DemoData) -> list[Row]:
     if "sort" in query:
         raise _unprocessable("sort", "Input should be '-last_seen' or '-created'")
-    return rows
+    wanted = query.get("project")
+    return [row for row in rows if wanted in (None, row["project"]["id"])]
 
 
 def _wrapped(body: Any) -> Any:
@@ -378,7 +379,7 @@ DIALECTS = {
         _COMMON | _OF_ORGANIZATION | _ALL_PROJECTS,
         page=_by_position,
         size=_glitchtip_size,
-        select={"issues": _unsorted},
+        select={"issues": _glitchtip_issues},
         link="{{'{}, {}'}}",  # the text of a Python set
         tolerant=frozenset(
             {

@@ -80,5 +80,5 @@ def _complete(record: Record, table: Table, key: str, project: str) -> None:
         record["projectID"] = project
     if table.name == "issues":
         promote_totals(record)
-    if record.get("id") is None:
+    if key != "id":
         record["id"] = record[key]

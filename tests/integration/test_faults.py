@@ -192,7 +192,7 @@ def unlinked(handler: Any, good: Response) -> Response:
 
 BAD: dict[Fault, type[ApiError]] = {
     html: OtherApi,
-    json_cut_off: OtherApi,
+    json_cut_off: BrokenAnswer,
     no_envelope: OtherApi,
     no_rows: OtherApi,
     no_object: UnexpectedAnswer,

@@ -1,13 +1,18 @@
 """GlitchTip as it really is: empty answers for wrong names, other organizations."""
 
 import json
+import sys
+import uuid
 from collections.abc import Callable
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
 
 from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.cli.main import main
+from analytics_pipeline.demo import Response
 from analytics_pipeline.errors import (
     AnalyticsError,
     IncompleteLoad,
@@ -16,7 +21,7 @@ from analytics_pipeline.errors import (
 )
 from analytics_pipeline.tables.schema import TABLES
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse
-from tests.fake_server import FakeServer
+from tests.fake_server import FakeServer, Fault
 
 Start = Callable[..., FakeServer]
 OTHERS = {"acme-groe": ["shop", "api"]}
@@ -173,3 +178,49 @@ def test_addresses_are_understood_as_people_copy_them(
     words += ["--organization", f"{server.url}/{ORGANIZATION}/issues?query=x"]
     assert main([*words, "--all-projects"]) == 0
     assert json.loads(capsys.readouterr().out)["tables"]["events"]["rows"] == 60
+
+
+# What version 6 and merges do to rows
+
+
+def changed_by(change: Callable[[list[dict[str, Any]]], None]) -> Fault:
+    """An answer whose rows are changed."""
+
+    def fault(handler: BaseHTTPRequestHandler, good: Response) -> Response:
+        rows = json.loads(good.body)
+        change(rows)
+        return replace(good, body=json.dumps(rows).encode())
+
+    return fault
+
+
+def test_events_that_get_new_ids_in_version_6_are_not_loaded_again(
+    start: Start, warehouse: Warehouse
+) -> None:
+    def upgraded(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            row["id"] = str(uuid.uuid4())
+
+    server = start()
+    warehouse.load(server, api="glitchtip", tables=["events"])
+    before = warehouse.rows("select id, event_id from analytics.events order by 1")
+    server.fail(changed_by(upgraded), on="/events/", times=sys.maxsize)
+    warehouse.load(server, api="glitchtip", tables=["events"], full_refresh=True)
+    after = warehouse.rows("select id, event_id from analytics.events order by 1")
+    assert after == before
+    assert all(key == event_id for key, event_id in after)
+
+
+def test_an_issue_that_was_merged_away_is_not_loaded(
+    start: Start, warehouse: Warehouse
+) -> None:
+    def merged(rows: list[dict[str, Any]]) -> None:
+        rows.append(rows[-1] | {"id": "999"})
+
+    server = start()
+    server.fail(changed_by(merged), on="/frontend/issues/", times=sys.maxsize)
+    warehouse.load(server, "frontend", ["issues"], api="glitchtip")
+    assert "999" not in warehouse.ids("issues")
+    server.fail(403, on="/acme/frontend/?", times=sys.maxsize)
+    warehouse.load(server, "frontend", ["issues"], api="glitchtip", full_refresh=True)
+    assert "999" in warehouse.ids("issues")

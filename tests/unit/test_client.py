@@ -46,7 +46,7 @@ from tests.unit.canned import (
 
 Log = pytest.LogCaptureFixture
 SECOND = timedelta(seconds=1)
-EVENT = {"id": "1", "dateCreated": "2026-11-30T12:00:00Z"}
+EVENT = {"id": "1", "eventID": "1", "dateCreated": "2026-11-30T12:00:00Z"}
 
 
 def list_of(table: str, project: str = "", api: str = "glitchtip") -> ListName:
@@ -231,15 +231,47 @@ def projects_of(*organizations: str) -> Response:
 def test_an_empty_list_that_may_mean_a_wrong_name_is_checked(
     serve: Serve, table: str
 ) -> None:
-    server = serve(NOTHING, refusal(404), projects_of("acme"))
+    answers = [NOTHING, refusal(404)][:: 1 if table == "events" else -1]
+    server = serve(*answers, projects_of("acme"))
     with pytest.raises(HttpError, match=f"^{table} .*404 .*no project 'fr") as error:
         list(make_client(server, "glitchtip").pages(list_of(table, "frontend")))
     assert error.value.status == 404
-    assert paths(server) == [
+    assert {*paths(server)} == {
         f"/api/0/projects/acme/frontend/{table}/",
         "/api/0/projects/acme/frontend/",
         "/api/0/projects/",
-    ]
+    }
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("detail", "path", "project"),
+    [
+        (json_answer(200, {"id": "7"}), "organizations/acme/issues", "7"),
+        (refusal(403), "projects/acme/frontend/issues", None),
+        (refusal(404), "projects/acme/frontend/issues", None),
+    ],
+    ids=["known", "hidden", "deleted"],
+)
+def test_glitchtips_issues_are_asked_for_by_the_id_of_their_project(
+    serve: Serve, detail: Response, path: str, project: str | None
+) -> None:
+    """The list of the project still shows issues that were merged away."""
+    issue = json_answer(200, [{"id": "1", "lastSeen": None}], link(None))
+    server = serve(detail, issue)
+    wanted = list_of("issues", "frontend")
+    (found,) = make_client(server, "glitchtip").pages(wanted)
+    assert len(found.records) == 1
+    assert paths(server) == ["/api/0/projects/acme/frontend/", f"/api/0/{path}/"]
+    assert server.requests[1].query.get("project") == project
+
+
+def test_a_project_whose_id_the_server_fails_to_tell_is_a_failure(
+    serve: Serve,
+) -> None:
+    server = serve(refusal(500))
+    with pytest.raises(HttpError, match="^issues of project 'frontend': .*500"):
+        list(make_client(server, "glitchtip").pages(list_of("issues", "frontend")))
 
 
 @pytest.mark.parametrize("detail", [DETAIL, refusal(403)])
@@ -250,6 +282,24 @@ def test_an_empty_list_of_a_project_that_exists_or_is_hidden_is_empty(
     (found,) = make_client(serve(NOTHING, detail), "glitchtip").pages(wanted)
     assert found.records == []
     assert wanted.stats.requests == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "words"),
+    [
+        (401, "sso-required", "Must login via SSO"),
+        (403, "2fa-required", "2FA required"),
+    ],
+)
+def test_a_login_that_is_missing_is_told_in_the_servers_own_words(
+    serve: Serve, status: int, code: str, words: str
+) -> None:
+    """It is about neither the scopes of the token nor its age."""
+    detail = {"code": code, "message": words, "extra": {"loginUrl": "/auth/login/"}}
+    server = serve(json_answer(status, {"detail": detail}))
+    with pytest.raises(HttpError) as error:
+        list(make_client(server, "sentry").pages(list_of("events", "x", "sentry")))
+    assert str(error.value).endswith(f"'{words} ({code})'")
 
 
 def test_an_empty_page_behind_others_needs_no_check(serve: Serve) -> None:
@@ -275,7 +325,7 @@ def test_a_project_is_asked_for_once_in_a_run_and_anew_in_another(
     assert paths(server) == [
         "/api/0/projects/acme/frontend/events/",
         "/api/0/projects/acme/frontend/",
-        "/api/0/projects/acme/frontend/issues/",
+        "/api/0/organizations/acme/issues/",
         "/api/0/organizations/acme/releases/",
     ]
     client.forget_answers()

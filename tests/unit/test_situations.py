@@ -169,8 +169,8 @@ def test_an_event_that_breaks_its_page_keeps_no_others_away(
     broken = [rows[place] for place in places]
     for row in broken:
         row["_broken"] = True
-    warehouse, extent = Warehouse(session), {"lookback": HOUR}
-    requests = warehouse.run(rows_per_load=rows_per_load, **extent)
+    warehouse = Warehouse(session)
+    requests = warehouse.run(rows_per_load=rows_per_load, lookback=HOUR)
     assert requests < 20 + 45 * len(broken) * warehouse.loads
     assert warehouse.served() - warehouse.ids == {row["id"] for row in broken}
     for row in broken:
@@ -178,15 +178,15 @@ def test_an_event_that_breaks_its_page_keeps_no_others_away(
         assert f"{time:%Y-%m-%d %H:%M:%S}" in str(warehouse.errors["web"])
 
     rows[:0] = [event(1000 + n, -1 - n) for n in (2, 1, 0)]
-    assert warehouse.run(**extent) < 20 + 20 * len(broken)
+    assert warehouse.run(lookback=HOUR) < 20 + 20 * len(broken)
     assert warehouse.served() - warehouse.ids == {row["id"] for row in broken}
     assert "500" in str(warehouse.errors["web"])
 
     for row in broken:
         del row["_broken"]
-    warehouse.run(**extent)
+    warehouse.run(lookback=HOUR)
     assert (warehouse.ids, warehouse.errors) == (warehouse.served(), {})
-    assert warehouse.run(**extent) == 1
+    assert warehouse.run(lookback=HOUR) == 1
 
 
 def test_an_event_that_breaks_its_page_in_a_span_with_an_end() -> None:

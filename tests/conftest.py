@@ -19,6 +19,7 @@ from analytics_pipeline.client import retry
 from analytics_pipeline.demo import DemoServer
 from analytics_pipeline.runner import Summary
 from tests.fake_server import FakeServer
+from tests.mariadb import MariaDB, mariadb_server
 from tests.postgres import Postgres, postgres_server
 
 TOKEN = "tok-3c1f"
@@ -146,6 +147,19 @@ def postgres(one_postgres: Postgres) -> Iterator[Postgres]:
     """A PostgreSQL without tables; its server is the same for all tests."""
     yield one_postgres
     one_postgres.clear()
+
+
+@pytest.fixture(scope="session")
+def one_mariadb() -> Iterator[MariaDB]:
+    with mariadb_server() as mariadb:
+        yield mariadb
+
+
+@pytest.fixture
+def mariadb(one_mariadb: MariaDB) -> Iterator[MariaDB]:
+    """A MariaDB without tables; its server is the same for all tests."""
+    yield one_mariadb
+    one_mariadb.clear()
 
 
 @pytest.fixture(params=["v1", "sentry", "glitchtip"])

@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, cast
 
 import dlt
 import pyarrow as pa
 from dlt.common.data_writers.escape import format_datetime_literal
+from dlt.common.destination.capabilities import DestinationCapabilitiesContext
 from dlt.common.pipeline import current_pipeline
 from dlt.common.schema.typing import TScd2StrategyDict
 from dlt.extract import DltSource
@@ -89,6 +91,7 @@ def end_gone(
             client.make_qualified_table_name(str(source.resources[name].table_name))
             for name in ("issues", HISTORY)
         )
+        time = partial(_literal, client.capabilities)
         slugs = Counter(map(_slug, bookmarks))
         for key, stored in bookmarks.items():
             bookmark = Bookmark.parse(stored, datetime.now(UTC))
@@ -97,16 +100,15 @@ def end_gone(
                 continue
             listed = [_of_list(key, bookmark.project_id)]
             shown = (
-                f"SELECT id FROM {issues}"
-                f" WHERE {READ_AT} >= {_literal(pipeline, bookmark.swept_at)}"
+                f"SELECT id FROM {issues} WHERE {READ_AT} >= {time(bookmark.swept_at)}"
             )
             if start := bookmark.loaded.start:
-                seen = f"last_seen IS NULL OR last_seen >= {_literal(pipeline, start)}"
+                seen = f"last_seen IS NULL OR last_seen >= {time(start)}"
                 seen += f" OR id IN (SELECT id FROM {issues} WHERE {seen})"
                 listed.append(f"({seen})")
             client.execute_sql(
                 f"UPDATE {history}"
-                f" SET {VALIDITY[1]} = {_literal(pipeline, datetime.now(UTC))}"
+                f" SET {VALIDITY[1]} = {time(datetime.now(UTC))}"
                 f" WHERE {VALIDITY[1]} IS NULL AND {' AND '.join(listed)}"
                 f" AND id NOT IN ({shown})"
             )
@@ -127,9 +129,11 @@ def _slug(key: str) -> str:
     return key.rpartition("/")[2]
 
 
-def _literal(pipeline: dlt.Pipeline, time: datetime) -> str:
-    """Return a time as the destination's SQL has it."""
-    capabilities = capabilities_of(pipeline)
+def _literal(capabilities: DestinationCapabilitiesContext, time: datetime) -> str:
+    """Return a time as SQL has it.
+
+    The capabilities are a client's: of `sqlalchemy` only it knows which database it is.
+    """
     form = capabilities.format_datetime_literal
     if form is None:
         form = format_datetime_literal

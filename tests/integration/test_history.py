@@ -1,8 +1,9 @@
 """The history of issues: each state from when to when, whatever happens meanwhile."""
 
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from tests.conftest import Warehouse
 from tests.fake_server import FakeServer
 from tests.integration.test_sweep import at_request, issue
 from tests.list_server import ListServer, Row, ago
+from tests.mariadb import MariaDB
 from tests.postgres import Postgres
 
 State = tuple[str | None, bool]
@@ -127,12 +129,28 @@ def store(server: ListServer, warehouse: Warehouse) -> Store:
     return Store(server, warehouse.folder, warehouse.rows)
 
 
-@pytest.fixture(params=["duckdb", "postgres"])
-def each_store(request: pytest.FixtureRequest, store: Store) -> Store:
+def in_sqlite(sql: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("attach 'warehouse__analytics.db' as analytics")
+        return connection.execute(sql).fetchall()
+
+
+@pytest.fixture(params=["duckdb", "postgres", "sqlite", "mariadb"])
+def each_store(
+    request: pytest.FixtureRequest, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> Store:
+    """What dlt knows of `sqlalchemy` before it connects does not name the database."""
     if request.param == "postgres":
         postgres: Postgres = request.getfixturevalue("postgres")
         store.query = postgres.query
         store.destination = dlt.destinations.postgres(postgres.uri)
+    elif request.param != "duckdb":
+        uri, store.query = "sqlite:///warehouse.db", in_sqlite
+        if request.param == "mariadb":
+            mariadb: MariaDB = request.getfixturevalue("mariadb")
+            uri, store.query = mariadb.uri, mariadb.query
+        monkeypatch.setenv("DESTINATION__SQLALCHEMY__CREDENTIALS", uri)
+        store.destination = "sqlalchemy"
     return store
 
 
@@ -207,9 +225,9 @@ def test_all_columns_of_a_state(each_store: Store) -> None:
     each_store.load(redact=["assignedTo.id"])
     columns = (
         "project_id, project_slug, id, status, substatus, priority, level, assigned_to,"
-        " is_unhandled, release"
+        " is_unhandled, h.release"
     )
-    sql = f"select {columns} from analytics.issue_history"
+    sql = f"select {columns} from analytics.issue_history h"
     state: Any = ("web", "web", "i0", "unresolved", "new", "high", "fatal")
     assert each_store.query(sql) == [(*state, "o'{0}%s@acme.test", False, "1.2")]
     each_store.load(redact=["assignedTo"])

@@ -17,7 +17,7 @@ from analytics_pipeline.tables.schema import EXTRA, READ_AT, TABLES
 from analytics_pipeline.tables.values import canonical_json, utc
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
 from tests.fake_server import FakeServer
-from tests.mariadb import MariaDB, mariadb_server
+from tests.mariadb import MariaDB
 
 ODD = {
     "user": "***",
@@ -27,22 +27,14 @@ ODD = {
 }
 
 
-@pytest.fixture(scope="module")
-def mariadb() -> Iterator[MariaDB]:
-    with mariadb_server() as server:
-        yield server
-
-
 @pytest.fixture(params=["sqlite", "mariadb"])
-def pipeline(request: pytest.FixtureRequest) -> Iterator[dlt.Pipeline]:
+def pipeline(request: pytest.FixtureRequest) -> dlt.Pipeline:
     if request.param == "sqlite":
         where: Any = dlt.destinations.sqlalchemy("sqlite:///warehouse.db")
-        yield runner.make_pipeline(where, pipelines_dir="others")
-        return
+        return runner.make_pipeline(where, pipelines_dir="others")
     server: MariaDB = request.getfixturevalue("mariadb")
     where = dlt.destinations.sqlalchemy(server.uri, create_primary_keys=True)
-    yield runner.make_pipeline(where, pipelines_dir="others")
-    server.clear()
+    return runner.make_pipeline(where, pipelines_dir="others")
 
 
 @pytest.fixture
@@ -133,7 +125,6 @@ def test_keys_of_mariadb_are_keys(v1: FakeServer, mariadb: MariaDB) -> None:
         " where table_schema = 'analytics' and table_name = 'events'"
         " and column_key = 'PRI' order by column_name"
     )
-    mariadb.clear()
     assert keys == [("id", 255), ("project_id", 255)]
 
 

@@ -198,13 +198,12 @@ def for_threads(
 class Batch:
     """Rows to hand over to dlt, and the bookmarks that are true once it has them."""
 
-    def __init__(self, stored: dict[str, Any], unique: list[str]) -> None:
+    def __init__(self, stored: dict[str, Any]) -> None:
         self.bytes = 0
         self.size = 0
         self._tables: list[pa.Table] = []
         self._bookmarks: dict[str, dict[str, Any]] = {}
         self._stored = stored
-        self._unique = unique
 
     def add(self, key: str, part: Part) -> None:
         """Add a page, and the bookmark of its list."""
@@ -217,9 +216,18 @@ class Batch:
 
     @property
     def rows(self) -> pa.Table:
-        """The rows; of each key only the newest copy, where the destination wants that."""
-        rows = pa.concat_tables(self._tables)
-        return newest_copies(rows, self._unique) if self._unique else rows
+        """All rows as one table."""
+        return pa.concat_tables(self._tables)
+
+    def unique(self, key: list[str], size: int) -> Iterator["Batch"]:
+        """Yield the newest copy of each key, in batches; the last has the bookmarks."""
+        rows = newest_copies(self.rows, key)
+        for start in range(0, rows.num_rows, size):
+            batch = Batch(self._stored)
+            batch.add("", Part({}, rows=rows.slice(start, size)))
+            if start + size >= rows.num_rows:
+                batch._bookmarks = self._bookmarks
+            yield batch
 
     def confirm(self) -> None:
         """Store the bookmarks: dlt has the rows."""
@@ -264,7 +272,7 @@ class Reading:
 
     def batches(self) -> Iterator[Batch]:
         """Yield batches of rows. Each is to be confirmed once dlt has taken it."""
-        batch, is_first = Batch(self._stored, self._unique), True
+        batch, is_first = Batch(self._stored), True
         for reader, outcome in side_by_side(
             self._begin_readers(),
             self._config.workers,
@@ -284,8 +292,10 @@ class Reading:
             is_full = batch.size >= limit or batch.bytes >= BYTES_PER_BATCH
             if is_full and not self._unique:
                 yield batch
-                batch, is_first = Batch(self._stored, self._unique), False
-        if batch.size:
+                batch, is_first = Batch(self._stored), False
+        if batch.size and self._unique:
+            yield from batch.unique(self._unique, self._run.rows_per_batch)
+        elif batch.size:
             yield batch
         else:
             batch.confirm()

@@ -190,7 +190,8 @@ def merges_copies(resource: DltResource) -> bool:
     """Tell whether a load may hold several copies of a row, of which the newest stays.
 
     Delta and Iceberg tables, the strategy `upsert` and the disposition `replace` refuse
-    them, or keep all.
+    them, or keep all. So do SQLAlchemy's databases with `create_primary_keys`, since
+    dlt's staging tables have the keys, too, even after that was switched off.
     """
     hints = _write_hints(resource)
     if hints["disposition"] != "merge":
@@ -198,6 +199,8 @@ def merges_copies(resource: DltResource) -> bool:
     pipeline = current_pipeline()
     if pipeline is None or pipeline.destination is None or not current_load_id():
         return True  # it is iterated by hand
+    if destination_kind(pipeline) == "sqlalchemy":
+        return False
     # Not `compute_table_schema()`, which looks at all columns and takes 10 ms.
     table: Any = {
         "name": resource.name,

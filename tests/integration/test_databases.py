@@ -1,0 +1,61 @@
+"""Databases behind SQLAlchemy, day after day: keys, times, and what they take for equal."""
+
+from typing import Any
+
+import dlt
+import pytest
+
+from analytics_pipeline import analytics_source, runner
+from tests.conftest import ORGANIZATION, TOKEN, small_server
+from tests.fake_server import FakeServer
+
+SQLITE = "sqlite:///warehouse.db"
+
+
+@pytest.fixture(params=["sqlite", "mariadb"])
+def uri(request: pytest.FixtureRequest) -> str:
+    if request.param == "sqlite":
+        return SQLITE
+    return str(request.getfixturevalue("mariadb").uri)
+
+
+def load(pipeline: dlt.Pipeline, server: FakeServer, **settings: Any) -> None:
+    projects = ["frontend", "backend"]
+    source = analytics_source(server.url, TOKEN, ORGANIZATION, projects, **settings)
+    runner.load(pipeline, source, ["events", "issues"])
+
+
+def selected(pipeline: dlt.Pipeline, sql: str) -> list[tuple[Any, ...]]:
+    return sorted(tuple(row) for row in pipeline.dataset()(sql).fetchall())
+
+
+@pytest.fixture(params=["argument", "environment"])
+def destination(
+    request: pytest.FixtureRequest, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> Any:
+    """A database whose tables have primary keys, set up in one way or the other."""
+    if request.param == "argument":
+        return dlt.destinations.sqlalchemy(uri, create_primary_keys=True)
+    monkeypatch.setenv("DESTINATION__SQLALCHEMY__CREDENTIALS", uri)
+    monkeypatch.setenv("DESTINATION__SQLALCHEMY__CREATE_PRIMARY_KEYS", "true")
+    return "sqlalchemy"
+
+
+def test_tables_with_primary_keys_are_loaded_day_after_day(
+    destination: Any,
+) -> None:
+    """The lookback and a sweep read rows twice in one load, and these have changed."""
+    with small_server(now=None) as server:
+        for day in range(3):
+            for row in server.rows("issues")[day::7]:
+                row["status"] = f"changed on day {day}"
+            server.grow(events=15, issues=4)
+            pipeline = runner.make_pipeline(destination, pipelines_dir="pipelines")
+            load(pipeline, server, history=True, sweep="now", lookback="2d")
+            served = sorted((row["id"], row["status"]) for row in server.rows("issues"))
+            assert selected(pipeline, "select id, status from issues") == served
+            assert selected(pipeline, "select id from events") == sorted(
+                (row["id"],) for row in server.rows("events")
+            )
+            last = "select id, status from issue_history where valid_to is null"
+            assert selected(pipeline, last) == served

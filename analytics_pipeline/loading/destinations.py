@@ -34,6 +34,8 @@ project of events), those that the load does not hold.
 """
 KEY_LENGTH = 255
 """Characters of a key where rows go as Python values: MariaDB has no index of longer text."""
+BINARY = "x-analytics-binary"
+"""Hint of key columns, whose text is compared byte by byte; see `collation`."""
 
 
 def destination_kind(pipeline: SupportsPipeline) -> str:
@@ -101,11 +103,16 @@ def _as_needed(
         row_format = "arrow" if loads_arrow(kind, capabilities, wanted) else "python"
     if row_format == "python":
         keys: Any = [
-            {"name": name, "data_type": "text", "precision": KEY_LENGTH}
+            {"name": name, "data_type": "text", "precision": KEY_LENGTH, BINARY: True}
             for name, column in columns.items()
             if not column["nullable"] and column["data_type"] == "text"
         ]
         hints: dict[str, Any] = {"columns": keys}
+        if kind == "sqlalchemy":
+            # It needs a package that only this destination needs.
+            from analytics_pipeline.loading.collation import register_binary_keys
+
+            register_binary_keys()
         if kind in ROW_KEY_MERGES:
             hints["additional_table_hints"] = ROW_KEY_MERGES[kind]
         return python_rows(rows, columns), hints

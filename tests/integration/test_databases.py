@@ -19,10 +19,12 @@ def uri(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue("mariadb").uri)
 
 
-def load(pipeline: dlt.Pipeline, server: FakeServer, **settings: Any) -> None:
+def load(
+    pipeline: dlt.Pipeline, server: FakeServer, *tables: str, **settings: Any
+) -> None:
     projects = ["frontend", "backend"]
     source = analytics_source(server.url, TOKEN, ORGANIZATION, projects, **settings)
-    runner.load(pipeline, source, ["events", "issues"])
+    runner.load(pipeline, source, tables)
 
 
 def selected(pipeline: dlt.Pipeline, sql: str) -> list[tuple[Any, ...]]:
@@ -51,7 +53,8 @@ def test_tables_with_primary_keys_are_loaded_day_after_day(
                 row["status"] = f"changed on day {day}"
             server.grow(events=15, issues=4)
             pipeline = runner.make_pipeline(destination, pipelines_dir="pipelines")
-            load(pipeline, server, history=True, sweep="now", lookback="2d")
+            settings = {"history": True, "sweep": "now", "lookback": "2d"}
+            load(pipeline, server, "events", "issues", **settings)
             served = sorted((row["id"], row["status"]) for row in server.rows("issues"))
             assert selected(pipeline, "select id, status from issues") == served
             assert selected(pipeline, "select id from events") == sorted(
@@ -59,3 +62,18 @@ def test_tables_with_primary_keys_are_loaded_day_after_day(
             )
             last = "select id, status from issue_history where valid_to is null"
             assert selected(pipeline, last) == served
+
+
+@pytest.mark.parametrize("keys", [False, True])
+def test_keys_that_differ_in_case_accents_or_spaces_are_different_rows(
+    keys: bool, uri: str
+) -> None:
+    ids = ["1.0-RC1", "1.0-rc1", "1.0-rc1 ", "\xe9", "e", "e\u0301", "\xdf", "ss"]
+    destination = dlt.destinations.sqlalchemy(uri, create_primary_keys=keys)
+    pipeline = runner.make_pipeline(destination, pipelines_dir="pipelines")
+    with small_server(releases=len(ids)) as server:
+        for row, id in zip(server.rows("releases"), ids, strict=True):
+            row["id"] = id
+        for _ in range(2):
+            load(pipeline, server, "releases")
+    assert selected(pipeline, "select id from releases") == sorted((id,) for id in ids)

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from typing import cast
 
 import dlt
 from dlt.common.exceptions import DltException
@@ -21,6 +22,8 @@ STEPS = {
     "sync": "asking the warehouse for the state of the last run",
 }
 AGAIN = "what is loaded stays; run it again when that has been put right"
+MAY_NOT_CREATE = re.compile("permission denied for database")
+"""PostgreSQL's words to a user who may not create schemas."""
 KEPT = "nothing is lost; run it again when that has been put right"
 
 
@@ -53,7 +56,12 @@ def sentence(error: BaseException) -> str:
     if not steps:
         return words(error) + (f"; {KEPT}" if isinstance(error, OSError) else "")
     step = steps[-1]
-    return f"{STEPS.get(step.step, step.step)} failed: {words(_reason(step))}; {AGAIN}"
+    reason, advice = words(_reason(step)), ""
+    if MAY_NOT_CREATE.match(reason):
+        client = cast(dlt.Pipeline, step.pipeline).sql_client()
+        schemas = f"{client.dataset_name} and {client.staging_dataset_name}"
+        advice = f"; let an administrator create the schemas {schemas} for this user"
+    return f"{STEPS.get(step.step, step.step)} failed: {reason}{advice}; {AGAIN}"
 
 
 def check_tables(pipeline: dlt.Pipeline, schema_name: str) -> None:

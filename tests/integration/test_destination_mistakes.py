@@ -1,12 +1,14 @@
 """A destination that cannot be used is named with what is missing, before any request."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from analytics_pipeline.cli.main import main
 from tests.conftest import TOKEN, small_server
+from tests.postgres import Postgres
 
 Output = pytest.CaptureFixture[str]
 
@@ -67,6 +69,38 @@ def test_credentials_that_are_no_address_are_not_shown(
     err = capsys.readouterr().err
     assert err.startswith("error: destination 'postgres': ")
     assert "s3cret" not in err
+
+
+@pytest.fixture
+def loader(postgres: Postgres) -> Iterator[str]:
+    """A user of PostgreSQL who may not create schemas; the address to connect to."""
+    postgres.query("create role loader login")
+    yield postgres.uri.replace("postgres:unused@", "loader:unused@")
+    postgres.query("drop owned by loader cascade")
+    postgres.query("drop role loader")
+
+
+def test_a_user_who_may_not_create_schemas_is_told_which_ones_to_ask_for(
+    loader: str,
+    postgres: Postgres,
+    elsewhere: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Output,
+) -> None:
+    monkeypatch.setenv("AUTH_TOKEN", TOKEN)
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", loader)
+    with small_server() as server:
+        words = ["run", "--destination", "postgres", "--base-url", server.url]
+        words += ["--organization", "acme", "--project", "frontend"]
+        words += ["--resource", "issues", "--progress", "off"]
+        words += ["--pipelines-dir", str(elsewhere / "pipelines")]
+        for schema in ("analytics", "analytics_staging"):
+            assert main(words) == 1
+            said = "an administrator create the schemas analytics and analytics_staging"
+            assert said in capsys.readouterr().err
+            postgres.query(f"create schema {schema} authorization loader")
+        assert main(words) == 0
+        assert postgres.query("select count(*) from analytics.issues") == [(20,)]
 
 
 def test_a_driver_that_is_not_installed(

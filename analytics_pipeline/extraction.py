@@ -32,7 +32,11 @@ from analytics_pipeline.errors import (
     Unreachable,
     shortened,
 )
-from analytics_pipeline.loading.destinations import is_replaced, merges_copies
+from analytics_pipeline.loading.destinations import (
+    is_appended,
+    is_replaced,
+    merges_copies,
+)
 from analytics_pipeline.loading.history import check_history
 from analytics_pipeline.loading.summary import forgotten
 from analytics_pipeline.loading.threads import (
@@ -264,6 +268,12 @@ class Reading:
         """The table is emptied first, so all is read again, in one load."""
         self._has_history = self._endpoint.is_swept and context.selects(HISTORY)
         self._check(incremental)
+        if is_appended(resource) and resource.table_name not in run.checked:
+            log.warning(
+                "%s: rows that are read again, as by the lookback, are appended beside"
+                " their old copies; write_disposition merge replaces these",
+                table,
+            )
         self._extent = self._get_extent(incremental)
         self._state = context.resource_state()
         self._stored = self._get_bookmarks(str(resource.table_name))

@@ -187,6 +187,11 @@ def is_replaced(resource: DltResource) -> bool:
     return bool(_write_hints(resource)["disposition"] == "replace")
 
 
+def is_appended(resource: DltResource) -> bool:
+    """Return whether a load keeps the old copies of rows that it brings again."""
+    return bool(_write_hints(resource)["disposition"] == "append")
+
+
 def _write_hints(resource: DltResource) -> dict[str, Any]:
     """Return the write disposition, which may be a word alone, as dlt's longer form."""
     given: Any = resource.write_disposition
@@ -202,7 +207,7 @@ def merges_copies(resource: DltResource) -> bool:
     """
     hints = _write_hints(resource)
     if hints["disposition"] != "merge":
-        return bool(hints["disposition"] == "append")
+        return is_appended(resource)
     pipeline = current_pipeline()
     if pipeline is None or pipeline.destination is None or not current_load_id():
         return True  # it is iterated by hand

@@ -305,6 +305,22 @@ def test_files_that_keep_old_versions_are_told_of_once(
     assert list(elsewhere.glob("lake/analytics/issues/*.parquet"))
 
 
+def test_rows_that_a_user_appends_are_told_of_once_a_run(
+    warehouse: Warehouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    def load() -> Summary:
+        source = analytics_source(
+            server.url, TOKEN, ORGANIZATION, PROJECTS, rows_per_load=10, workers=1
+        )
+        source.issues.apply_hints(write_disposition="append")
+        return runner.load(warehouse.pipeline(), source, ["issues", "releases"])
+
+    with small_server() as server:
+        assert load().loads > 1
+    assert caplog.text.count("issues: rows that are read again") == 1
+    assert "releases: rows" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("destination", "words"),
     [

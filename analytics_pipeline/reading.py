@@ -345,6 +345,7 @@ class ListReader:
                 self.name.project,
                 part.records,
                 part.read_at,
+                endpoint.unfilled,
             )
         except ApiError as error:
             raise error.about(self.title) from error

@@ -50,6 +50,8 @@ class Endpoint:
     """May list rows of others than the organization that was asked for."""
     unlinked: str = ""
     """What an answer without a Link header means, and what to do."""
+    unfilled: tuple[str, ...] = ()
+    """Fields that the server does not compute: 0 or empty there means unknown."""
     single: bool = False
     """One object, not a list: there are no pages and no links."""
 
@@ -213,6 +215,7 @@ APIS: Mapping[str, ApiSpec] = {
                 params={"limit": "100"},  # `sort` would give 422
                 newest_first=True,
                 unknown_is_empty=True,
+                unfilled=("userCount", "stats"),
             ),
             Endpoint(
                 "projects",

@@ -305,6 +305,11 @@ def _glitchtip_issues(rows: list[Row], query: Query, data: DemoData) -> list[Row
     return [row for row in rows if wanted in (None, row["project"]["id"])]
 
 
+def _glitchtip_issue(row: Row, query: Query, data: DemoData) -> Row:
+    """The row without what GlitchTip does not compute."""
+    return row | {"userCount": 0, "stats": {"24h": []}}
+
+
 def _wrapped(body: Any) -> Any:
     return {"data": body}
 
@@ -380,6 +385,7 @@ DIALECTS = {
         page=_by_position,
         size=_glitchtip_size,
         select={"issues": _glitchtip_issues},
+        view={"issues": _glitchtip_issue},
         link="{{'{}, {}'}}",  # the text of a Python set
         tolerant=frozenset(
             {

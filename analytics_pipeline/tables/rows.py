@@ -1,6 +1,6 @@
 """Records of a list as rows of its table: completed, masked, typed."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -46,6 +46,7 @@ class RowBuilder:
         project: str,
         records: list[Record],
         read_at: datetime,
+        unfilled: Collection[str] = (),
     ) -> BuiltRows:
         """Return the rows of a page.
 
@@ -55,6 +56,7 @@ class RowBuilder:
             project: slug of the list; empty for a list of the organization.
             records: of the page; they are changed.
             read_at: when the answer was received, UTC.
+            unfilled: API fields in which 0 or an empty value means unknown.
 
         Raises:
             UnexpectedAnswer: a record is nested too deeply.
@@ -63,6 +65,9 @@ class RowBuilder:
         table = self._tables[table_name]
         for record in records:
             _complete(record, table, key, project)
+            for name in unfilled:
+                if _is_blank(record.get(name)):
+                    record[name] = None
         cleaned = self._redactor.clean_all(table.name, records)
         for record in cleaned.records:
             add_derived(table, record)
@@ -82,3 +87,8 @@ def _complete(record: Record, table: Table, key: str, project: str) -> None:
         promote_totals(record)
     if key != "id":
         record["id"] = record[key]
+
+
+def _is_blank(value: Any) -> bool:
+    """Return whether a value is 0 or empty, as `{"24h": []}` is."""
+    return not (any(value.values()) if isinstance(value, dict) else value)

@@ -10,6 +10,7 @@ import duckdb
 import pytest
 
 from analytics_pipeline import analytics_source, runner
+from analytics_pipeline.client.endpoints import APIS
 from analytics_pipeline.errors import (
     ApiError,
     HttpError,
@@ -99,7 +100,7 @@ def as_json(row: dict[str, Any], table: str, field: str) -> Any:
 def as_sent(table: str, field: str, value: Any) -> Any:
     """A value that was sent, as its column's type has it."""
     kind = TABLES[table].types.get(field)
-    if value is None:
+    if value is None or field in APIS["glitchtip"].endpoints[table].unfilled:
         return None
     if kind == "timestamp":
         return datetime.fromisoformat(value)

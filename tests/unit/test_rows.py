@@ -1,0 +1,36 @@
+"""Records of a list as rows of its table."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from analytics_pipeline.client.endpoints import APIS
+from analytics_pipeline.tables.redaction import Redactor
+from analytics_pipeline.tables.rows import RowBuilder
+from analytics_pipeline.tables.schema import TABLES
+
+
+@pytest.mark.parametrize(
+    ("api", "sent", "kept"),
+    [
+        ("glitchtip", {"userCount": 0, "stats": {"24h": []}}, (None, None)),
+        ("glitchtip", {"userCount": 7, "stats": {"24h": [1]}}, (7, '{"24h":[1]}')),
+        ("glitchtip", {}, (None, None)),
+        ("v1", {"userCount": 0, "stats": {"24h": []}}, (0, '{"24h":[]}')),
+    ],
+)
+def test_what_a_server_does_not_compute_is_unknown_not_zero(
+    api: str, sent: dict[str, Any], kept: tuple[Any, Any]
+) -> None:
+    endpoint = APIS[api].endpoints["issues"]
+    built = RowBuilder(TABLES, Redactor([])).build(
+        "issues",
+        endpoint.key,
+        "frontend",
+        [{"id": "1", **sent}],
+        datetime.now(UTC),
+        endpoint.unfilled,
+    )
+    (row,) = built.rows.select(["user_count", "stats"]).to_pylist()
+    assert (row["user_count"], row["stats"]) == kept

@@ -299,6 +299,8 @@ def _restore_state(pipeline: dlt.Pipeline) -> None:
         pipeline.drop()
         # Or the next run, wherever it is, would make its DuckDB file in another folder.
         pipeline.set_local_state_val("initial_cwd", folder)
+        # dlt writes the attribute into the state of a dataset that does not exist yet.
+        pipeline.initial_cwd = folder  # type: ignore[attr-defined]
         return
     while pipeline.has_pending_data:
         pipeline.run()

@@ -289,9 +289,14 @@ def test_a_run_says_where_the_tables_are(
         load(server, folder, *only("projects"))
         said = "The tables are in analytics_pipeline.duckdb, dataset analytics.\n"
         assert said in capsys.readouterr().err
-        for place in (other, first):
+        for place, dataset in (
+            (other, "analytics"),
+            (other, "new"),  # of which no state is stored yet
+            (other, "analytics"),
+            (first, "new"),
+        ):
             monkeypatch.chdir(place)
-            load(server, folder, *only("projects"))
+            load(server, folder, *only("projects"), "--dataset", dataset)
             shown = "" if place == first else f"{first}/"
             said = f"The tables are in {shown}analytics_pipeline.duckdb,"
             assert said in capsys.readouterr().err

@@ -151,18 +151,67 @@ class Api:
         self._run = Run()
         self._load_id: str | None = None
 
-    def run(self) -> Run:
-        """Return the run that is active, or one for this load alone."""
+    def run(self, context: DltContext) -> Run:
+        """Return the run that is active, or one for this load alone.
+
+        Raises:
+            ConfigurationError: it begins, and cannot load what is asked for.
+        """
         run, load_id = active_run.get(), current_load_id()
         if run is None:
             is_same = load_id is not None and load_id == self._load_id
             run = self._run if is_same else Run(self.config.rows_per_load)
         self._load_id = load_id
         if run is not self._run:
+            _check_organization(self.config, context)
+            _check_tags(self.config, context)
             self._run = run
             run.client, run.config = self.client, self.config
             self.client.forget_answers()
         return run
+
+
+def _check_organization(config: Config, context: DltContext) -> None:
+    """Check that no rows of another organization would be replaced by its own.
+
+    Raises:
+        ConfigurationError: a table holds some, which may have the same keys.
+    """
+    for table, resource in context.source.selected_resources.items():
+        endpoint = config.spec.endpoints.get(table)
+        if endpoint is None or endpoint.key == "id" or is_replaced(resource):
+            continue
+        if not context.has_rows(str(resource.table_name)):
+            continue
+        state = dlt.current.resource_state(table, context.source_state)
+        for key, stored in state.get("bookmarks", {}).items():
+            server, _, name = key.partition(" ")
+            other = name.rstrip("/")
+            if server != config.server or other == config.organization:
+                continue
+            if Bookmark.parse(stored, datetime.now(UTC)).loaded.spans:
+                raise ConfigurationError(
+                    f"{table}: the dataset holds those of organization {other!r}, and"
+                    f" those of {config.organization!r} may have the same"
+                    f" {endpoint.key}, by which this server tells them apart; load each"
+                    " organization into a dataset of its own (--dataset, dataset_name)"
+                )
+
+
+def _check_tags(config: Config, context: DltContext) -> None:
+    """Check that the destination takes the names of columns made of tags.
+
+    Raises:
+        ConfigurationError: dlt would shorten a name, and nothing would find the column.
+    """
+    longest = context.schema.naming.max_length
+    for column, tag in config.tables["events"].tags.items():
+        if longest and len(column) > longest:
+            raise ConfigurationError(
+                f"tags {tag!r}: the column {column!r} has {len(column)} characters, and"
+                f" the destination takes {longest}; leave this tag out of the setting"
+                " tags, since the column tags holds it, too"
+            )
 
 
 class Resource:
@@ -170,8 +219,8 @@ class Resource:
 
     def __init__(self, api: Api) -> None:
         self._api = api
-        self._run = api.run()
         self._context = DltContext.current()
+        self._run = api.run(self._context)
 
     @contextmanager
     def reading(self, table: str, incremental: Incremental) -> Iterator["Reading"]:

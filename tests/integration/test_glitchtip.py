@@ -8,6 +8,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+import dlt
 import pytest
 
 from analytics_pipeline import analytics_source, runner
@@ -139,6 +140,28 @@ def test_an_empty_project_is_no_failure_if_the_token_may_not_see_its_detail(
     server.fail(403, on="/projects/acme/backend/?", times=5)
     summary = warehouse.load(server, api="glitchtip", tables=["events", "issues"])
     assert not summary.skipped
+
+
+@pytest.mark.parametrize("api", ["v1", "glitchtip"])
+def test_releases_of_two_organizations_do_not_replace_each_other(
+    start: Start, api: str, warehouse: Warehouse
+) -> None:
+    server = start(api, releases=3, other_organizations=OTHERS)
+    warehouse.load(server, api=api, tables=["releases"])
+    asked = len(server.requests)
+    other = analytics_source(server.url, TOKEN, "acme-groe", "shop", api)
+    if api == "v1":  # whose releases have ids: the server is asked, and knows none
+        with pytest.raises(IncompleteLoad):
+            runner.load(warehouse.pipeline(), other, ["releases"])
+        return
+    for run in (runner.load, dlt.Pipeline.run):
+        with pytest.raises(Exception, match="organization 'acme', and those of"):
+            run(warehouse.pipeline(), other)
+    assert len(server.requests) == asked
+    # What cannot collide loads, and so does the first organization.
+    runner.load(warehouse.pipeline(), other, ["projects"])
+    assert warehouse.load(server, api=api, tables=["releases"]).requests == 1
+    assert len(warehouse.ids("releases")) == 3
 
 
 # The right api

@@ -210,6 +210,24 @@ def test_rows_that_a_map_gives_come_to_postgres_as_without_it(
     assert [is_empty for _, is_empty in found].count(True) == 1
 
 
+def test_a_tag_whose_column_has_too_long_a_name_is_refused_unasked(
+    postgres: Postgres, elsewhere: Path
+) -> None:
+    """dlt would shorten the name, and nothing would find the column."""
+    other = Other(elsewhere, dlt.destinations.postgres(postgres.uri))
+    fits = "t" * (63 - len("tag_"))
+    with small_server() as server:
+        longer = analytics_source(
+            server.url, TOKEN, "acme", "frontend", tags=fits + "t"
+        )
+        with pytest.raises(ConfigurationError, match="64 characters.* takes 63"):
+            runner.load(other.pipeline, longer)
+        assert server.requests == []
+        source = analytics_source(server.url, TOKEN, "acme", "frontend", tags=fits)
+        runner.load(other.pipeline, source, ["events"])
+    postgres.query(f"select tag_{fits} from analytics.events")
+
+
 @pytest.mark.parametrize("kind", ["duckdb", "postgres"])
 def test_the_strategy_upsert_takes_a_row_that_comes_twice_in_a_load(
     kind: str, elsewhere: Path, request: pytest.FixtureRequest

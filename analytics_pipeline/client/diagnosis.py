@@ -37,7 +37,7 @@ class Diagnosis:
         self._organization = organization
         self.is_confirmed = False
         """An answer had the shape of this API, so there is no other."""
-        self._names: dict[str, list[str]] | None = None
+        self._names: dict[str, dict[str, str]] | None = None
         self._grades: dict[str, int] = {}
         """Other APIs → how the server takes a request of theirs."""
         self._lock = threading.Lock()
@@ -82,8 +82,8 @@ class Diagnosis:
         """Tell whether nothing has come yet as this API has it."""
         return not (self.is_confirmed or self.names())
 
-    def names(self) -> dict[str, list[str]]:
-        """Return organization → its projects, as far as the token may see them."""
+    def names(self) -> dict[str, dict[str, str]]:
+        """Return organization → slug → id of the projects that the token may see."""
         with self._lock:
             if self._names is None:
                 self._names = {}
@@ -91,26 +91,29 @@ class Diagnosis:
                     self._read_names(self._names)
             return self._names
 
-    def _read_names(self, names: dict[str, list[str]]) -> None:
+    def _read_names(self, names: dict[str, dict[str, str]]) -> None:
         params = dict(self._spec.endpoints["projects"].params)
         path = self._spec.prefix + self._spec.directory
         for _ in range(PAGES):
             response = self._ask(path, params)
             page = parse_answer(response, self._spec, self._spec.endpoints["projects"])
             for record in page.records:
-                projects = names.setdefault(owner(record) or self._organization, [])
-                projects.append(str(record.get("slug")))
+                projects = names.setdefault(owner(record) or self._organization, {})
+                projects[str(record.get("slug"))] = str(record.get("id"))
             if page.next_cursor is None:
                 return
             params["cursor"] = page.next_cursor
 
     def _did_you_mean(self, project: str) -> str:
         names = self.names()
-        known = names.get(self._organization, [])
+        known = names.get(self._organization, {})
         if names and not known:
             text = f"there is no organization {self._organization!r} for this token"
             return text + did_you_mean(self._organization, names)
         if project and known and project not in known:
+            for slug, project_id in known.items():
+                if project_id == project:
+                    return f"{project!r} is the id of a project: use the slug {slug!r}"
             text = f"there is no project {project!r} for this token"
             return text + did_you_mean(project, known)
         which = f"organization {self._organization!r}"

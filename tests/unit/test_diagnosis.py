@@ -51,9 +51,9 @@ def refused(
 def projects(names: Mapping[str, list[str]], cursor: str | None = None) -> Response:
     """A page of the projects of organizations."""
     rows = [
-        {"id": slug, "slug": slug, "organization": {"slug": organization}}
+        {"id": number, "slug": slug, "organization": {"slug": organization}}
         for organization, slugs in names.items()
-        for slug in slugs
+        for number, slug in enumerate(slugs, 1)
     ]
     return json_answer(200, rows, link(cursor))
 
@@ -112,6 +112,8 @@ NAMES = {"acme": ["frontend", "backend"], "globex": ["shop"]}
     [
         ("acme", "frontent", "no project 'frontent' for this token; did you mean 'fro"),
         ("acme", "x", "there is no project 'x' for this token"),
+        ("acme", "2", "'2' is the id of a project: use the slug 'backend'"),
+        ("acme", "3", "there is no project '3' for this token"),
         ("acne", "frontend", "no organization 'acne' for this token; did you mean 'ac"),
         ("acne", "", "no organization 'acne' for this token; did you mean 'acme'?"),
         ("x", "frontend", "there is no organization 'x' for this token"),
@@ -169,7 +171,7 @@ def test_names_are_asked_for_once_page_by_page(
     server = serve(*pages)
     asked = diagnosis(server, api, "a/b")
     for _ in range(3):
-        assert asked.names() == {"a/b": ["a", "b"]}
+        assert asked.names() == {"a/b": {"a": "1", "b": "1"}}
     assert [request.path for request in server.requests] == [path, path]
     params = dict(APIS[api].endpoints["projects"].params)
     assert [request.query for request in server.requests] == [
@@ -179,7 +181,8 @@ def test_names_are_asked_for_once_page_by_page(
 
 
 def test_of_very_many_names_the_first_pages_are_enough(serve: Serve) -> None:
-    server = serve(*(projects(NAMES, cursor=f"c{n}") for n in range(PAGES + 5)))
+    pages = ({"acme": [f"a{n}", f"b{n}"]} for n in range(PAGES + 5))
+    server = serve(*(projects(page, f"c{n}") for n, page in enumerate(pages)))
     assert len(diagnosis(server).names()["acme"]) == 2 * PAGES
     assert len(server.requests) == PAGES
 

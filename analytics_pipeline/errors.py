@@ -4,6 +4,7 @@ A message says what happened, on which table and project, and what to do next. I
 URLs without their query, and never the token.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from difflib import get_close_matches
@@ -12,7 +13,7 @@ from typing import Any, Self
 import requests
 
 LINES = 10
-"""Of failures that a message names one by one."""
+"""Of failures, and of projects, that a message names one by one."""
 
 
 class AnalyticsError(Exception):
@@ -113,12 +114,34 @@ class IncompleteLoad(ApiError):
     """
 
     def __init__(self, failures: Mapping[str, ApiError], summary: Any) -> None:
-        lines = [str(error) for error in failures.values()]
+        lines = by_reason(failures.values())
         if len(lines) > LINES:
-            lines[LINES:] = [f"and {len(lines) - LINES} more lists"]
+            lines[LINES:] = [f"and {len(lines) - LINES} more errors"]
         super().__init__("\n".join(lines))
         self.failures = dict(failures)
         self.summary = summary
+
+
+def by_reason(errors: Iterable[Any]) -> list[str]:
+    """Return a line for each reason, which names all lists of a table that it is of.
+
+    Args:
+        errors: of lists, each beginning as `"events of project 'frontend': "`.
+    """
+    groups: dict[tuple[str, str], dict[str, str]] = {}
+    for text in map(str, errors):
+        name, _, rest = text.partition(": ")
+        table, _, project = name.partition(" of project ")
+        reason = re.sub(r"https?://\S+: ", "", rest) if project else text
+        groups.setdefault((table, reason), {})[text] = project.strip("'\"")
+    lines = []
+    for (table, reason), projects in groups.items():
+        names = sorted(projects.values())
+        if len(names) > LINES:
+            names[LINES:] = [f"and {len(names) - LINES} more"]
+        several = f"{table} of {len(projects)} projects ({', '.join(names)}): {reason}"
+        lines.append(several if len(projects) > 1 else next(iter(projects)))
+    return lines
 
 
 def did_you_mean(value: str, known: Iterable[str]) -> str:

@@ -30,6 +30,7 @@ from analytics_pipeline.errors import (
     OtherApi,
     UnknownName,
     Unreachable,
+    by_reason,
     shortened,
 )
 from analytics_pipeline.loading.destinations import (
@@ -233,6 +234,7 @@ class Resource:
             reading.end()
         finally:
             metrics["lists"] = [reading.report(each) for each in reading.readers]
+            reading.log_refusals()
 
 
 def for_threads(
@@ -391,6 +393,14 @@ class Reading:
             "waited": self._client.session.limiter.waited,
         }
 
+    def log_refusals(self) -> None:
+        """Log which lists were skipped, and why; the summary of `runner.load` has it."""
+        refusals = self._run.refusals
+        if not self._run.continue_on_error:
+            titles = [each.title for each in self.readers if each.title in refusals]
+            for line in by_reason(refusals[title] for title in titles):
+                log.warning("skipped: %s", line)
+
     def _check(self, incremental: Incremental) -> None:
         """Check that what was asked for is possible, before a request is sent."""
         if incremental.cursor_path != self._column:
@@ -501,8 +511,6 @@ class Reading:
         )
         if is_refused:
             run.refusals[reader.title] = error
-            if not run.continue_on_error:
-                log.warning("skipped: %s", error)
         elif run.continue_on_error and (run.has_pages or len(run.failures) < FAILURES):
             run.failures.setdefault(reader.title, error)
         elif reader.is_sweeping and not run.continue_on_error:

@@ -14,6 +14,7 @@ from analytics_pipeline.cli.terminal import (
     short_time,
     table,
 )
+from analytics_pipeline.errors import by_reason
 from analytics_pipeline.loading.comparison import Counts, Example
 from analytics_pipeline.loading.loaded_lists import is_read_whole
 from analytics_pipeline.loading.summary import Summary, forgotten
@@ -62,7 +63,7 @@ def show(summary: Summary, as_json: bool) -> None:
         say(forgotten(datetime.fromisoformat(summary.kept_from)), YELLOW)
     for path in sorted(summary.unmatched):
         say(f"redact: {path!r} matched nothing in this run", YELLOW)
-    for reason in summary.skipped.values():
+    for reason in by_reason(summary.skipped.values()):
         say(f"skipped: {reason}", YELLOW)
 
 
@@ -98,13 +99,17 @@ def show_status(status: Status, as_json: bool) -> None:
     show(table(rows))
     if any(each.rows is None for each in status.lists):
         show("? : no table that is loaded says whose the rows are; projects would")
+    problems: dict[str, list[str]] = {}
     for each in status.lists:
-        name = f"{each.table} of {each.project or each.organization}"
         if each.under_way:
-            show(f"{name}: {each.under_way}", YELLOW)
+            name = each.project or each.organization
+            show(f"{each.table} of {name}: {each.under_way}", YELLOW)
         if each.bookmark.problem:
             asked = ago(each.bookmark.failed_at, status.now)
-            show(f"{asked}: {each.bookmark.problem}", RED)
+            problems.setdefault(asked, []).append(each.bookmark.problem)
+    for asked, errors in problems.items():
+        for reason in by_reason(errors):
+            show(f"{asked}: {reason}", RED)
 
 
 def _to_minute(time: datetime | None) -> str:
@@ -125,9 +130,9 @@ def show_verification(found: Verification, as_json: bool) -> None:
         for kind, examples in kinds.items():
             colour = "" if kind == "gone" else YELLOW
             say(f"{name}, {kind}: {'; '.join(map(_example, examples))}", colour)
-    for reason in found.failed.values():
+    for reason in by_reason(found.failed.values()):
         say(f"not compared: {reason}", RED)
-    for reason in found.skipped.values():
+    for reason in by_reason(found.skipped.values()):
         say(f"skipped: {reason}", YELLOW)
     _conclude(found)
 

@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.cli import process, progress, terminal
 from analytics_pipeline.cli.arguments import COMMANDS
 from analytics_pipeline.cli.main import main
 from analytics_pipeline.client import retry
 from analytics_pipeline.demo import DemoServer
+from analytics_pipeline.errors import IncompleteLoad
 from analytics_pipeline.extraction import READ, REQUESTS
 from tests.children import ROOT
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
@@ -152,6 +154,32 @@ def test_a_project_that_is_not_there_is_skipped_and_named(
         "project_detail of project 'nope'",
     ]
     assert all("404" in each["reason"] for each in skipped)
+
+
+def test_a_missing_scope_is_one_line_for_all_projects(
+    run: Any,
+    warehouse: Warehouse,
+    capsys: Output,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    said = "events of 2 projects (backend, frontend): 403 Forbidden"
+    words = only("events", "projects")
+    with small_server() as server:
+        server.fail(403, on="/events/", times=1000)
+        assert run(server, *words, projects="backend frontend") == 3
+        assert capsys.readouterr().err.count("403") == 1
+        assert run(server, "--json", *words, projects="backend frontend") == 3
+        assert len(json.loads(capsys.readouterr().out)["skipped"]) == 2
+        main(["status", "--pipelines-dir", str(warehouse.folder / "pipelines")])
+        shown = capsys.readouterr().out
+        assert shown.count("403") == shown.count(said) == 1
+        names = ["backend", "frontend"]
+        source = analytics_source(server.url, TOKEN, ORGANIZATION, names)
+        warehouse.pipeline().run(source.with_resources("events", "projects"))
+        assert caplog.text.count("403") == caplog.text.count(said) == 1
+        with pytest.raises(IncompleteLoad, match=re.escape(said)) as caught:
+            runner.load(warehouse.pipeline(), source.with_resources("events"))
+        assert len(caught.value.failures) == 2
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,9 @@ def _check_organization(config: Config, context: DltContext) -> None:
     """
     for table, resource in context.source.selected_resources.items():
         endpoint = config.spec.endpoints.get(table)
-        if endpoint is None or endpoint.key == "id" or is_replaced(resource):
+        if endpoint is None or endpoint.by_project or endpoint.key == "id":
+            continue
+        if is_replaced(resource):
             continue
         if not context.has_rows(str(resource.table_name)):
             continue

@@ -14,7 +14,7 @@ from analytics_pipeline.loading.loaded_lists import (
     is_read_whole,
     loaded_lists,
 )
-from analytics_pipeline.loading.sql import ask, literal
+from analytics_pipeline.loading.sql import Queries, literal
 from analytics_pipeline.loading.warehouse import (
     check_loaded,
     location,
@@ -167,12 +167,12 @@ def status(pipeline: dlt.Pipeline, now: datetime) -> Status:
         DltException: the destination could not be asked.
     """
     check_loaded(pipeline)
-    dataset = pipeline.dataset()
-    groups = dict(_groups(dataset, now))
+    queries = Queries(pipeline.dataset())
+    groups = dict(_groups(queries, now))
     if not groups:
         raise nothing_loaded(pipeline, "none of its tables is there")
     bookmarks = loaded_lists(pipeline)
-    slugs = _slugs(dataset, groups)
+    slugs = _slugs(queries, groups)
     lists = [
         each
         for table in (*TABLES, HISTORY)
@@ -183,7 +183,7 @@ def status(pipeline: dlt.Pipeline, now: datetime) -> Status:
             slugs,
         )
     ]
-    ((loaded,),) = ask(dataset, "select max(inserted_at) from _dlt_loads").fetchall()
+    ((loaded,),) = queries.ask("select max(inserted_at) from _dlt_loads")
     return Status(
         pipeline.pipeline_name,
         str(pipeline.dataset_name),
@@ -194,50 +194,47 @@ def status(pipeline: dlt.Pipeline, now: datetime) -> Status:
     )
 
 
-def _groups(
-    dataset: dlt.Dataset, now: datetime
-) -> Iterator[tuple[str, dict[str, _Group]]]:
+def _groups(queries: Queries, now: datetime) -> Iterator[tuple[str, dict[str, _Group]]]:
     """Give each table that is there, and its rows by the project's id, or by ""."""
     for table in (*TABLES, HISTORY):
-        if table not in dataset.tables:  # by the schema; the table itself may be gone
+        columns = queries.columns(table)
+        if not columns:  # by the schema; the table itself may be gone
             continue
-        columns = dataset.schema.get_table_columns(table)
-        newest = newest_time(dataset, table, now)
+        newest = newest_time(queries, table, now)
         received = f"max({READ_AT})" if READ_AT in columns else "null"
         project = _PROJECT.get(table)
         project = project if project in columns else None
         by = f"{project}, " if project else ""
         grouped = f" group by {project}" if project else ""
         try:
-            rows = ask(
-                dataset,
-                f"select {by}count(*), {newest}, {received} from {table}{grouped}",
-            ).fetchall()
+            rows = queries.ask(
+                f"select {by}count(*), {newest}, {received} from {table}{grouped}"
+            )
         except DestinationUndefinedEntity:
             continue
-        found = [("", *row) if not project else tuple(row) for row in rows]
+        found = [("", *row) if not project else row for row in rows]
         yield table, {p or "": _Group(n, utc(t), utc(r)) for p, n, t, r in found}
 
 
-def newest_time(dataset: dlt.Dataset, table: str, now: datetime) -> str:
+def newest_time(queries: Queries, table: str, now: datetime) -> str:
     """Return the SQL for the time of the newest row, those of the future left aside."""
-    time = row_time(dataset, table)
+    time = row_time(queries, table)
     return f"max(case when {time} <= {literal(now)} then {time} end)"
 
 
-def row_time(dataset: dlt.Dataset, table: str) -> str:
+def row_time(queries: Queries, table: str) -> str:
     """Return the SQL for the time at which a row of a table came to be."""
-    columns = dataset.schema.get_table_columns(table)
+    columns = queries.columns(table)
     times = [column for column in TIMES[table] if column in columns]
     return f"coalesce({', '.join(times)})" if len(times) > 1 else times[0]
 
 
-def _slugs(dataset: dlt.Dataset, tables: Mapping[str, Any]) -> dict[str, str]:
+def _slugs(queries: Queries, tables: Mapping[str, Any]) -> dict[str, str]:
     """Return the slugs of the projects, by their ids."""
     slugs: dict[str, str] = {}
     for table in ("projects", "project_detail"):
-        if table in tables and "slug" in dataset.schema.get_table_columns(table):
-            slugs |= dict(ask(dataset, f"select id, slug from {table}").fetchall())
+        if table in tables and "slug" in queries.columns(table):
+            slugs |= dict(queries.ask(f"select id, slug from {table}"))
     return slugs
 
 

@@ -7,13 +7,11 @@ from typing import cast
 
 import dlt
 from dlt.common.exceptions import DltException
-from dlt.common.schema.utils import has_table_seen_data
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from analytics_pipeline.errors import AnalyticsError, MissingTable, shortened
-from analytics_pipeline.tables.history import HISTORY
-from analytics_pipeline.tables.schema import TABLES
+from analytics_pipeline.loading.loaded_lists import table_names
 
 STEPS = {
     "extract": "reading",
@@ -78,21 +76,17 @@ def check_tables(pipeline: dlt.Pipeline, schema_name: str) -> None:
                 return
             stored = client.get_stored_schema(schema_name)
             tables = json.loads(stored.schema)["tables"] if stored else {}
-            names = [
-                n
-                for n in (*TABLES, HISTORY)
-                if n in tables and has_table_seen_data(tables[n])
-            ]
-            found = {n: bool(cols) for n, cols in client.get_storage_tables(names)}
+            names = table_names(tables)
+            columns = dict(client.get_storage_tables(names.values()))
     except Exception:
         # Nothing was ever loaded; or no connection, as some driver says it. dlt asks
         # for the state next, and the same error then comes with its step.
         return
-    gone = [name for name in names if not found.get(name)]
+    gone = {table: name for table, name in names.items() if not columns.get(name)}
     if gone:
         pipeline.sync_destination()  # the command needs the state in the working folder
         raise MissingTable(
-            f"{', '.join(gone)}: the table is not in the dataset"
+            f"{', '.join(gone.values())}: the table is not in the dataset"
             f" {pipeline.dataset_name!r} any more, but dlt still knows it; let it"
             f" forget the table with `dlt pipeline {pipeline.pipeline_name} drop"
             f" {' '.join(gone)}`, and the next run loads all of it anew"

@@ -7,10 +7,13 @@ from typing import Any, NamedTuple
 import dlt
 from dlt.common.destination.client import WithStateSync
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
+from dlt.common.schema.typing import TTableSchema
+from dlt.common.schema.utils import has_table_seen_data
 from dlt.pipeline.state_sync import load_pipeline_state_from_destination
 
 from analytics_pipeline.bookmarks import Bookmark
 from analytics_pipeline.client.endpoints import APIS
+from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.schema import TABLES
 
 SOURCE = "analytics"
@@ -38,6 +41,22 @@ def is_read_whole(table: str) -> bool:
     """Tell whether a table is read whole in each run, on every server."""
     endpoints = [spec.endpoints.get(table) for spec in APIS.values()]
     return all(endpoint is not None and endpoint.full_scan for endpoint in endpoints)
+
+
+def table_names(stored: Mapping[str, TTableSchema]) -> dict[str, str]:
+    """Return table → its name in the dataset, which users can change with `apply_hints`.
+
+    Args:
+        stored: the tables of dlt's schema; those without rows are left out.
+    """
+    names: dict[str, str] = {}
+    for name, table in stored.items():
+        resource = str(table.get("resource", name))
+        is_known = resource in TABLES or resource == HISTORY
+        # A changed name is later than the first one, whose table may still be there.
+        if is_known and has_table_seen_data(table):
+            names[resource] = names.get(resource, name) if name == resource else name
+    return names
 
 
 def loaded_lists(pipeline: dlt.Pipeline) -> list[LoadedList]:

@@ -12,6 +12,7 @@ import dlt
 import pyarrow as pa
 from sqlglot import exp, maybe_parse, parse_one
 
+from analytics_pipeline.loading.loaded_lists import table_names
 from analytics_pipeline.tables.schema import ARROW
 from analytics_pipeline.tables.values import utc
 
@@ -35,6 +36,35 @@ def ask(dataset: dlt.Dataset, sql: str) -> dlt.Relation:
         return dataset(sql, "postgres")
     tree = parse_one(sql, dialect="postgres")
     return dataset(tree.transform(_without_zones(dialect)).sql(dialect), dialect)
+
+
+class Queries:
+    """Asks a dataset, in which tables may have other names than their resources."""
+
+    def __init__(self, dataset: dlt.Dataset) -> None:
+        self._dataset = dataset
+        self._stored = {
+            name: table
+            for schema in dataset.schemas
+            for name, table in schema.tables.items()
+        }
+        self._names = table_names(self._stored)
+
+    def columns(self, table: str) -> Mapping[str, Any]:
+        """Return the columns of a resource's table; none if it never had rows."""
+        name = self._names.get(table)
+        return self._stored[name]["columns"] if name else {}
+
+    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+        """Return the rows of a query in PostgreSQL's SQL, which names resources."""
+        tree = parse_one(sql, dialect="postgres")
+        for table in tree.find_all(exp.Table):
+            name = self._names.get(table.name, table.name)
+            if name != table.name:
+                alias = table.alias or table.name
+                table.replace(exp.to_table(name, alias=alias))
+        rows = ask(self._dataset, tree.sql("postgres")).fetchall()
+        return [tuple(row) for row in rows]
 
 
 def literal(value: datetime | str) -> str:

@@ -18,6 +18,7 @@ from analytics_pipeline.loading.loaded_lists import (
     is_read_whole,
     loaded_lists,
 )
+from analytics_pipeline.loading.sql import Queries
 from analytics_pipeline.loading.warehouse import check_loaded, nothing_loaded
 from analytics_pipeline.report import charts, history
 from analytics_pipeline.report.facts import AGES, ISSUES, OLDER, Facts, gather
@@ -40,11 +41,11 @@ def page(pipeline: dlt.Pipeline, now: datetime | None = None) -> str:
     """
     now = now or datetime.now(UTC)
     check_loaded(pipeline)
-    dataset = pipeline.dataset()
-    facts = gather(dataset, now)
+    queries = Queries(pipeline.dataset())
+    facts = gather(queries, now)
     if not facts.tables:
         raise nothing_loaded(pipeline, "none of its tables is there")
-    states = history.gather(dataset, facts, now)
+    states = history.gather(queries, facts, now)
     lists = loaded_lists(pipeline)
     lists = [each for each in lists if each.table in facts.tables]
     about = f"Written {_time(now)} UTC"

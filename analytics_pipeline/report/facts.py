@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-import dlt
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
 from analytics_pipeline.errors import ConfigurationError
-from analytics_pipeline.loading.sql import ask, literal
+from analytics_pipeline.loading.sql import Queries, literal
 from analytics_pipeline.status import TIMES, newest_time, row_time
 from analytics_pipeline.tables.values import utc
 
@@ -71,18 +70,17 @@ class Facts:
     """version, short version, time, commits, new issues; newest first"""
 
 
-def gather(dataset: dlt.Dataset, now: datetime) -> Facts:
+def gather(queries: Queries, now: datetime) -> Facts:
     """Ask the warehouse; events and releases later than `now` are left out.
 
     Raises:
         ConfigurationError: a column that it needs was left out.
         DltException: the destination could not be asked.
     """
-    ask = asker(dataset)
+    ask = queries.ask
     facts = Facts()
-    there = dataset.tables  # by the schema; the table itself may be gone
     for name, columns in _NEEDED.items():
-        known = dataset.schema.get_table_columns(name) if name in there else {}
+        known = queries.columns(name)
         if missing := [column for column in columns if known and column not in known]:
             raise ConfigurationError(
                 f"the report needs {name}.{missing[0]}, which is not loaded: leave it out"
@@ -90,8 +88,8 @@ def gather(dataset: dlt.Dataset, now: datetime) -> Facts:
             )
     for name in TIMES:
         try:
-            if name in there:
-                newest = newest_time(dataset, name, now)
+            if queries.columns(name):  # by the schema; the table itself may be gone
+                newest = newest_time(queries, name, now)
                 ((rows, last),) = ask(f"select count(*), {newest} from {name}")
                 facts.tables[name] = rows, utc(last)
         except DestinationUndefinedEntity:
@@ -100,8 +98,8 @@ def gather(dataset: dlt.Dataset, now: datetime) -> Facts:
         facts.loaded = utc(ask("select max(inserted_at) from _dlt_loads")[0][0])
     last = facts.tables.get("events", (0, None))[1]
     if last:
-        has_level = "level" in dataset.schema.get_table_columns("events")
-        time = row_time(dataset, "events")
+        has_level = "level" in queries.columns("events")
+        time = row_time(queries, "events")
         _count_events(facts, ask, last, time, "level" if has_level else "null")
     if "issues" in facts.tables:
         _count_issues(facts, ask, now)
@@ -162,11 +160,6 @@ def _count_issues(facts: Facts, ask: Ask, now: datetime) -> None:
         select short_id, title, level, status, count, last_seen, permalink
         from issues order by count desc nulls last, id limit {ISSUES}
     """)
-
-
-def asker(dataset: dlt.Dataset) -> Ask:
-    """Return a function that asks the warehouse in PostgreSQL's SQL."""
-    return lambda sql: [tuple(row) for row in ask(dataset, sql).fetchall()]
 
 
 def units(first: datetime, last: datetime) -> tuple[str, timedelta, list[datetime]]:

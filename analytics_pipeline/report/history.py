@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import dlt
-
-from analytics_pipeline.loading.sql import literal
-from analytics_pipeline.report.facts import SPAN, Ask, Facts, Row, asker, units
+from analytics_pipeline.loading.sql import Queries, literal
+from analytics_pipeline.report.facts import SPAN, Ask, Facts, Row, units
 from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.values import utc
 
@@ -41,7 +39,7 @@ class History:
     """project, issues resolved, median of the seconds that it took, or None"""
 
 
-def gather(dataset: dlt.Dataset, facts: Facts, now: datetime) -> History | None:
+def gather(queries: Queries, facts: Facts, now: datetime) -> History | None:
     """Ask the warehouse; None if it has no history of the time before `now`.
 
     Raises:
@@ -49,7 +47,7 @@ def gather(dataset: dlt.Dataset, facts: Facts, now: datetime) -> History | None:
     """
     if not facts.tables.get(HISTORY, (0, None))[0]:
         return None
-    ask = asker(dataset)
+    ask = queries.ask
     ((began, *changed),) = ask(f"""
         select min(valid_from), max(valid_from), max(valid_to) from {HISTORY}
         where valid_from <= {literal(now)}

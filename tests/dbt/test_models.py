@@ -18,6 +18,7 @@ import dlt
 import pytest
 
 from analytics_pipeline import analytics_source, runner
+from analytics_pipeline.loading.sql import Queries
 from analytics_pipeline.report import facts, history
 from analytics_pipeline.tables.values import utc
 from tests.conftest import ORGANIZATION, TOKEN, small_server
@@ -382,13 +383,13 @@ def check_issue_resolution(project: Project) -> None:
 
 
 def check_that_the_report_agrees(project: Project) -> None:
-    dataset, now = project.pipeline.dataset(), datetime.now(UTC)
-    of_report = facts.gather(dataset, now)
+    queries, now = Queries(project.pipeline.dataset()), datetime.now(UTC)
+    of_report = facts.gather(queries, now)
     by_level: Counter[str] = Counter()
     for row in project.model("errors_daily"):
         by_level[row["level"]] += row["events"]
     assert {k: sum(v) for k, v in of_report.events.items()} == by_level
-    states = history.gather(dataset, of_report, now)
+    states = history.gather(queries, of_report, now)
     assert states
     resolutions = project.model("issue_resolution")
     assert sum(states.resolved) == len(resolutions)

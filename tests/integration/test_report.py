@@ -12,6 +12,7 @@ import pytest
 from analytics_pipeline.cli.main import main
 from analytics_pipeline.demo import DemoServer
 from analytics_pipeline.errors import ConfigurationError
+from analytics_pipeline.loading.sql import Queries
 from analytics_pipeline.report import page
 from analytics_pipeline.report.facts import gather
 from tests import pictures
@@ -88,7 +89,7 @@ def test_the_page_counts_what_was_loaded(
 
 
 def test_issues_are_counted_by_status_and_age(loaded: Warehouse) -> None:
-    facts = gather(loaded.pipeline().dataset(), datetime.now(UTC))
+    facts = gather(Queries(loaded.pipeline().dataset()), datetime.now(UTC))
     assert {status: sum(ages) for status, ages in facts.ages.items()} == {
         "unresolved": 16,
         "resolved": 7,
@@ -120,7 +121,7 @@ def test_rows_of_the_future_do_not_stretch_the_chart(loaded: Warehouse) -> None:
     ((version,),) = loaded.rows(
         "select version from analytics.releases order by id desc limit 1"
     )
-    facts = gather(loaded.pipeline().dataset(), datetime.now(UTC))
+    facts = gather(Queries(loaded.pipeline().dataset()), datetime.now(UTC))
     assert len(facts.starts) <= 31
     assert sum(map(sum, facts.events.values())) == 59
     assert version not in [row[0] for row in facts.releases]

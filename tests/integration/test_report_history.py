@@ -10,6 +10,7 @@ import pytest
 
 from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.loading.loaded_lists import loaded_lists
+from analytics_pipeline.loading.sql import Queries
 from analytics_pipeline.report import history, page
 from analytics_pipeline.report.facts import gather
 from analytics_pipeline.report.history import History
@@ -62,7 +63,8 @@ def fill(query: Callable[[str], Any], issues: str = ISSUES) -> None:
 
 
 def asked(dataset: dlt.Dataset, now: datetime = NOW) -> History:
-    states = history.gather(dataset, gather(dataset, now), now)
+    queries = Queries(dataset)
+    states = history.gather(queries, gather(queries, now), now)
     assert states
     return states
 
@@ -119,8 +121,8 @@ def test_postgres_gives_the_same_facts_and_history(
             server.url, TOKEN, ORGANIZATION, PROJECTS, history=True
         )
         runner.load(pipeline, source)
-    here = gather(warehouse.pipeline().dataset(), now)
-    there = gather(pipeline.dataset(), now)
+    here = gather(Queries(warehouse.pipeline().dataset()), now)
+    there = gather(Queries(pipeline.dataset()), now)
     here.loaded = there.loaded = None
     assert here == there
     fill(postgres.query)

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from analytics_pipeline import runner
+from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.cli.main import main
-from analytics_pipeline.errors import ConfigurationError
+from analytics_pipeline.errors import ConfigurationError, MissingTable
+from analytics_pipeline.report import page
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
 from tests.fake_server import FakeServer
 
@@ -301,6 +302,34 @@ def test_a_run_says_where_the_tables_are(
             said = f"The tables are in {shown}analytics_pipeline.duckdb,"
             assert said in capsys.readouterr().err
     assert not list(other.glob("*.duckdb"))
+
+
+def test_tables_that_a_user_has_named_are_found(
+    warehouse: Warehouse, capsys: Output
+) -> None:
+    pipeline = warehouse.pipeline()
+    words = ["--pipelines-dir", str(warehouse.folder / "pipelines")]
+    with small_server() as server:
+
+        def load_named() -> None:
+            source = analytics_source(server.url, TOKEN, ORGANIZATION, "frontend")
+            for name, resource in source.resources.items():
+                resource.apply_hints(table_name=f"my_{name}")
+            runner.load(pipeline, source, ["events", "issues", "projects"])
+
+        load_named()
+        found = runner.status(pipeline)
+        assert {(each.table, each.project): each.rows for each in found.lists} == {
+            ("events", "frontend"): 40,
+            ("issues", "frontend"): 20,
+            ("projects", ""): 2,
+        }
+        assert main(["check", "--freshness", "1d", *words]) == 0
+        assert "✓ events: newest row 2 h ago" in capsys.readouterr().err
+        assert "<b>40</b>" in page(pipeline)
+        warehouse.rows("drop table analytics.my_issues")
+        with pytest.raises(MissingTable, match="^my_issues: .* drop issues`"):
+            load_named()
 
 
 def test_freshness_goes_by_the_newest_row_and_the_last_reading(

@@ -145,7 +145,8 @@ def load(
             server refused all.
         AnalyticsError: no list can be read: the server is out of reach, or the token
             is rejected. What was loaded until then stays.
-        ConfigurationError: the destination cannot have this table format, or no history.
+        ConfigurationError: the destination cannot have this table format, or no history;
+            or a table in the dataset holds rows of another source.
         PipelineLocked: another process runs this pipeline.
         MissingTable: a table was dropped without dlt's knowledge; nothing was asked.
         PipelineStepFailed: dlt or the destination failed.
@@ -172,7 +173,7 @@ def _load(
     ):
         refresh: Any = pipeline.refresh
         _restore_state(pipeline)
-        check_tables(pipeline, source.schema.name)
+        check_tables(pipeline, source)
         pipeline.refresh = None  # of the first load only: the others add to it
         try:
             pipeline.run(source, table_format=table_format, refresh=refresh)
@@ -316,8 +317,9 @@ def load_shared(
     this function; no row replaces one that was read later.
 
     Raises:
-        ConfigurationError: the destination is another, or the source has a history:
-            only loads that know of each other can tell which states have ended.
+        ConfigurationError: the destination is another, a table in the dataset holds rows
+            of another source, or this one has a history: only loads that know of each
+            other can tell which states have ended.
         AnalyticsError, PipelineStepFailed: as dlt's own `pipeline.run` does.
     """
     started = time.perf_counter()
@@ -335,6 +337,8 @@ def load_shared(
         restores = pipeline.config.restore_from_destination
         pipeline.config.restore_from_destination = False
         try:
+            with dataset_lock(pipeline):
+                check_tables(pipeline, source)
             pipeline.extract(source)
             summary = summarise(pipeline)
             pipeline.normalize()

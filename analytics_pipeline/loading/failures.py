@@ -7,10 +7,18 @@ from typing import cast
 
 import dlt
 from dlt.common.exceptions import DltException
+from dlt.common.schema.typing import TSchemaTables
+from dlt.common.schema.utils import has_table_seen_data
 from dlt.destinations.job_client_impl import SqlJobClientBase
+from dlt.extract import DltResource, DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from analytics_pipeline.errors import AnalyticsError, MissingTable, shortened
+from analytics_pipeline.errors import (
+    AnalyticsError,
+    ConfigurationError,
+    MissingTable,
+    shortened,
+)
 from analytics_pipeline.loading.loaded_lists import table_names
 
 STEPS = {
@@ -62,27 +70,37 @@ def sentence(error: BaseException) -> str:
     return f"{STEPS.get(step.step, step.step)} failed: {reason}{advice}; {AGAIN}"
 
 
-def check_tables(pipeline: dlt.Pipeline, schema_name: str) -> None:
-    """Find out before reading that a table which dlt had made is not there any more.
+def check_tables(pipeline: dlt.Pipeline, source: DltSource) -> None:
+    """Check before reading that the tables in the dataset are those that dlt has made.
 
-    dlt itself would fail at the end, or make the table anew with new rows only.
+    Where one was dropped, dlt itself would fail at the end, or make it anew with new rows
+    only. Where one is of another source, dlt would merge into it.
 
     Raises:
-        MissingTable: somebody has dropped it without dlt's knowledge.
+        MissingTable: somebody has dropped a table without dlt's knowledge.
+        ConfigurationError: a table holds rows of another source.
     """
     try:
         with pipeline.destination_client() as client:
             if not isinstance(client, SqlJobClientBase):
                 return
-            stored = client.get_stored_schema(schema_name)
-            tables = json.loads(stored.schema)["tables"] if stored else {}
-            names = table_names(tables)
-            columns = dict(client.get_storage_tables(names.values()))
+            known = _tables(client, source.schema.name)
+            names = table_names(known)
+            wanted = {*map(_table_name, source.selected_resources.values())}
+            there = client.get_storage_tables({*names.values(), *wanted})
+            found = {name for name, columns in there if columns}
+            foreign = _foreign(client, found & wanted, known, source.schema.name)
     except Exception:
         # Nothing was ever loaded; or no connection, as some driver says it. dlt asks
         # for the state next, and the same error then comes with its step.
         return
-    gone = {table: name for table, name in names.items() if not columns.get(name)}
+    if foreign:
+        raise ConfigurationError(
+            f"{', '.join(sorted(foreign))}: the table in the dataset"
+            f" {pipeline.dataset_name!r} holds rows of another source, with which those of"
+            " this one would be mixed; load into another dataset (--dataset)"
+        )
+    gone = {table: name for table, name in names.items() if name not in found}
     if gone:
         pipeline.sync_destination()  # the command needs the state in the working folder
         raise MissingTable(
@@ -91,6 +109,36 @@ def check_tables(pipeline: dlt.Pipeline, schema_name: str) -> None:
             f" forget the table with `dlt pipeline {pipeline.pipeline_name} drop"
             f" {' '.join(gone)}`, and the next run loads all of it anew"
         )
+
+
+def _tables(client: SqlJobClientBase, schema_name: str) -> TSchemaTables:
+    """Return the tables with rows of a schema that is stored in the dataset."""
+    stored = client.get_stored_schema(schema_name)
+    tables = json.loads(stored.schema)["tables"] if stored else {}
+    return {name: each for name, each in tables.items() if has_table_seen_data(each)}
+
+
+def _foreign(
+    client: SqlJobClientBase, found: set[str], known: TSchemaTables, ours: str
+) -> set[str]:
+    """Return the tables that hold rows of another loader, or of another schema of dlt's."""
+    table_name, query = client.sql_client.make_qualified_table_name, client.sql_client
+    foreign = set()
+    for name in found - known.keys():
+        counts = query.execute_sql(f"SELECT count(*) FROM {table_name(name)}")
+        if counts and counts[0][0]:  # empty ones are of a run that was killed
+            foreign.add(name)
+    if found & known.keys():
+        versions = table_name(client.schema.version_table_name)
+        schemas = query.execute_sql(f"SELECT DISTINCT schema_name FROM {versions}")
+        for (other,) in schemas or ():
+            if other != ours:
+                foreign |= found & _tables(client, other).keys()
+    return foreign
+
+
+def _table_name(resource: DltResource) -> str:
+    return str(resource.table_name)
 
 
 def _reason(error: BaseException) -> BaseException:

@@ -1,0 +1,115 @@
+"""Tables of another source in the dataset are left alone, and nothing is asked."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dlt
+import pyarrow as pa
+import pytest
+
+from analytics_pipeline import analytics_source, runner
+from analytics_pipeline.errors import ConfigurationError
+from tests.conftest import ORGANIZATION, TOKEN, small_server
+from tests.fake_server import FakeServer
+from tests.mariadb import MariaDB
+from tests.postgres import Postgres
+
+FOREIGN = "the table in the dataset 'analytics' holds rows of another source"
+
+
+@pytest.fixture(params=["duckdb", "postgres", "sqlite", "mariadb"])
+def destination(request: pytest.FixtureRequest, elsewhere: Path) -> Any:
+    if request.param == "postgres":
+        postgres: Postgres = request.getfixturevalue("postgres")
+        return dlt.destinations.postgres(postgres.uri)
+    if request.param == "mariadb":
+        mariadb: MariaDB = request.getfixturevalue("mariadb")
+        return dlt.destinations.sqlalchemy(mariadb.uri)
+    if request.param == "sqlite":
+        return dlt.destinations.sqlalchemy(f"sqlite:///{elsewhere / 'w.db'}")
+    return dlt.destinations.duckdb(str(elsewhere / "w.duckdb"))
+
+
+Make = Callable[[str], dlt.Pipeline]
+
+
+@pytest.fixture
+def make(destination: Any) -> Make:
+    return lambda name: runner.make_pipeline(
+        destination, name=name, pipelines_dir="pipelines"
+    )
+
+
+def load(make: Make, server: FakeServer, *tables: str, name: str = "ours") -> None:
+    source = analytics_source(server.url, TOKEN, ORGANIZATION, "frontend", history=True)
+    runner.load(make(name), source, tables)
+
+
+def rows(make: Make, table: str) -> int:
+    with make("other").sql_client() as client:
+        found = client.execute_sql(
+            f"select count(*) from {client.make_qualified_table_name(table)}"
+        )
+    return int(found[0][0]) if found else 0
+
+
+@pytest.mark.parametrize("table", ["issues", "issue_history"])
+@pytest.mark.parametrize("by_dlt", [True, False])
+def test_a_table_of_another_source_is_named_and_stays_as_it_is(
+    by_dlt: bool, table: str, make: Make
+) -> None:
+    if by_dlt:
+        schema = dlt.Schema("shop")
+        make("other").run([{"id": "1", "name": "x"}], table_name=table, schema=schema)
+    else:
+        make("other").run([{"x": 1}], table_name="other")
+        with make("other").sql_client() as client:
+            name = client.make_qualified_table_name(table)
+            client.execute_sql(f"create table {name} (id varchar(9))")
+            client.execute_sql(f"insert into {name} values ('1')")
+    with small_server() as server:
+        with pytest.raises(ConfigurationError, match=f"{table}: {FOREIGN}"):
+            load(make, server, "issues")
+        assert not server.requests
+        load(make, server, "releases")  # that other table is nothing to it
+    assert rows(make, table) == 1
+
+
+def test_another_source_that_comes_later_is_found(make: Make, destination: Any) -> None:
+    with small_server() as server:
+        load(make, server, "releases")
+        load(make, server, "releases", name="another_pipeline")
+        row: Any = [{"id": "1"}]
+        if destination.destination_name != "sqlalchemy":
+            row = pa.Table.from_pylist(row)  # as ours are there, without _dlt_id
+        make("other").run(row, table_name="releases", schema=dlt.Schema("shop"))
+        before = len(server.requests)
+        with pytest.raises(ConfigurationError, match=f"releases: {FOREIGN}"):
+            load(make, server, "releases")
+        assert len(server.requests) == before
+
+
+def test_a_table_without_rows_is_loaded(make: Make) -> None:
+    """A run that was killed may have left it, where tables are made one by one."""
+    make("other").run([{"x": 1}], table_name="other")
+    with make("other").sql_client() as client:
+        name = client.make_qualified_table_name("releases")
+        client.execute_sql(f"create table {name} (id varchar(255) not null)")
+    with small_server() as server:
+        load(make, server, "releases")
+    assert rows(make, "releases") == 12
+
+
+def test_loads_that_share_a_dataset_leave_other_tables_alone(elsewhere: Path) -> None:
+    pipeline = runner.make_pipeline(pipelines_dir="pipelines", name="other")
+    schema = dlt.Schema("shop")
+    pipeline.run([{"id": "1"}], table_name="events", schema=schema)
+    with small_server() as server:
+        source = analytics_source(server.url, TOKEN, ORGANIZATION, "frontend")
+        shared = runner.make_pipeline(
+            dlt.destinations.duckdb("other.duckdb"), pipelines_dir="pipelines"
+        )
+        with pytest.raises(ConfigurationError, match=f"events: {FOREIGN}"):
+            runner.load_shared(shared, source, ["events"])
+        assert not server.requests

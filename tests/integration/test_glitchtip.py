@@ -159,7 +159,7 @@ def test_releases_of_two_organizations_do_not_replace_each_other(
             run(warehouse.pipeline(), other)
     assert len(server.requests) == asked
     # What cannot collide loads, and so does the first organization.
-    runner.load(warehouse.pipeline(), other, ["projects"])
+    runner.load(warehouse.pipeline(), other, ["projects", "events"])
     assert warehouse.load(server, api=api, tables=["releases"]).requests == 1
     assert len(warehouse.ids("releases")) == 3
 

@@ -98,7 +98,7 @@ class Answer(HTTPResponse):
             try:
                 self.parsed = loads(body)
             except ValueError as error:
-                raise ProtocolError(f"the answer is not whole: {error}") from None
+                raise ProtocolError(f"the answer is not whole JSON: {error}") from None
 
     def stream(
         self, amt: int | None = None, decode_content: bool | None = None

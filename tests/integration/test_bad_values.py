@@ -9,7 +9,11 @@ import pytest
 
 from analytics_pipeline.cli import output
 from analytics_pipeline.demo import Response
-from analytics_pipeline.errors import IncompleteLoad, MissingField, UnexpectedAnswer
+from analytics_pipeline.errors import (
+    BrokenAnswer,
+    IncompleteLoad,
+    MissingField,
+)
 from tests.assertions import assert_kept, held
 from tests.conftest import Warehouse, small_server
 from tests.fake_server import FakeServer
@@ -234,7 +238,7 @@ def test_a_row_too_deep_to_be_read_fails_its_list_with_its_place(
     with pytest.raises(IncompleteLoad, match="nested too deeply") as caught:
         load(warehouse, server, "events")
     (error,) = caught.value.failures.values()
-    assert isinstance(error, UnexpectedAnswer)
+    assert isinstance(error, BrokenAnswer)
     assert held(warehouse, "events") == []
     server.rows("events", "frontend")[0]["context"] = {}
     load(warehouse, server, "events")

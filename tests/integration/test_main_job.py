@@ -48,7 +48,11 @@ def test_all_rows_then_nothing_then_what_is_new_changed_or_late(
     field = APIS[api].endpoints["events"].replication_key
     late = dict(server.rows("events", "frontend")[0])
     created = datetime.fromisoformat(late[field]) - timedelta(minutes=50)
-    server.insert("events", "frontend", late | {"id": "f" * 32, field: text(created)})
+    server.insert(
+        "events",
+        "frontend",
+        late | dict.fromkeys(("id", "eventID"), "f" * 32) | {field: text(created)},
+    )
     server.rows("projects")[0]["name"] = "Renamed"
     server.grow(events=25, issues=3, releases=1)
     issue = server.rows("issues", "frontend")[-1]

@@ -70,10 +70,14 @@ def grow_old(warehouse: Warehouse, hours: float = 25) -> None:
 
 
 def asked(server: Any, work: Callable[[], object]) -> int:
-    """Return how many requests it takes."""
-    before = len(server.requests)
+    """Return how many requests for issues it takes."""
+
+    def count() -> int:
+        return sum(each.path.endswith("/issues/") for each in server.requests)
+
+    before = count()
     work()
-    return len(server.requests) - before
+    return count() - before
 
 
 def issues_of_yesterday(start: Start, api: str = "v1") -> FakeServer:

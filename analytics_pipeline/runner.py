@@ -13,7 +13,6 @@ from dlt.common.destination.client import WithStateSync
 from dlt.common.destination.exceptions import UnknownDestinationModule
 from dlt.common.exceptions import DltException
 from dlt.common.runtime.collector_base import Collector
-from dlt.common.schema.utils import has_table_seen_data
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import InvalidPipelineName
 
@@ -31,7 +30,8 @@ from analytics_pipeline.loading.failures import (
     is_interruption,
     root_error,
 )
-from analytics_pipeline.loading.history import check_history, end_gone
+from analytics_pipeline.loading.gone import mark_gone
+from analytics_pipeline.loading.history import check_history
 from analytics_pipeline.loading.locks import (
     check_shareable,
     dataset_lock,
@@ -70,6 +70,7 @@ __all__ = [
     "load",
     "load_shared",
     "make_pipeline",
+    "mark_gone",
     "partitions",
     "root_error",
     "run_partition",
@@ -186,8 +187,7 @@ def _load(
                 total.add(summarise(pipeline))
         finally:
             pipeline.refresh = refresh
-        if HISTORY in source.selected_resources:
-            mark_gone(pipeline, source)
+        mark_gone(pipeline, source)
     total.appended = appended
     total.seconds = time.perf_counter() - started
     failures = run.failures | (run.refusals if run.is_refused else {})
@@ -196,21 +196,6 @@ def _load(
         total.skipped = {k: v for k, v in total.skipped.items() if k not in failures}
         raise IncompleteLoad(failures, total)
     return total
-
-
-def mark_gone(pipeline: dlt.Pipeline, source: DltSource) -> None:
-    """End the states in `issue_history` of issues that are gone from the server.
-
-    Those that the last complete reading of their list has not shown. `load` does it by
-    itself; after `pipeline.run` call it with the same source.
-    """
-    tables = pipeline.schemas[source.schema.name].tables
-    history = tables.get(str(source.resources[HISTORY].table_name))
-    if not history or not has_table_seen_data(history):
-        return  # no issue has come so far
-    stored: Any = pipeline.state.get("sources", {}).get(source.name, {})
-    issues = stored.get("resources", {}).get("issues", {})
-    end_gone(pipeline, source, issues.get("bookmarks", {}))
 
 
 def status(pipeline: dlt.Pipeline) -> Status:

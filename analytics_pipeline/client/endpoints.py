@@ -35,6 +35,8 @@ class Endpoint:
     """Small, and changes without trace in `replication_key`: read to its end each time."""
     is_swept: bool = False
     """Changes without trace in `replication_key`, and is too large to be read each time."""
+    listed_for: timedelta | None = None
+    """Lists only records of so recent a `replication_key`: of older ones nobody knows."""
     filters_time: bool = False
     """Honours `start` and `end`, half open, in UTC without zone.
 
@@ -161,6 +163,7 @@ APIS: Mapping[str, ApiSpec] = {
                     "limit": "100",
                 },
                 newest_first=True,
+                listed_for=timedelta(days=89),  # 90, of which one may pass meanwhile
                 tolerated_statuses=(400, 403, 404),  # 400: no such project in `query`
                 unlinked="Sentry answers so to a user who is in no team: add the token's"
                 " user to a team, or take the token of an internal integration",

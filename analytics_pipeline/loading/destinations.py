@@ -54,6 +54,11 @@ def capabilities_of(pipeline: SupportsPipeline) -> DestinationCapabilitiesContex
     return pipeline.destination.capabilities()
 
 
+def can_update(pipeline: SupportsPipeline) -> bool:
+    """Return whether the destination can change a row, as rows of files cannot be."""
+    return "scd2" in (capabilities_of(pipeline).supported_merge_strategies or ())
+
+
 def file_format_of(kind: str) -> TLoaderFileFormat | None:
     """Return the file format by which rows come into a destination; None: dlt's own."""
     # dlt would bring them as CSV files, where empty text becomes NULL.

@@ -239,5 +239,6 @@ EXTRA = "JSON of the fields and values that fit no column, under the server's na
 READ_AT = (
     "When the answer that holds the row was received; of two copies the later stays."
 )
+GONE_AT = "When the server was first seen not to list it any more; NULL while it does."
 LOAD_ID = "The load that brought the row: _dlt_loads.load_id."
 TAG = "Value of the tag {!r}."

@@ -89,6 +89,7 @@ DESCRIBED_BY_SCHEMA: tuple[TColumnSchema, ...] = tuple(
 """Columns of which dlt forgets all hints, since they are those of its scd2."""
 HINTS: dict[str, Any] = {
     "columns": {**COLUMNS, LOAD_ID: LOAD_ID_COLUMN},
+    "merge_key": "id",
     "references": (reference("id", "issues"), reference("project_id", "projects")),
     "additional_table_hints": {"description": descriptions.TABLES[HISTORY]},
 }

@@ -32,6 +32,10 @@ READ_AT = "read_at"
 """When the answer that holds the row was received. Of two copies the later one stays."""
 PROJECT_SLUG = "project_slug"
 """Slug of the project that the row was read from, as it was asked for."""
+GONE_AT = "gone_at"
+"""dlt's column alone: rows come without it, so that one that is read again loses it."""
+MAY_GO = ("issues", "projects", "project_detail")
+"""Tables with this column: complete readings tell what the server does not list any more."""
 LOAD_ID = C_DLT_LOAD_ID
 """dlt's column of the load that brought the row."""
 LOAD_ID_COLUMN: TColumnSchema = {
@@ -39,6 +43,12 @@ LOAD_ID_COLUMN: TColumnSchema = {
     "data_type": "text",
     "nullable": True,  # in tables that have rows already
     "description": descriptions.LOAD_ID,
+}
+_GONE_AT: TColumnSchema = {
+    "name": GONE_AT,
+    "data_type": "timestamp",
+    "nullable": True,
+    "description": descriptions.GONE_AT,
 }
 _NAMING = NamingConvention()
 
@@ -125,8 +135,9 @@ class Table:
     @property
     def hints(self) -> dict[str, Any]:
         """What dlt is to know of the table."""
+        gone = {GONE_AT: _GONE_AT} if self.name in MAY_GO else {}
         return {
-            "columns": {**self.columns, LOAD_ID: LOAD_ID_COLUMN},
+            "columns": {**self.columns, **gone, LOAD_ID: LOAD_ID_COLUMN},
             "references": self.references,
             "additional_table_hints": {"description": descriptions.TABLES[self.name]},
         }

@@ -1,0 +1,214 @@
+"""What is gone from the server keeps its row, and `gone_at` says since when."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any
+
+import dlt
+import pytest
+
+from analytics_pipeline import analytics_source, runner
+from analytics_pipeline.errors import IncompleteLoad
+from analytics_pipeline.runner import Summary
+from tests.conftest import Warehouse, small_server
+from tests.integration.test_sweep import issue
+from tests.list_server import ListServer, Row, ago, detail
+from tests.mariadb import MariaDB
+from tests.postgres import Postgres
+
+DAYS = 24 * 60
+Query = Callable[[str], list[tuple[Any, ...]]]
+
+
+class Store:
+    """A warehouse, and the server that it is loaded from."""
+
+    def __init__(self, server: ListServer, destination: Any, query: Query) -> None:
+        self.server = server
+        self.destination = destination
+        self.query = query
+
+    def pipeline(self) -> dlt.Pipeline:
+        return runner.make_pipeline(self.destination, pipelines_dir="pipelines")
+
+    def load(
+        self, *project: str, tables: tuple[str, ...] = ("issues",), **settings: Any
+    ) -> Summary:
+        given: dict[str, Any] = {"organization": "acme", "sweep": "now"} | settings
+        source = analytics_source(
+            self.server.url, "token", project=[*project] or "web", **given
+        )
+        return runner.load(self.pipeline(), source, tables)
+
+    def issues(self, project: str = "web") -> list[Row]:
+        return self.server.lists["acme", project, "issues"]
+
+    def gone(self, table: str = "issues") -> dict[str, Any]:
+        sql = f"select id, gone_at from analytics.{table} where gone_at is not null"
+        return {str(id): time for id, time in self.query(sql)}
+
+
+@pytest.fixture
+def server() -> Iterator[ListServer]:
+    """30 issues of the last days on two pages."""
+    with ListServer() as server:
+        rows = [issue(n, 600 * n) for n in range(30)]
+        server.lists["acme", "web", "issues"] = rows
+        yield server
+
+
+@pytest.fixture
+def store(server: ListServer, warehouse: Warehouse) -> Store:
+    return Store(server, "duckdb", warehouse.rows)
+
+
+def in_sqlite(sql: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("attach 'warehouse__analytics.db' as analytics")
+        return connection.execute(sql).fetchall()
+
+
+@pytest.fixture(params=["duckdb", "postgres", "sqlite", "mariadb"])
+def each_store(request: pytest.FixtureRequest, store: Store) -> Store:
+    if request.param == "postgres":
+        postgres: Postgres = request.getfixturevalue("postgres")
+        where: Any = dlt.destinations.postgres(postgres.uri)
+        return Store(store.server, where, postgres.query)
+    if request.param == "sqlite":
+        where = dlt.destinations.sqlalchemy("sqlite:///warehouse.db")
+        return Store(store.server, where, in_sqlite)
+    if request.param == "mariadb":
+        mariadb: MariaDB = request.getfixturevalue("mariadb")
+        where = dlt.destinations.sqlalchemy(mariadb.uri, create_primary_keys=True)
+        return Store(store.server, where, mariadb.query)
+    return store
+
+
+def test_an_issue_is_gone_from_the_next_sweep_until_it_is_read_again(
+    each_store: Store,
+) -> None:
+    store, rows = each_store, each_store.issues()
+    store.load()
+    assert not store.gone()
+    gone = rows.pop(7)
+    store.load(sweep="1d")  # only what is new
+    assert not store.gone()
+    store.load()
+    before = store.gone()
+    assert [*before] == [gone["id"]]
+    store.load()
+    assert store.gone() == before  # as it was seen first
+    rows.append(gone)
+    store.load()
+    assert not store.gone()
+
+
+def test_what_was_not_looked_for_is_not_gone(store: Store) -> None:
+    app = {"id": "app", "slug": "app"}
+    rows = [issue(100 + n, 600 * n, project=app) for n in range(5)]
+    store.issues("app")[:] = rows
+    store.load("web", "app", sweep="never")
+    del store.issues()[3], store.issues("app")[3]
+    store.load("web", "app", sweep="never")
+    assert not store.gone()
+    store.server.refused = {"/app/": 500}
+    with pytest.raises(IncompleteLoad):
+        store.load("web", "app")
+    assert [*store.gone()] == ["i3"]  # of the list that was read
+    store.server.refused = {}
+    store.load("web")  # without the other project
+    assert [*store.gone()] == ["i3"]
+    store.load("web", "app")
+    assert {*store.gone()} == {"i3", "i103"}
+
+
+def test_a_later_since_makes_nothing_gone_that_is_older(store: Store) -> None:
+    store.load(since=ago(600 * 20 + 1))
+    del store.issues()[2]
+    store.issues()[-1]["lastSeen"] = ago(600 * 40)
+    store.load(since=ago(600 * 20 + 1))
+    assert [*store.gone()] == ["i2"]
+
+
+def test_what_sentry_lists_for_90_days_only_is_not_gone_after_them(
+    warehouse: Warehouse,
+) -> None:
+    with small_server("sentry") as server:
+        warehouse.load(server, "frontend", ["issues"], api="sentry")
+        old, deleted = server.rows("issues", "frontend")[:2]
+        for row in (old, deleted):
+            server.remove("issues", "frontend", row)
+        warehouse.rows(
+            "update analytics.issues set last_seen = last_seen - interval 100 day"
+            f" where id = '{old['id']}'"
+        )
+        warehouse.load(server, "frontend", ["issues"], api="sentry", sweep="now")
+    gone = "select id from analytics.issues where gone_at is not null"
+    assert warehouse.rows(gone) == [(deleted["id"],)]
+
+
+def test_a_run_that_was_killed_before_it_marked_is_made_good_by_the_next_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.load(history=True)
+    del store.issues()[5]
+
+    def killed(*args: Any) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "mark_gone", killed)
+        with pytest.raises(MemoryError):
+            store.load(history=True)
+    assert not store.gone()
+    store.load(sweep="1d", history=True)
+    assert [*store.gone()] == ["i5"]
+    ended = "select id from analytics.issue_history where valid_to is not null"
+    assert store.query(ended) == [("i5",)]
+
+
+def test_projects_that_are_not_listed_any_more_are_gone(each_store: Store) -> None:
+    store, lists = each_store, each_store.server.lists
+    tables = ("projects", "project_detail")
+    lists["", "", "projects"] = [detail("web"), detail("app")]
+    store.load("web", "app", tables=tables)
+    assert not store.gone("projects")
+    lists["", "", "projects"] = [detail("web")]
+    store.load("web", tables=tables)
+    assert [*store.gone("projects")] == [*store.gone("project_detail")] == ["app"]
+    lists["", "", "projects"] = [detail("web"), detail("app")]
+    store.load("web", "app", tables=tables)
+    assert not store.gone("projects")
+    assert not store.gone("project_detail")
+
+
+def test_a_table_of_an_earlier_version_is_left_until_rows_come(store: Store) -> None:
+    store.load()
+    del store.issues()[5]
+    store.load(history=True)
+    store.query("alter table analytics.issues drop column gone_at")
+    source = analytics_source(store.server.url, "token", "acme", "web", history=True)
+    pipeline = store.pipeline()
+    pipeline.sync_destination()
+    runner.mark_gone(pipeline, source)
+    held = "select * from analytics.issue_history where valid_to is not null"
+    assert not store.query(held)
+
+
+def test_plain_dlt_marks_by_a_function_of_its_own(store: Store) -> None:
+    def run() -> None:
+        settings: Any = {"organization": "acme", "project": "web", "sweep": "now"}
+        source = analytics_source(store.server.url, "token", **settings)
+        selected = source.with_resources("issues")
+        pipeline = store.pipeline()
+        pipeline.run(selected)
+        assert not store.gone()
+        runner.mark_gone(pipeline, selected)
+
+    run()
+    del store.issues()[0]
+    run()
+    assert [*store.gone()] == ["i0"]
+    assert store.gone()["i0"] < datetime.now(UTC)

@@ -109,6 +109,8 @@ class Bookmark:
     """When the sweep that is under way began."""
     swept_at: datetime | None = None
     """When the last complete reading of the whole list began."""
+    asked_at: datetime | None = None
+    """When the last run began that was to read the list."""
     completed_at: datetime | None = None
     """When the list was last read to its end."""
     problem: str = ""
@@ -177,7 +179,14 @@ class Bookmark:
         return state | {name: text for name, text in texts.items() if text}
 
 
-_TIMES = ("began_at", "sweep_began_at", "swept_at", "completed_at", "failed_at")
+_TIMES = (
+    "began_at",
+    "sweep_began_at",
+    "swept_at",
+    "asked_at",
+    "completed_at",
+    "failed_at",
+)
 
 
 def earlier(time: datetime, span: timedelta) -> datetime:

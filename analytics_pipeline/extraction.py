@@ -82,6 +82,7 @@ class Run:
     continue_on_error: bool = False
     """A list that fails does not end the run, but is in `failures`."""
     rows_per_batch: int = field(default_factory=lambda: ROWS_PER_BATCH)
+    began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     begun: set[tuple[str, str]] = field(default_factory=set)
     """Table and list: those whose reading began in this run."""
     done: set[tuple[str, str]] = field(default_factory=set)
@@ -349,6 +350,9 @@ class Reading:
             if isinstance(outcome, ApiError):
                 outcome = self._failed(reader, outcome)
             self._tell(reader, outcome)
+            if outcome.bookmark:
+                asked_at = self._run.began_at.isoformat()
+                outcome.bookmark["asked_at"] = asked_at
             batch.add(self._key(reader.name.project), outcome)
             # The first page goes at once, for `add_limit(1)`.
             limit = 1 if is_first else self._run.rows_per_batch

@@ -1,6 +1,6 @@
 """What the warehouse holds, and how far: by the rows and bookmarks that are in it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,34 +9,19 @@ import dlt
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
 from analytics_pipeline.bookmarks import Bookmark, Coverage, Span, latest
-from analytics_pipeline.loading.loaded_lists import (
-    LoadedList,
-    is_read_whole,
-    loaded_lists,
-)
-from analytics_pipeline.loading.sql import Queries, literal
+from analytics_pipeline.loading.loaded_lists import is_read_whole, loaded_lists
+from analytics_pipeline.loading.sql import Queries
 from analytics_pipeline.loading.warehouse import (
     check_loaded,
     location,
     nothing_loaded,
 )
 from analytics_pipeline.tables.history import HISTORY
-from analytics_pipeline.tables.schema import READ_AT, TABLES
+from analytics_pipeline.tables.schema import PROJECT_SLUG, READ_AT, TABLES
 from analytics_pipeline.tables.values import utc
 
-TIMES = {
-    "events": ("date_created", "date_received"),
-    "issues": ("last_seen",),
-    "projects": ("date_created",),
-    "releases": ("date_created",),
-    "project_detail": ("date_created",),
-    HISTORY: ("valid_from",),
-}
-"""Table → columns that say when a row came to be: the first that is there and not null."""
-_PROJECT = {"events": "project_id", "issues": "project_id", HISTORY: "project_id"} | {
-    "project_detail": "id"
-}
-"""Table → the column with the project's id; the others are the organization's."""
+UNASKED = timedelta(days=7)
+"""A list that runs have left out for so long, while they read others, is not asked for."""
 
 
 @dataclass
@@ -48,17 +33,20 @@ class ListStatus:
 
     table: str
     project: str = ""
-    """Slug, or the id where no slug is known; empty: the list is the organization's, or
-    nobody knows whose the rows are."""
+    """Slug; empty: the list is the organization's, or an earlier version loaded the rows,
+    which did not store the slug."""
     organization: str = ""
     server: str = ""
     bookmark: Bookmark = field(default_factory=Bookmark)
-    rows: int | None = None
-    """None: the rows of several lists stand together, and none says whose they are."""
+    rows: int | None = 0
+    """None: several lists have this slug; their rows are counted together, without an
+    organization."""
     newest: datetime | None = None
     """Time of the newest row, not of the future."""
     received: datetime | None = None
     """When a row came last, new or again."""
+    is_asked: bool = True
+    """Runs still read it; see `Status.asked_lists`."""
 
     @property
     def span(self) -> Span | None:
@@ -84,6 +72,19 @@ class ListStatus:
         """When it was read to its end; of rows without a bookmark, when they came."""
         return self.bookmark.completed_at if self.organization else self.received
 
+    @property
+    def asked(self) -> datetime | None:
+        """When the last run began that was to read it, as far as that is known."""
+        bookmark = self.bookmark
+        if not self.organization:
+            return self.received
+        return bookmark.asked_at or latest(bookmark.completed_at, bookmark.failed_at)
+
+    @property
+    def problem(self) -> str:
+        """What went wrong when it was last asked for, if it is asked for still."""
+        return self.bookmark.problem if self.is_asked else ""
+
     def as_json(self, now: datetime) -> dict[str, Any]:
         """Return what `--json` prints of it."""
         age = (now - self.newest).total_seconds() if self.newest else None
@@ -101,8 +102,10 @@ class ListStatus:
             "last_complete_reading": _iso(self.bookmark.completed_at),
             "last_read_whole": _iso(self.bookmark.swept_at),
             "under_way": self.under_way,
-            "problem": self.bookmark.problem,
-            "failed": _iso(self.bookmark.failed_at),
+            "asked": _iso(self.asked),
+            "is_asked": self.is_asked,
+            "problem": self.problem,
+            "failed": _iso(self.bookmark.failed_at) if self.problem else None,
         }
 
 
@@ -119,24 +122,30 @@ class Status:
     now: datetime
     lists: list[ListStatus]
 
-    def old_lists(self, longest: timedelta) -> list[ListStatus]:
-        """Return the lists that runs did not read to their end for so long.
+    def asked_lists(
+        self, longest: timedelta, tables: Sequence[str] = ()
+    ) -> list[ListStatus]:
+        """Return the lists that runs are to read: within that time, or in the last run.
 
-        A list that failed or was refused within that time, or all of a table. Others that
-        were not read are not asked for any more, and rows of the history come along with
-        the issues.
+        So what was taken out of the settings is left out, and what a run reads less often
+        than others is not; where all runs have stopped, the lists of the last one count.
+        The history comes along with the issues, and is left out.
         """
+        tables = tables or [*TABLES]
+        lists = [each for each in self.lists if each.table in tables]
+        with_bookmark = [each for each in lists if each.organization] or lists
+        last = latest(*(each.asked for each in with_bookmark)) or self.now
+        since = min(last, self.now - longest)
+        return [each for each in lists if each.asked is None or each.asked >= since]
 
-        def is_recent(time: datetime | None) -> bool:
-            return time is not None and self.now - time <= longest
-
-        asked = {each.table for each in self.lists if is_recent(each.read)}
+    def old_lists(
+        self, longest: timedelta, tables: Sequence[str] = ()
+    ) -> list[ListStatus]:
+        """Return the lists that are asked for and were not read to their end for so long."""
         return [
             each
-            for each in self.lists
-            if each.table != HISTORY
-            and not is_recent(each.read)
-            and (each.table not in asked or is_recent(each.bookmark.failed_at))
+            for each in self.asked_lists(longest, tables)
+            if each.read is None or self.now - each.read > longest
         ]
 
     def as_json(self) -> dict[str, Any]:
@@ -150,17 +159,8 @@ class Status:
         }
 
 
-@dataclass
-class _Group:
-    """The rows of one project in a table."""
-
-    rows: int
-    newest: datetime | None
-    received: datetime | None
-
-
 def status(pipeline: dlt.Pipeline, now: datetime) -> Status:
-    """Tell what is loaded, as of `now`; no server is asked, and nothing is changed.
+    """Return what is loaded, as of `now`; no server is asked, and nothing is changed.
 
     Raises:
         ConfigurationError: nothing was ever loaded, or the destination cannot be used.
@@ -171,20 +171,16 @@ def status(pipeline: dlt.Pipeline, now: datetime) -> Status:
     groups = dict(_groups(queries, now))
     if not groups:
         raise nothing_loaded(pipeline, "none of its tables is there")
-    bookmarks = loaded_lists(pipeline)
-    slugs = _slugs(queries, groups)
+    bookmarks = [ListStatus(**each._asdict()) for each in loaded_lists(pipeline)]
     lists = [
         each
         for table in (*TABLES, HISTORY)
-        for each in _lists(
-            table,
-            groups.get(table, {}),
-            [each for each in bookmarks if each.table == table],
-            slugs,
+        for each in lists_of(
+            [each for each in bookmarks if each.table == table], groups.get(table, [])
         )
     ]
     ((loaded,),) = queries.ask("select max(inserted_at) from _dlt_loads")
-    return Status(
+    found = Status(
         pipeline.pipeline_name,
         str(pipeline.dataset_name),
         location(pipeline),
@@ -192,83 +188,66 @@ def status(pipeline: dlt.Pipeline, now: datetime) -> Status:
         now,
         lists,
     )
+    asked = found.asked_lists(UNASKED)
+    for each in lists:
+        each.is_asked = each in asked or each.table == HISTORY
+    return found
 
 
-def _groups(queries: Queries, now: datetime) -> Iterator[tuple[str, dict[str, _Group]]]:
-    """Give each table that is there, and its rows by the project's id, or by ""."""
+def _groups(queries: Queries, now: datetime) -> Iterator[tuple[str, list[ListStatus]]]:
+    """Yield each table that is there, and its rows by `project_slug`, or by ""."""
     for table in (*TABLES, HISTORY):
         columns = queries.columns(table)
         if not columns:  # by the schema; the table itself may be gone
             continue
-        newest = newest_time(queries, table, now)
+        slug = PROJECT_SLUG if PROJECT_SLUG in columns else "null"
         received = f"max({READ_AT})" if READ_AT in columns else "null"
-        project = _PROJECT.get(table)
-        project = project if project in columns else None
-        by = f"{project}, " if project else ""
-        grouped = f" group by {project}" if project else ""
+        newest = queries.newest_time(table, now)
         try:
             rows = queries.ask(
-                f"select {by}count(*), {newest}, {received} from {table}{grouped}"
+                f"select {slug}, count(*), {newest}, {received} from {table}"
+                + f" group by {slug}" * (slug in columns)
             )
         except DestinationUndefinedEntity:
             continue
-        found = [("", *row) if not project else row for row in rows]
-        yield table, {p or "": _Group(n, utc(t), utc(r)) for p, n, t, r in found}
-
-
-def newest_time(queries: Queries, table: str, now: datetime) -> str:
-    """Return the SQL for the time of the newest row, those of the future left aside."""
-    time = row_time(queries, table)
-    return f"max(case when {time} <= {literal(now)} then {time} end)"
-
-
-def row_time(queries: Queries, table: str) -> str:
-    """Return the SQL for the time at which a row of a table came to be."""
-    columns = queries.columns(table)
-    times = [column for column in TIMES[table] if column in columns]
-    return f"coalesce({', '.join(times)})" if len(times) > 1 else times[0]
-
-
-def _slugs(queries: Queries, tables: Mapping[str, Any]) -> dict[str, str]:
-    """Return the slugs of the projects, by their ids."""
-    slugs: dict[str, str] = {}
-    for table in ("projects", "project_detail"):
-        if table in tables and "slug" in queries.columns(table):
-            slugs |= dict(queries.ask(f"select id, slug from {table}"))
-    return slugs
-
-
-def _lists(
-    table: str,
-    groups: Mapping[str, _Group],
-    bookmarks: Sequence[LoadedList],
-    slugs: Mapping[str, str],
-) -> Iterator[ListStatus]:
-    """Give the lists of a table: those with a bookmark, and other rows."""
-    left = dict(groups)
-    for each in bookmarks:
-        found = ListStatus(
-            table, each.project, each.organization, each.server, each.bookmark
+        yield (
+            table,
+            [
+                ListStatus(table, p or "", rows=n, newest=utc(t), received=utc(r))
+                for p, n, t, r in rows
+            ],
         )
-        if len(groups) == 1 and [each] == [b for b in bookmarks if _has_rows(b)]:
-            ids = [*groups]  # whatever the project's id is
-        else:
-            ids = [
-                i for i in left if each.project and each.project in (i, slugs.get(i))
-            ]
-        mine = [left.pop(i) for i in ids]
-        # Without any, others may be of this list, unless all are known to be of another.
-        if mine or all(i in slugs for i in left):
-            found.rows = sum(group.rows for group in mine)
-            found.newest = latest(*(group.newest for group in mine))
-            found.received = latest(*(group.received for group in mine))
-        yield found
-    for project, group in left.items():
-        yield ListStatus(table, slugs.get(project, project), **vars(group))
 
 
-def _has_rows(each: LoadedList) -> bool:
-    """Tell whether anything of a list was read; the bookmark may tell of a refusal only."""
+def lists_of(
+    lists: Sequence[ListStatus], groups: Sequence[ListStatus]
+) -> list[ListStatus]:
+    """Return the lists of a table with their rows, and the rows that are of none.
+
+    Args:
+        lists: those with a bookmark.
+        groups: rows of each project.
+    """
+    others = []
+    for group in groups:
+        same = [each for each in lists if each.project == group.project]
+        # Rows of earlier versions without a slug are of the only list, if there is one.
+        candidates = same if group.project else same or lists
+        owners = [each for each in candidates if _has_rows(each)]
+        if len(owners) == 1:
+            (owner,) = owners
+            owner.rows = (owner.rows or 0) + (group.rows or 0)
+            owner.newest = latest(owner.newest, group.newest)
+            owner.received = latest(owner.received, group.received)
+        elif group.rows:
+            others.append(group)
+            for each in owners if same else ():
+                each.rows = None
+    return [*lists, *others]
+
+
+def _has_rows(each: ListStatus) -> bool:
+    """Return whether a list was read; the bookmark may tell of a refusal only."""
     return bool(each.bookmark.loaded.spans or each.bookmark.completed_at)
 
 

@@ -240,7 +240,13 @@ def _check(command: Parser) -> None:
         "--freshness",
         metavar="SPAN",
         help="ask the warehouse instead: exit code 1 if the newest row of a table is"
-        " older than 2h, 1d",
+        " older than 2h, 1d, or a list was not read to its end for so long",
+    )
+    what(
+        "--complete",
+        action="store_true",
+        help="with --freshness, only ask whether each list was read to its end; so"
+        " projects without new errors are no alarm",
     )
     _warehouse(command.add_argument_group("warehouse, for --freshness").add_argument)
     _output(command.add_argument_group("output").add_argument, has_progress=False)

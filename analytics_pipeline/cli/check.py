@@ -64,10 +64,10 @@ def check_lists(client: Client, config: Config, options: Namespace) -> bool:
 
 
 def check_freshness(status: Status, longest: timedelta, options: Namespace) -> bool:
-    """Tell whether lists were read within that time, and there are rows so new.
+    """Return whether lists were read within that time, and there are rows so new.
 
     The second only of tables in which rows come all the time, and of all projects
-    together, as a small one may be quiet.
+    together, as a small one may be quiet; not with `--complete`.
 
     Raises:
         ConfigurationError: a table that is asked for is not loaded.
@@ -75,14 +75,16 @@ def check_freshness(status: Status, longest: timedelta, options: Namespace) -> b
     loaded = [*dict.fromkeys(each.table for each in status.lists)]
     if missing := [name for name in options.resource or () if name not in loaded]:
         raise ConfigurationError(f"the table {missing[0]!r} is not loaded")
-    not_read = status.old_lists(longest)
+    not_read = status.old_lists(longest, options.resource or ())
     tables: list[dict[str, Any]] = []
     for name in options.resource or loaded:
         lists = [each for each in status.lists if each.table == name]
         newest = max((each.newest for each in lists if each.newest), default=None)
         old = [each for each in not_read if each.table == name]
-        has_old_rows = name in FRESH_BY_ROWS and (
-            newest is None or status.now - newest > longest
+        has_old_rows = (
+            not options.complete
+            and name in FRESH_BY_ROWS
+            and (newest is None or status.now - newest > longest)
         )
         is_old = has_old_rows or bool(old)
         tables.append(

@@ -80,9 +80,11 @@ def show_status(status: Status, as_json: bool) -> None:
     )
     header = ["table", "project", "rows", "loaded from", "up to", "newest row"]
     rows = [[*header, "last complete reading"]]
-    several = len({each.organization for each in status.lists} - {""}) > 1
+    servers = len({each.server for each in status.lists} - {""}) > 1
+    several = len({each.organization for each in status.lists} - {""}) > 1 or servers
     for each in status.lists:
-        name = "/".join(filter(None, (each.organization * several, each.project)))
+        parts = each.server * servers, each.organization * several, each.project
+        name = "/".join(filter(None, parts))
         since, end, _ = each.span or (None, None, None)
         first = "the beginning" if each.span and not since else _to_minute(since)
         rows.append(
@@ -98,15 +100,23 @@ def show_status(status: Status, as_json: bool) -> None:
         )
     show(table(rows))
     if any(each.rows is None for each in status.lists):
-        show("? : no table that is loaded says whose the rows are; projects would")
+        show("? : lists of one name; their rows are counted together")
+    unasked: list[str] = []
     problems: dict[str, list[str]] = {}
     for each in status.lists:
         if each.under_way:
             name = each.project or each.organization
             show(f"{each.table} of {name}: {each.under_way}", YELLOW)
-        if each.bookmark.problem:
+        if each.problem:
             asked = ago(each.bookmark.failed_at, status.now)
-            problems.setdefault(asked, []).append(each.bookmark.problem)
+            problems.setdefault(asked, []).append(each.problem)
+        if not each.is_asked and each.organization:
+            owner = f"organization {each.organization!r}"
+            owner = f"project {each.project!r}" if each.project else owner
+            asked = ago(each.asked, status.now)
+            unasked.append(f"{each.table} of {owner}: no run asks for it since {asked}")
+    for line in by_reason(unasked):
+        show(line)
     for asked, errors in problems.items():
         for reason in by_reason(errors):
             show(f"{asked}: {reason}", RED)

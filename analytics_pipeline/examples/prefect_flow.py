@@ -50,7 +50,7 @@ def check() -> None:
     """Fail where a list was not read to its end for too long."""
     status = runner.status(runner.make_pipeline(DESTINATION, dataset=DATASET))
     old = [
-        f"{each.table} {each.project}: {each.bookmark.problem or 'not read'}"
+        f"{each.table} {each.project}: {each.problem or 'not read'}"
         for each in status.old_lists(FRESH)
     ]
     if old:

@@ -13,9 +13,19 @@ import pyarrow as pa
 from sqlglot import exp, maybe_parse, parse_one
 
 from analytics_pipeline.loading.loaded_lists import table_names
+from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.schema import ARROW
 from analytics_pipeline.tables.values import utc
 
+TIMES = {
+    "events": ("date_created", "date_received"),
+    "issues": ("last_seen",),
+    "projects": ("date_created",),
+    "releases": ("date_created",),
+    "project_detail": ("date_created",),
+    HISTORY: ("valid_from",),
+}
+"""Table → columns that say when a row came to be: the first that is there and not null."""
 _BEGINNING = {
     "sqlite": "strftime('{form}', {time})",
     "mysql": "date_format({time}, '{form}')",
@@ -54,6 +64,16 @@ class Queries:
         """Return the columns of a resource's table; none if it never had rows."""
         name = self._names.get(table)
         return self._stored[name]["columns"] if name else {}
+
+    def newest_time(self, table: str, now: datetime) -> str:
+        """Return the SQL for the time of the newest row, not later than `now`."""
+        time = self.row_time(table)
+        return f"max(case when {time} <= {literal(now)} then {time} end)"
+
+    def row_time(self, table: str) -> str:
+        """Return the SQL for the time at which a row of a table came to be."""
+        times = [name for name in TIMES[table] if name in self.columns(table)]
+        return f"coalesce({', '.join(times)})" if len(times) > 1 else times[0]
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         """Return the rows of a query in PostgreSQL's SQL, which names resources."""

@@ -12,8 +12,7 @@ from typing import Any
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
 from analytics_pipeline.errors import ConfigurationError
-from analytics_pipeline.loading.sql import Queries, literal
-from analytics_pipeline.status import TIMES, newest_time, row_time
+from analytics_pipeline.loading.sql import TIMES, Queries, literal
 from analytics_pipeline.tables.values import utc
 
 Row = tuple[Any, ...]
@@ -89,7 +88,7 @@ def gather(queries: Queries, now: datetime) -> Facts:
     for name in TIMES:
         try:
             if queries.columns(name):  # by the schema; the table itself may be gone
-                newest = newest_time(queries, name, now)
+                newest = queries.newest_time(name, now)
                 ((rows, last),) = ask(f"select count(*), {newest} from {name}")
                 facts.tables[name] = rows, utc(last)
         except DestinationUndefinedEntity:
@@ -99,7 +98,7 @@ def gather(queries: Queries, now: datetime) -> Facts:
     last = facts.tables.get("events", (0, None))[1]
     if last:
         has_level = "level" in queries.columns("events")
-        time = row_time(queries, "events")
+        time = queries.row_time("events")
         _count_events(facts, ask, last, time, "level" if has_level else "null")
     if "issues" in facts.tables:
         _count_issues(facts, ask, now)

@@ -12,7 +12,7 @@ from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.cli.main import main
 from analytics_pipeline.errors import ConfigurationError, MissingTable
 from analytics_pipeline.report import page
-from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
+from tests.conftest import ORGANIZATION, TOKEN, Warehouse, set_back, small_server
 from tests.fake_server import FakeServer
 
 Output = pytest.CaptureFixture[str]
@@ -115,7 +115,7 @@ def test_status_tells_what_was_refused_or_failed_until_it_is_read(
         server.fail(500, on="/backend/events/", times=4)
         assert load(server, folder, *words) == 1
         after = status(folder, capsys)["events", "backend"]
-        changing = ("age", "problem", "failed")
+        changing = ("age", "asked", "problem", "failed")
         before = found["events", "backend"]
         assert {k: v for k, v in before.items() if k not in changing} == {
             k: v for k, v in after.items() if k not in changing
@@ -154,9 +154,13 @@ def test_rows_of_organizations_are_told_apart_or_not_counted(
     capsys.readouterr()
     main(["status", "--pipelines-dir", str(folder)])
     out = capsys.readouterr().out
-    assert re.search(r"^events +acme/backend +\? +the beginning ", out, re.MULTILINE)
-    assert re.search(r"^events +other/backend +\? +the beginning ", out, re.MULTILINE)
-    assert "? : no table that is loaded says whose the rows are" in out
+    assert re.search(
+        r"^events +http://\S+/v1/acme/backend +\? +the beginning ", out, re.MULTILINE
+    )
+    assert re.search(
+        r"^events +http://\S+/v1/other/backend +\? +the beginning ", out, re.MULTILINE
+    )
+    assert "? : lists of one name; their rows are counted together" in out
 
 
 def test_rows_of_partitions_have_no_bookmark(
@@ -221,17 +225,44 @@ def test_a_project_that_is_not_asked_for_any_more_is_no_alarm(folder: Path) -> N
         assert load(server, folder, *words) == 3
         server.mend()
         pipeline = runner.make_pipeline(pipelines_dir=str(folder))
-        with pipeline.managed_state(extract_state=True) as state:
-            resources = state["sources"]["analytics"]["resources"]
-            for key, each in resources["events"]["bookmarks"].items():
-                if key.endswith("/backend"):
-                    times = dict.fromkeys(["completed_at", "failed_at"])
-                    assert times.keys() <= each.keys()
-                    each |= dict.fromkeys(times, "2026-01-01T00:00:00Z")
-        pipeline.normalize()
-        pipeline.load()
+        set_back(pipeline, "/backend", "completed_at", "failed_at", "asked_at")
         assert load(server, folder, *words, projects="frontend") == 0
     assert freshness(folder) == 0
+
+
+def test_a_list_that_is_not_asked_for_any_more_is_shown_without_its_failure(
+    folder: Path, capsys: Output
+) -> None:
+    words = only("events")
+    with small_server() as server:
+        server.fail(403, on="/backend/", times=99)
+        assert load(server, folder, *words) == 3
+        assert status(folder, capsys)["events", "backend"]["problem"]
+        pipeline = runner.make_pipeline(pipelines_dir=str(folder))
+        set_back(pipeline, "/backend", "asked_at")
+        assert load(server, folder, *words, projects="frontend") == 0
+    found = status(folder, capsys)
+    assert not found["events", "backend"]["is_asked"]
+    assert found["events", "frontend"]["is_asked"]
+    assert found["events", "backend"]["problem"] == ""
+    main(["status", "--pipelines-dir", str(folder)])
+    said = r"events of project 'backend': no run asks for it since \d+ days ago"
+    out = capsys.readouterr().out
+    assert re.search(said, out)
+    assert "403" not in out
+    assert freshness(folder) == 0
+
+
+def test_complete_asks_only_whether_lists_were_read(
+    folder: Path, capsys: Output
+) -> None:
+    with small_server(now=datetime.now(UTC) - timedelta(days=3)) as server:
+        assert load(server, folder, *only("events")) == 0
+        assert freshness(folder) == 1
+        assert freshness(folder, "--complete") == 0
+        server.fail(500, on="/backend/events/", times=4)
+        assert load(server, folder, *only("events")) == 1
+    assert freshness(folder, "--complete") == 0  # read to its end a moment ago
 
 
 @pytest.mark.parametrize("api", ["v1", "sentry"])

@@ -10,12 +10,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import dlt
 import pytest
 import yaml
 
+from analytics_pipeline import runner
 from analytics_pipeline.cli.arguments import parse
 from tests.children import ROOT
-from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
+from tests.conftest import ORGANIZATION, TOKEN, Warehouse, set_back, small_server
 from tests.examples import FOLDER, environment
 from tests.fake_server import FakeServer
 from tests.postgres import Postgres
@@ -73,8 +75,11 @@ def test_the_lines_for_cron(elsewhere: Path, warehouse: Warehouse) -> None:
     assert (elsewhere / "analytics_report.html").exists()
     assert "new rows with" in (elsewhere / "run.log").read_text()
     warehouse.rows("update analytics.events set date_created = '2026-01-01'")
+    assert bash(check).stdout == ""  # no new errors are no alarm
+    set_back(runner.make_pipeline(), "", "asked_at", "completed_at")
     done = bash(check)
     assert "✗ events: newest row" in done.stdout
+    assert "; frontend not read: last " in done.stdout
 
 
 def steps() -> dict[str, Any]:
@@ -86,7 +91,7 @@ def steps() -> dict[str, Any]:
 
 
 def test_the_workflow_for_github(postgres: Postgres, elsewhere: Path) -> None:
-    load, fresh = steps()["Load what is new"], steps()["Are the tables fresh?"]
+    load, fresh = steps()["Load what is new"], steps()["Were the events read?"]
     now = datetime.now(UTC)
     with small_server("sentry", now=now - timedelta(hours=2)) as server:
         variables = environment(server) | {
@@ -98,7 +103,9 @@ def test_the_workflow_for_github(postgres: Postgres, elsewhere: Path) -> None:
         assert "::warning::some lists were refused" in done.stdout
         assert (elsewhere / "summary.json").read_text() in done.stdout
         assert bash(fresh["run"], **variables).returncode == 0
-    postgres.query("update analytics.events set date_created = '2026-01-01'")
+    there = dlt.destinations.postgres(postgres.uri)
+    set_back(runner.make_pipeline(there), "/frontend", "asked_at", "completed_at")
+    set_back(runner.make_pipeline(there), "/backend", "asked_at", "completed_at")
     assert bash(fresh["run"], **variables).returncode == 1
     done = bash(load["run"], **variables | {"AUTH_TOKEN": ""})
     assert done.returncode == 2

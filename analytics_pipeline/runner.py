@@ -203,7 +203,8 @@ def status(pipeline: dlt.Pipeline) -> Status:
 
     Raises:
         ConfigurationError: nothing was ever loaded, or the destination cannot be used.
-        DltException: the destination could not be asked.
+        AnalyticsError: the destination cannot be reached, or is locked.
+        DltException: a query failed.
     """
     with _plain_errors():
         return loaded_status(pipeline, datetime.now(UTC))

@@ -164,7 +164,8 @@ def status(pipeline: dlt.Pipeline, now: datetime) -> Status:
 
     Raises:
         ConfigurationError: nothing was ever loaded, or the destination cannot be used.
-        DltException: the destination could not be asked.
+        AnalyticsError: the destination cannot be reached, or is locked.
+        DltException: a query failed.
     """
     check_loaded(pipeline)
     queries = Queries(pipeline.dataset())

@@ -33,6 +33,12 @@ MAY_NOT_CREATE = re.compile("permission denied for database")
 KEPT = "nothing is lost; run it again when that has been put right"
 
 
+_LOCKED = re.compile(
+    r'lock on file "(.+)": Conflicting lock is held in (.+) \(PID (\d+)'
+)
+"""How DuckDB says that another process has the file open."""
+
+
 def root_error(error: BaseException) -> BaseException:
     """Return the error of this package inside dlt's, or dlt's own."""
     return next((e for e in causes(error) if isinstance(e, AnalyticsError)), error)
@@ -62,12 +68,12 @@ def sentence(error: BaseException) -> str:
     if not steps:
         return words(error) + (f"; {KEPT}" if isinstance(error, OSError) else "")
     step = steps[-1]
-    reason, advice = words(_reason(step)), ""
-    if MAY_NOT_CREATE.match(reason):
+    text, advice = words(reason(step)), ""
+    if MAY_NOT_CREATE.match(text):
         client = cast(dlt.Pipeline, step.pipeline).sql_client()
         schemas = f"{client.dataset_name} and {client.staging_dataset_name}"
         advice = f"; let an administrator create the schemas {schemas} for this user"
-    return f"{STEPS.get(step.step, step.step)} failed: {reason}{advice}; {AGAIN}"
+    return f"{STEPS.get(step.step, step.step)} failed: {text}{advice}; {AGAIN}"
 
 
 def check_tables(pipeline: dlt.Pipeline, source: DltSource) -> None:
@@ -141,7 +147,7 @@ def _table_name(resource: DltResource) -> str:
     return str(resource.table_name)
 
 
-def _reason(error: BaseException) -> BaseException:
+def reason(error: BaseException) -> BaseException:
     """Return what dlt's errors were raised for."""
     for cause in causes(error):
         if not isinstance(cause, DltException):
@@ -159,6 +165,8 @@ def words(error: BaseException) -> str:
     """
     text = " ".join(str(error).strip().partition("\n\n")[0].split())
     text = re.split(r"\b(?:DETAIL|CONTEXT|LINE \d+):", text)[0].rstrip()
+    if lock := _LOCKED.search(text):
+        text = "the file {} is in use by process {} ({})".format(*lock.group(1, 3, 2))
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror + (f": {error.filename}" if error.filename else "")
     elif not isinstance(error, DltException) and type(error).__module__ == "builtins":

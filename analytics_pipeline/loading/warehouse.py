@@ -12,10 +12,14 @@ from dlt.common.configuration.exceptions import (
 from dlt.common.configuration.specs import ConnectionStringCredentials
 from dlt.common.exceptions import MissingDependencyException
 
-from analytics_pipeline.errors import ConfigurationError, did_you_mean
+from analytics_pipeline.errors import (
+    AnalyticsError,
+    ConfigurationError,
+    did_you_mean,
+)
 from analytics_pipeline.extras import install_command
 from analytics_pipeline.loading.destinations import destination_kind
-from analytics_pipeline.loading.failures import causes, words
+from analytics_pipeline.loading.failures import causes, reason, words
 
 TABLE_FORMATS = {
     "delta": ("deltalake", "deltalake"),
@@ -119,16 +123,25 @@ def check_table_format(pipeline: dlt.Pipeline, table_format: str | None) -> None
 
 
 def check_loaded(pipeline: dlt.Pipeline) -> None:
-    """Find out whether there is a DuckDB file; asking it would make an empty one.
+    """Check that the warehouse can be asked; asking DuckDB would make an empty file.
 
     Raises:
-        ConfigurationError: there is none, so nothing was ever loaded; or as
+        ConfigurationError: there is no file, so nothing was ever loaded; or as
             `check_destination` does.
+        AnalyticsError: it is down, locked, or does not let us in.
     """
     check_destination(pipeline)
     file = duckdb_file(pipeline)
     if file and not file.exists():
         raise nothing_loaded(pipeline, f"there is no file {file}")
+    try:
+        with pipeline.destination_client():
+            pass
+    except Exception as error:  # each driver has errors of its own
+        raise AnalyticsError(
+            f"the warehouse cannot be opened: {words(reason(error))}; try again when that"
+            " has been put right"
+        ) from error
 
 
 def nothing_loaded(pipeline: dlt.Pipeline, reason: str) -> ConfigurationError:

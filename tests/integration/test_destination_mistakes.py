@@ -1,5 +1,8 @@
 """A destination that cannot be used is named with what is missing, before any request."""
 
+import json
+import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,3 +135,59 @@ def test_another_destination_than_before_is_no_warning(
             words += ["--resource", "projects"]
             assert main(words) == 0
     assert "differs" not in capsys.readouterr().err
+
+
+READING = (["status", "--json"], ["check", "--freshness", "1h", "--json"], ["report"])
+
+
+def assert_said(capsys: Output, words: list[str], said: str) -> None:
+    """The command fails with one sentence, which is also its JSON."""
+    assert main(words) == 1
+    out, err = capsys.readouterr()
+    assert said in err
+    assert err.count("\n") == 1
+    assert (
+        json.loads(out)["error"] == err.removeprefix("error: ").strip()
+        if out
+        else ("--json" not in words)
+    )
+
+
+@pytest.mark.parametrize("words", READING)
+def test_a_file_that_another_process_holds_is_named_with_it(
+    words: list[str], elsewhere: Path, capsys: Output
+) -> None:
+    file = elsewhere / "analytics_pipeline.duckdb"
+    script = f"import duckdb; c = duckdb.connect({str(file)!r}); print(1); input()"
+    with subprocess.Popen(
+        [sys.executable, "-uc", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as other:
+        assert other.stdout
+        assert other.stdout.readline()
+        said = f"the file {file} is in use by process {other.pid} ("
+        assert_said(capsys, words, said)
+
+
+@pytest.mark.parametrize("words", READING)
+def test_a_file_that_is_no_database_is_said_to_be_none(
+    words: list[str], elsewhere: Path, capsys: Output
+) -> None:
+    (elsewhere / "analytics_pipeline.duckdb").write_bytes(b"x" * 5000)
+    assert_said(capsys, words, "the warehouse cannot be opened: IO Error: ")
+
+
+@pytest.mark.parametrize("words", READING)
+def test_a_database_server_that_is_down_is_a_sentence(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    pytest.importorskip("psycopg2")
+    command, *options = words
+    words = [command, "--destination", "postgres", *options]
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))  # and does not listen
+        uri = f"postgresql://user:hidden@127.0.0.1:{deaf.getsockname()[1]}/errors"
+        monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", uri)
+        assert_said(capsys, words, "cannot be opened: connection to server")

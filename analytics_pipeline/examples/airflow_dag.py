@@ -5,8 +5,9 @@ and warehouse come from Airflow's connections, if you name them below; otherwise
 dlt finds them: variables such as BASE_URL, AUTH_TOKEN, ORGANIZATION and
 DESTINATION__POSTGRES__CREDENTIALS, or `.dlt/` in the folder that Airflow runs in.
 
-A run loads the events and issues of its day, each project by a task of its own. It may run
-late, twice, or at once with others: each row is there once.
+A run loads the events of its day, each project by a task of its own. It may run late,
+twice, or at once with others: each row is there once. Issues have no day, since any of them
+may be resolved or deleted at any time: the run of the last day reads all of them.
 """
 
 import os
@@ -71,6 +72,11 @@ def pipeline(name: str, folder: str) -> dlt.Pipeline:
     )
 
 
+def is_last(start: datetime, end: datetime) -> bool:
+    """Return whether an interval is the newest that is over."""
+    return end + (end - start) > datetime.now(UTC)
+
+
 @dag(
     dag_id="errors_to_warehouse",
     doc_md=__doc__,
@@ -90,7 +96,7 @@ def pipeline(name: str, folder: str) -> dlt.Pipeline:
     },
 )
 def errors_to_warehouse() -> None:
-    """Load each day's events and issues."""
+    """Load each day's events, and the issues."""
 
     # One at a time, so that what was read last is what stays. The first one makes the
     # tables of all.
@@ -111,25 +117,44 @@ def errors_to_warehouse() -> None:
         since = data_interval_start - timedelta(days=30)
         source = analytics_source(project=slugs, since=since, **server())
         tables = ["projects", "releases"]
-        is_last = data_interval_end + (data_interval_end - data_interval_start)
-        if data_interval_start <= START or is_last > datetime.now(UTC):
+        interval = data_interval_start, data_interval_end
+        if data_interval_start <= START or is_last(*interval):
             tables.append("project_detail")
         with tempfile.TemporaryDirectory() as folder:
             runner.load_shared(pipeline("analytics", folder), source, tables)
         return slugs
 
-    @task(outlets=assets("events", "issues"))
+    @task(max_active_tis_per_dag=1, outlets=assets("issues"))
+    def issues(
+        slugs: list[str], data_interval_start: datetime, data_interval_end: datetime
+    ) -> int:
+        """Load the issues of all projects as they are now; give the rows.
+
+        They have no past, so this is for the run of the last interval only.
+        """
+        if not is_last(data_interval_start, data_interval_end):
+            return 0
+        source = analytics_source(project=slugs, **server())
+        with tempfile.TemporaryDirectory() as folder:
+            summary = runner.load(
+                pipeline("analytics_issues", folder), source, ["issues"]
+            )
+        return summary.tables["issues"].rows
+
+    @task(outlets=assets("events"))
     def project(
         slug: str, data_interval_start: datetime, data_interval_end: datetime
     ) -> dict[str, int]:
-        """Load the events and issues of one project of one day; give the rows."""
+        """Load the events of one project of one day; give the rows."""
         partition = runner.Partition(slug, data_interval_start, data_interval_end)
         with tempfile.TemporaryDirectory() as folder:
             named = pipeline(f"analytics_{slug}", folder)
-            summary = runner.run_partition(named, partition, **server())
+            summary = runner.run_partition(named, partition, ["events"], **server())
         return {name: table.rows for name, table in summary.tables.items()}
 
-    project.expand(slug=organization())
+    slugs = organization()
+    project.expand(slug=slugs)
+    issues(slugs)
 
 
 errors_to_warehouse()

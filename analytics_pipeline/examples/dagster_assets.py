@@ -32,8 +32,10 @@ FRESH = timedelta(days=2)  # a day's events are a day old before those of the ne
 # Dagster wants to know the tables while it imports this file, when no setting may be at
 # hand; what is loaded comes from the sources that are made in the assets below.
 TABLES = analytics_source("https://errors.invalid", "none", "none", "none")
-BY_DAY = ["events", "issues"]
-WHOLE = ["projects", "releases", "project_detail"]
+BY_DAY = ["events"]
+WHOLE = ["issues", "projects", "releases", "project_detail"]
+CHECKED = {"events": "errors_by_day", "issues": "errors_whole"}
+"""Table → the pipeline that loads it, which knows when that was."""
 
 
 class Translator(DagsterDltTranslator):
@@ -70,10 +72,7 @@ def pipeline(name: str) -> Any:
 def errors_by_day(
     context: dg.AssetExecutionContext, dlt: DagsterDltResource
 ) -> Iterator[Any]:
-    """Load the events and issues of a day, or of the days of a backfill, in one run.
-
-    An issue belongs to the day on which it was last seen.
-    """
+    """Load the events of a day, or of the days of a backfill, in one run."""
     span = context.partition_time_window
     source = analytics_source(api=API, since=span.start, until=span.end)
     yield from dlt.run(context, dlt_source=source.with_resources(*BY_DAY))
@@ -90,9 +89,13 @@ def errors_by_day(
 def errors_whole(
     context: dg.AssetExecutionContext, dlt: DagsterDltResource
 ) -> Iterator[Any]:
-    """Load projects, their settings, and releases that are new."""
-    source = analytics_source(api=API)
-    yield from dlt.run(context, dlt_source=source.with_resources(*WHOLE))
+    """Load projects, their settings, releases, and what changed in issues.
+
+    Once a day all issues are read, which finds those that were resolved or are gone.
+    """
+    source = analytics_source(api=API).with_resources(*WHOLE)
+    yield from dlt.run(context, dlt_source=source)
+    runner.mark_gone(pipeline("errors_whole"), source)
 
 
 by_day = dg.build_schedule_from_partitioned_job(
@@ -114,7 +117,7 @@ whole = dg.ScheduleDefinition(
             asset=dg.AssetKey([DATASET, name]),
             description="Its lists were read not too long ago.",
         )
-        for name in BY_DAY
+        for name in CHECKED
     ]
 )
 def fresh() -> Iterator[dg.AssetCheckResult]:
@@ -122,8 +125,8 @@ def fresh() -> Iterator[dg.AssetCheckResult]:
 
     Partitions keep no bookmarks, so that is when rows were read last.
     """
-    status = runner.status(pipeline("errors_by_day"))
-    for name in BY_DAY:
+    for name, loaded_by in CHECKED.items():
+        status = runner.status(pipeline(loaded_by))
         is_loaded = any(each.table == name for each in status.lists)
         old = [each.project for each in status.old_lists(FRESH, [name])]
         yield dg.AssetCheckResult(

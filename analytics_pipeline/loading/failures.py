@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import cast
 
 import dlt
+from dlt.common.destination.client import StorageSchemaInfo
 from dlt.common.exceptions import DltException
 from dlt.common.schema.typing import TSchemaTables
 from dlt.common.schema.utils import has_table_seen_data
@@ -119,7 +120,10 @@ def check_tables(pipeline: dlt.Pipeline, source: DltSource) -> None:
 
 def _tables(client: SqlJobClientBase, schema_name: str) -> TSchemaTables:
     """Return the tables with rows of a schema that is stored in the dataset."""
-    stored = client.get_stored_schema(schema_name)
+    return _with_rows(client.get_stored_schema(schema_name))
+
+
+def _with_rows(stored: StorageSchemaInfo | None) -> TSchemaTables:
     tables = json.loads(stored.schema)["tables"] if stored else {}
     return {name: each for name, each in tables.items() if has_table_seen_data(each)}
 
@@ -129,17 +133,22 @@ def _foreign(
 ) -> set[str]:
     """Return the tables that hold rows of another loader, or of another schema of dlt's."""
     table_name, query = client.sql_client.make_qualified_table_name, client.sql_client
-    foreign = set()
-    for name in found - known.keys():
+    foreign, unknown = set(), found - known.keys()
+    if found - unknown or (unknown and known):
+        table = table_name(client.schema.version_table_name)
+        sql = f"SELECT schema_name, version_hash FROM {table}"
+        versions = query.execute_sql(sql) or ()
+        for other in {name for name, _ in versions} - {ours}:
+            foreign |= found & _tables(client, other).keys()
+        for name, version in versions:
+            # Loads that share a dataset store only what each of them knows.
+            if unknown and name == ours:
+                stored = client.get_stored_schema_by_hash(version)
+                unknown -= _with_rows(stored).keys()
+    for name in unknown:
         counts = query.execute_sql(f"SELECT count(*) FROM {table_name(name)}")
         if counts and counts[0][0]:  # empty ones are of a run that was killed
             foreign.add(name)
-    if found & known.keys():
-        versions = table_name(client.schema.version_table_name)
-        schemas = query.execute_sql(f"SELECT DISTINCT schema_name FROM {versions}")
-        for (other,) in schemas or ():
-            if other != ours:
-                foreign |= found & _tables(client, other).keys()
     return foreign
 
 

@@ -1,5 +1,6 @@
 """Tables of another source in the dataset are left alone, and nothing is asked."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,3 +114,20 @@ def test_loads_that_share_a_dataset_leave_other_tables_alone(elsewhere: Path) ->
         with pytest.raises(ConfigurationError, match=f"events: {FOREIGN}"):
             runner.load_shared(shared, source, ["events"])
         assert not server.requests
+
+
+def test_a_table_that_the_newest_schema_does_not_know_is_still_ours(
+    elsewhere: Path,
+) -> None:
+    """A load that shares the dataset stores a schema of its own tables only."""
+    destination = dlt.destinations.duckdb(str(elsewhere / "w.duckdb"))
+
+    def make(name: str) -> dlt.Pipeline:
+        return runner.make_pipeline(destination, name=name, pipelines_dir=name)
+
+    with small_server() as server:
+        load(make, server, "issues")
+        source = analytics_source(server.url, TOKEN, ORGANIZATION, "frontend")
+        runner.load_shared(make("shared"), source, ["events"])
+        shutil.rmtree("ours")
+        load(make, server, "issues")

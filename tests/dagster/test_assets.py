@@ -104,8 +104,8 @@ def test_a_backfill_is_one_run_and_what_is_whole_goes_on(
         for days, is_fresh in ((2, True), (0, False)):
             assets.FRESH = timedelta(days=days)
             checks = dg.materialize(
-                [*defs.assets, assets.fresh],
-                selection=dg.AssetSelection.checks(assets.fresh),
+                [*defs.assets, *assets.checks],
+                selection=dg.AssetSelection.checks(*assets.checks),
                 instance=instance,
                 resources={"dlt": assets.DagsterDltResource()},
                 raise_on_error=False,

@@ -68,7 +68,6 @@ READ = "read: "
 """Begins the names of the counters that tell dlt's collector of pages."""
 REQUESTS = "requests"
 """The name of the counter of requests."""
-SAME_TIME = timedelta(seconds=2)
 
 
 @dataclass
@@ -78,13 +77,16 @@ class Run:
     rows_per_load: int | None = None
     """Where the source has no such setting; None: all in one load."""
     single_load: bool = False
-    """There is only one load, whatever the setting says, and it keeps no bookmarks."""
+    """There is only one load, whatever the setting says."""
+    keeps_bookmarks: bool = True
+    """Bookmarks are taken from dlt's state and kept there; otherwise all is read."""
     continue_on_error: bool = False
     """A list that fails does not end the run, but is in `failures`."""
-    rows_per_batch: int = field(default_factory=lambda: ROWS_PER_BATCH)
     began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    begun: set[tuple[str, str]] = field(default_factory=set)
-    """Table and list: those whose reading began in this run."""
+    extents: dict[str, Extent] = field(default_factory=dict)
+    """Table → what is read of its lists."""
+    readers: dict[tuple[str, str], ListReader] = field(default_factory=dict)
+    """Table and list → the reader of its last load in this run."""
     done: set[tuple[str, str]] = field(default_factory=set)
     """Table and list: those that later loads need not read."""
     checked: set[str] = field(default_factory=set)
@@ -96,19 +98,11 @@ class Run:
     ended: set[str] = field(default_factory=set)
     """Tables of this load that were read."""
     bounded: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Table → bookmarks of readings with an `until`, which are not kept."""
-    spans: dict[str, tuple[datetime, datetime]] = field(default_factory=dict)
-    """Table → from and up to when to read, whatever the source says."""
+    """Table → bookmarks that are not kept, such as those of readings with an `until`."""
     has_pages: bool = False
     """The server has given a page."""
     is_unfinished: bool = False
     """Some lists have more rows, for a further load."""
-    clock_offset: timedelta = timedelta()
-    """How far the server's clock is ahead of ours."""
-    client: Client | None = None
-    """Of the source that is read."""
-    config: Config | None = None
-    """Its settings."""
     _budget: Budget | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -168,7 +162,6 @@ class Api:
             _check_organization(self.config, context)
             _check_tags(self.config, context)
             self._run = run
-            run.client, run.config = self.client, self.config
             self.client.forget_answers()
         return run
 
@@ -355,13 +348,13 @@ class Reading:
                 outcome.bookmark["asked_at"] = asked_at
             batch.add(self._key(reader.name.project), outcome)
             # The first page goes at once, for `add_limit(1)`.
-            limit = 1 if is_first else self._run.rows_per_batch
+            limit = 1 if is_first else ROWS_PER_BATCH
             is_full = batch.size >= limit or batch.bytes >= BYTES_PER_BATCH
             if is_full and not self._unique:
                 yield batch
                 batch, is_first = Batch(self._stored), False
         if batch.size and self._unique:
-            yield from batch.unique(self._unique, self._run.rows_per_batch)
+            yield from batch.unique(self._unique, ROWS_PER_BATCH)
         elif batch.size:
             yield batch
         else:
@@ -435,13 +428,13 @@ class Reading:
         incremental.advance(None)  # type: ignore[arg-type]
         since = parse_since(incremental.initial_value)
         until = parse_time("until", incremental.end_value)
-        if self._table in self._run.spans:
-            since, until = self._run.spans[self._table]
         lookback = self._config.lookback
         if incremental.lag is not None:
             lookback = parse_seconds("lag", incremental.lag)
-        is_swept = not (self._run.single_load or self._is_replaced)
-        return Extent(since, until, lookback, self._config.sweep if is_swept else None)
+        is_swept = self._run.keeps_bookmarks and not self._is_replaced
+        sweep = self._config.sweep if is_swept else None
+        extent = Extent(since, until, lookback, sweep)
+        return self._run.extents.setdefault(self._table, extent)
 
     def _get_bookmarks(self, table_name: str) -> dict[str, Any]:
         """Return the bookmarks, as far as they are true of the table."""
@@ -450,7 +443,7 @@ class Reading:
         has_rows = is_checked or self._context.has_rows(table_name)
         if self._is_replaced or not has_rows:
             self._state.pop("bookmarks", None)  # dropped, refreshed, or another dataset
-        if self._extent.until is not None or run.single_load:
+        if self._extent.until is not None or not run.keeps_bookmarks:
             return run.bounded.setdefault(self._table, {})
         bookmarks: dict[str, Any] = self._state.setdefault("bookmarks", {})
         if not is_checked and self._has_history and not self._has_states():
@@ -482,8 +475,7 @@ class Reading:
             name = (self._table, key)
             if name in self._run.done:
                 continue
-            is_first = name not in self._run.begun
-            self._run.begun.add(name)
+            is_first = name not in self._run.readers
             is_swept = is_first and self._extent.sweep == timedelta()
             reader = ListReader(
                 self._client,
@@ -496,6 +488,7 @@ class Reading:
                 is_continued=not is_first,
             )
             self.readers.append(reader)
+            self._run.readers[name] = reader
             yield reader
 
     def _failed(self, reader: ListReader, error: ApiError) -> Part:
@@ -539,8 +532,6 @@ class Reading:
         if not reader.stats.pages:
             return
         self._run.has_pages = True
-        offset = reader.stats.clock_offset
-        self._run.clock_offset = offset if abs(offset) > SAME_TIME else timedelta()
         pipeline = current_pipeline()
         if pipeline is None:
             return
@@ -565,8 +556,9 @@ class Reading:
         dlt subtracts the lag from it, however long that is by then, and fails if that
         is before the first year.
         """
+        stored = self._state.get("bookmarks", {})
         bookmarks = [
-            Bookmark.parse(self._stored.get(self._key(project), {}), datetime.now(UTC))
+            Bookmark.parse(stored.get(self._key(project), {}), datetime.now(UTC))
             for project in self._projects
         ]
         ends = [each.loaded.spans[0].end for each in bookmarks if each.loaded.spans]

@@ -96,8 +96,6 @@ class ListStats:
     """Values that did not fit their column, and went into `extra`."""
     newest: datetime | None = None
     """Time of the newest row."""
-    clock_offset: timedelta = timedelta()
-    """How far the server's clock, which shows whole seconds, is ahead of ours."""
     masked: set[str] = field(default_factory=set)
     """Paths of `redact` that masked a value."""
     unmatched: set[str] = field(default_factory=set)
@@ -315,7 +313,6 @@ class ListReader:
         self.balance += 2 * size - len(kept)
         new = 0 if self.is_sweeping else size
         stats.pages += 1
-        stats.clock_offset = page.server_time - page.read_at
         stats.rows += new
         stats.reread += len(kept) - new
         times = [page.times[n] for n in kept]

@@ -51,12 +51,7 @@ from analytics_pipeline.status import status as loaded_status
 from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.schema import TABLES
 from analytics_pipeline.tables.values import infrequent_gc
-from analytics_pipeline.verification import (
-    Verification,
-    compare,
-    only_repaired,
-    stored_copies,
-)
+from analytics_pipeline.verification import Verification, compare, second_pipeline
 
 __all__ = [
     "DATASET",
@@ -164,14 +159,19 @@ def _load(
     check_table_format(pipeline, table_format)
     if HISTORY in source.selected_resources:
         check_history(pipeline)
+    with pipeline_lock(pipeline), _plain_errors():
+        total = _load_pieces(pipeline, source, run, table_format)
+    total.seconds = time.perf_counter() - started
+    _raise_failures(run, total)
+    return total
+
+
+def _load_pieces(
+    pipeline: dlt.Pipeline, source: DltSource, run: Run, table_format: Any = None
+) -> Summary:
+    """Load in as many loads as it takes, by a pipeline that nobody else runs."""
     total = Summary()
-    with (
-        pipeline_lock(pipeline),
-        infrequent_gc(),
-        appended_tables() as appended,
-        _plain_errors(),
-        run.active(),
-    ):
+    with infrequent_gc(), appended_tables() as appended, run.active():
         refresh: Any = pipeline.refresh
         _restore_state(pipeline)
         check_tables(pipeline, source)
@@ -189,13 +189,16 @@ def _load(
             pipeline.refresh = refresh
         mark_gone(pipeline, source)
     total.appended = appended
-    total.seconds = time.perf_counter() - started
+    return total
+
+
+def _raise_failures(run: Run, total: Summary) -> None:
+    """Raise IncompleteLoad if a list failed, or all were refused."""
     failures = run.failures | (run.refusals if run.is_refused else {})
     total.failed = {name: str(error) for name, error in failures.items()}
     if failures:
         total.skipped = {k: v for k, v in total.skipped.items() if k not in failures}
         raise IncompleteLoad(failures, total)
-    return total
 
 
 def status(pipeline: dlt.Pipeline) -> Status:
@@ -219,24 +222,26 @@ def verify(
 ) -> Verification:
     """Compare what the server shows with what the warehouse holds, row by row.
 
-    All of the span `since` to `until` of the source is read from the server, typed and
-    masked as in a load, and compared with the warehouse by key and by value. What came
-    after the comparison began is left out; columns that change with the hour (`stats`),
-    `read_at` and dlt's own are not compared. Rows that the server does not show any more
-    are counted apart.
+    The span `since` to `until` of the source is loaded once more, in pieces, into the
+    dataset `<dataset>_verify` of the same destination, compared there by key and by value,
+    and dropped. What came after the comparison began is left out; columns that change
+    with the hour (`stats`), `read_at` and dlt's own are not compared. Rows that the
+    server does not show any more are counted apart.
 
     Args:
         pipeline: whose dataset to look at.
         source: what to read, as for `load`.
         tables: names of tables; none: all of the source but `issue_history`.
-        repair: load what is missing or different, and all doubled rows, once more; then
-            compare again.
+        repair: load the tables that differ once more, which replaces what is missing,
+            different or doubled; then compare again. Doubled rows that the server no
+            longer has stay, and are reported.
 
     Returns:
         Numbers of each table and project, and the first ten rows of each kind.
 
     Raises:
-        ConfigurationError: the source has no such table, or there is nothing to compare.
+        ConfigurationError: the source has no such table, there is nothing to compare, or
+            the destination cannot have the second dataset.
         AnalyticsError: the server is out of reach, or the token is rejected.
         IncompleteLoad: a list could not be read in order to be repaired.
         PipelineLocked: another process runs this pipeline.
@@ -248,29 +253,42 @@ def verify(
             f"the source has no table {', '.join(sorted(unknown))}"
         )
     names = [name for name in TABLES if name in (tables or source.selected_resources)]
-    found = _compared(pipeline, source, names, began)
-    if repair and found.repairs:
-        first, repairs = found, found.repairs
-        run = Run(ROWS_PER_LOAD, continue_on_error=True)
-        run.spans = {name: each.span for name, each in repairs.items()}
-        _load(pipeline, only_repaired(_selected(source, [*repairs]), repairs), run)
-        for name, each in repairs.items():
-            if each.gone:
-                copies = stored_copies(pipeline, source.resources[name], each.gone)
-                with pipeline_lock(pipeline), _plain_errors():
-                    pipeline.run(copies, schema=source.schema)
-        found = _compared(pipeline, source, names, began)
-        found.before = first.totals()
+    if not names:
+        raise ConfigurationError(
+            f"verify compares what servers show now: name other tables than {HISTORY}"
+        )
+    check_destination(pipeline)
+    with pipeline_lock(pipeline), _plain_errors():
+        found = _compared(pipeline, source.with_resources(*names), began)
+        if repair and (unequal := found.unequal):
+            before = found.totals()
+            run = Run(ROWS_PER_LOAD, continue_on_error=True, keeps_bookmarks=False)
+            total = _load_pieces(pipeline, _selected(source, unequal), run)
+            _raise_failures(run, total)
+            found = _compared(pipeline, source.with_resources(*names), began)
+            found.before = before
     found.seconds = time.perf_counter() - started
     return found
 
 
 def _compared(
-    pipeline: dlt.Pipeline, source: DltSource, names: Sequence[str], began: datetime
+    pipeline: dlt.Pipeline, source: DltSource, began: datetime
 ) -> Verification:
-    check_destination(pipeline)
-    with pipeline_lock(pipeline), _plain_errors():
-        return compare(pipeline, source, names, began)
+    run = Run(ROWS_PER_LOAD, continue_on_error=True, keeps_bookmarks=False)
+    started = datetime.now(UTC)
+    pipeline.sync_destination()
+    stored = pipeline.schemas.get(source.schema.name)
+    tables = stored.tables.values() if stored else ()
+    formats = (table.get("table_format") for table in tables)
+    table_format = next(filter(None, formats), None)
+    with second_pipeline(pipeline) as second:
+        _load_pieces(second, source, run, table_format)
+        if "issues" in source.selected_resources:
+            # An issue that was seen again meanwhile has moved to the top of its list.
+            run.done -= {each for each in run.done if each[0] == "issues"}
+            run.next_load()
+            _load_pieces(second, source.with_resources("issues"), run, table_format)
+        return compare(pipeline, second, source, run, began, started)
 
 
 def _restore_state(pipeline: dlt.Pipeline) -> None:
@@ -318,7 +336,7 @@ def load_shared(
             " history out here, and load it with runner.load()"
         )
     skip_stale_rows(pipeline, source)
-    run = Run(single_load=True)
+    run = Run(single_load=True, keeps_bookmarks=False)
     with pipeline_lock(pipeline), _plain_errors(), run.active():
         restores = pipeline.config.restore_from_destination
         pipeline.config.restore_from_destination = False

@@ -15,11 +15,10 @@ from analytics_pipeline.cli.terminal import (
     table,
 )
 from analytics_pipeline.errors import by_reason
-from analytics_pipeline.loading.comparison import Counts, Example
 from analytics_pipeline.loading.loaded_lists import is_read_whole
 from analytics_pipeline.loading.summary import Summary, forgotten
 from analytics_pipeline.status import Status, ago
-from analytics_pipeline.verification import Verification
+from analytics_pipeline.verification import Counts, Example, Verification
 
 
 def show(summary: Summary, as_json: bool) -> None:

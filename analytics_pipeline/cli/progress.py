@@ -107,7 +107,7 @@ class LiveCollector(PageCollector):
             if name == REQUESTS:
                 self._requests.append((time.monotonic(), number))
                 return
-            # of all projects together; those of `verify` are of two sides
+            # of all projects together
             line = self._lines.setdefault(name.partition(" of ")[0], _Line())
             line.rows += number
             line.message = message or line.message

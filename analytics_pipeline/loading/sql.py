@@ -4,17 +4,15 @@ What it does not translate is how SQLite, MariaDB and MySQL handle times: they h
 columns without a zone, which hold UTC, and SQLite's are text.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 import dlt
-import pyarrow as pa
 from sqlglot import exp, maybe_parse, parse_one
 
 from analytics_pipeline.loading.loaded_lists import table_names
 from analytics_pipeline.tables.history import HISTORY
-from analytics_pipeline.tables.schema import ARROW
 from analytics_pipeline.tables.values import utc
 
 TIMES = {
@@ -44,8 +42,15 @@ def ask(dataset: dlt.Dataset, sql: str) -> dlt.Relation:
     dialect: Any = str(dataset.destination_dialect)
     if dialect not in _BEGINNING:
         return dataset(sql, "postgres")
-    tree = parse_one(sql, dialect="postgres")
-    return dataset(tree.transform(_without_zones(dialect)).sql(dialect), dialect)
+    return dataset(translated(sql, dialect), dialect)
+
+
+def translated(sql: str, dialect: str) -> str:
+    """Return a query in the SQL of another dialect."""
+    tree: Any = parse_one(sql, dialect="postgres")
+    if dialect in _BEGINNING:
+        tree = tree.transform(_without_zones(dialect))
+    return str(tree.sql(dialect))
 
 
 class Queries:
@@ -94,34 +99,6 @@ def literal(value: datetime | str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def arrow_table(rows: Sequence[Sequence[Any]], kinds: Mapping[str, str]) -> pa.Table:
-    """Return rows of a database that has other types as an Arrow table.
-
-    Args:
-        rows: as Python has them; times without a zone or as text, truth values as integers.
-        kinds: column → dlt's data type; of further ones, what the values are.
-    """
-    columns = zip(*rows, strict=True) if rows else [()] * len(kinds)
-    return pa.table(
-        {
-            name: pa.array(
-                [_CONVERT.get(kind, _same)(v) for v in values], ARROW.get(kind)
-            )
-            for (name, kind), values in zip(kinds.items(), columns, strict=True)
-        }
-    )
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-_CONVERT: dict[str, Callable[[Any], Any]] = {
-    "timestamp": utc,
-    "bool": lambda value: None if value is None else bool(value),
-}
-
-
 def _without_zones(dialect: str) -> Callable[[Any], Any]:
     """Return what rewrites an expression of times with zones for such a destination."""
 
@@ -138,6 +115,8 @@ def _without_zones(dialect: str) -> Callable[[Any], Any]:
             time = utc(datetime.fromisoformat(node.this.this)).replace(tzinfo=None)
             text = time.isoformat(" ", "microseconds")
             return rewrite(exp.Literal.string(text))
+        if isinstance(node, exp.NullSafeNEQ) and dialect == "sqlite":  # until 3.39
+            return exp.not_(exp.Is(**node.args)).transform(rewrite)
         if isinstance(node, exp.AtTimeZone):
             return node.this.transform(rewrite)
         if isinstance(node, exp.TimestampTrunc):

@@ -14,7 +14,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any, overload
 
 import orjson
@@ -31,11 +30,6 @@ _SHAPE = bytes(
     for byte in range(256)
 )
 _LONG_NUMBER = b":" + b"0" * 19
-_MAY_HOLD_FLOAT = re.compile(rb"(?:^|[:\[,])(?:-0|-?\d+[.eE])")
-_FLOAT = re.compile(
-    rb'"(?:[^"\\]++|\\.)*+"|-0(?![.\d])|-?\d+(?:\.\d+(?:[eE][+-]?\d+)?|[eE][+-]?\d+)'
-)
-"""A number that can be written in several ways; or a text, in which none is meant."""
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _DEEPEST = 4096
 _DEEP = 200
@@ -90,42 +84,6 @@ def dumps(value: Any) -> bytes:
         with deep_recursion():
             text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         return text.encode()
-
-
-def canonical_json(text: str | None) -> str | None:
-    """Return JSON text in the form that all texts of the same value have.
-
-    Databases that parse JSON give it back with other spaces, another order of names, and
-    large numbers in full.
-    """
-    if text is None:
-        return None
-    try:
-        value, _ = loads(text.encode())
-    except ValueError:
-        return text
-    try:
-        canonical = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    except TypeError:
-        with deep_recursion():
-            form = json.dumps(
-                value, ensure_ascii=False, separators=(",", ":"), sort_keys=True
-            )
-        canonical = form.encode()
-    if _MAY_HOLD_FLOAT.search(canonical):
-        canonical = _FLOAT.sub(_in_full, canonical)
-    return canonical.decode()
-
-
-def _in_full(match: re.Match[bytes]) -> bytes:
-    """Return a whole number without an exponent, and any other as orjson writes it."""
-    text = match[0]
-    if text.startswith(b'"'):
-        return text
-    number = float(text)
-    if number.is_integer():
-        return b"%d" % int(Decimal(text.decode()))  # the digits that PostgreSQL shows
-    return orjson.dumps(number)
 
 
 def _loads_slowly(body: bytes) -> tuple[Any, int]:

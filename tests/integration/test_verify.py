@@ -11,18 +11,19 @@ from typing import Any
 import dlt
 import pytest
 
-from analytics_pipeline import analytics_source, runner
+from analytics_pipeline import analytics_source, runner, verification
 from analytics_pipeline.cli import progress
 from analytics_pipeline.cli.main import main
-from analytics_pipeline.errors import ConfigurationError, MissingTable
-from analytics_pipeline.loading.comparison import Counts
+from analytics_pipeline.errors import ApiError, ConfigurationError, MissingTable
 from analytics_pipeline.runner import Verification
 from analytics_pipeline.tables import descriptions
 from analytics_pipeline.tables.history import VALIDITY
 from analytics_pipeline.tables.schema import TABLES
+from analytics_pipeline.verification import Counts
 from tests.conftest import ORGANIZATION, TOKEN, small_server
 from tests.fake_server import FakeServer
 from tests.list_server import ListServer, ago, detail, event, newest_first
+from tests.mariadb import MariaDB, mariadb_server
 from tests.postgres import Postgres
 
 PROJECTS = ["frontend", "backend"]
@@ -31,17 +32,28 @@ PROJECTS = ["frontend", "backend"]
 class Place:
     """A warehouse that people can change by hand."""
 
-    def __init__(self, folder: Path, destination: Any = "duckdb") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        destination: Any = "duckdb",
+        table_format: str | None = None,
+        **options: Any,
+    ) -> None:
         self._folder = folder
         self._destination = destination
+        self._table_format = table_format
+        self._options = options
 
     def pipeline(self) -> dlt.Pipeline:
         return runner.make_pipeline(
-            self._destination, pipelines_dir=str(self._folder / "pipelines")
+            self._destination,
+            pipelines_dir=str(self._folder / "pipelines"),
+            **self._options,
         )
 
     def load(self, server: Any, *tables: str, **settings: Any) -> None:
-        runner.load(self.pipeline(), source(server, **settings), tables)
+        made = source(server, **settings)
+        runner.load(self.pipeline(), made, tables, self._table_format)
 
     def verify(
         self, server: Any, *tables: str, repair: bool = False, **settings: Any
@@ -74,6 +86,14 @@ class Place:
                 ]
             ]
         }
+
+    def left(self) -> list[str]:
+        """Datasets and files of verify."""
+        schemas = "select schema_name from information_schema.schemata"
+        found = [
+            row[0] for row in self.sql(f"{schemas} where schema_name like '%verify%'")
+        ]
+        return found + [str(path) for path in self._folder.rglob("*verify*")]
 
     def bookmarks(self) -> bytes:
         """As the warehouse has them."""
@@ -453,6 +473,21 @@ def test_whole_events_without_a_date_are_compared_and_repaired(duck: Place) -> N
     assert found.is_equal
 
 
+def test_an_event_whose_issue_was_merged_later_is_found_and_repaired(
+    lists: ListServer, duck: Place
+) -> None:
+    rows = lists.lists["acme", "frontend", "events"]
+    for row in rows:
+        row["groupID"] = "2"
+    duck.load(lists, "events")
+    rows[45]["groupID"] = "1"  # far beyond the lookback
+    duck.load(lists, "events")
+    found = duck.verify(lists, "events", repair=True)
+    assert found.before == {"events": Counts(70, 70, different=1)}
+    assert found.is_equal
+    assert duck.sql("select group_id from events where id = 'e45'") == [("1",)]
+
+
 # What is not held against the warehouse
 
 
@@ -516,10 +551,29 @@ def test_rows_that_are_gone_from_the_server_are_counted_apart(
     found = duck.verify(lists, "events", "issues")
     assert found.totals()["events"] == Counts(60, 72, doubled=2, gone=10)
     assert found.totals()["issues"] == Counts(28, 30, gone=2)
+    found = duck.verify(lists, "events", repair=True)
+    assert found.totals()["events"] == Counts(60, 71, doubled=1, gone=10)
+    assert keys(found, "events", "doubled") == ["1 e45"]  # nothing can replace it
+    duck.sql("create or replace table events as select distinct * from events")
     span: dict[str, Any] = {"since": ago(90 * 44), "until": ago(90 * 42)}
     found = duck.verify(lists, "events", **span)
     assert found.totals()["events"] == Counts(0, 2, gone=2)
     assert found.is_equal
+
+
+def test_issues_that_sentry_does_not_list_any_more_are_not_gone(
+    start: Callable[..., FakeServer], duck: Place
+) -> None:
+    server = start("sentry")
+    duck.load(server, "issues", api="sentry")
+    for days, number in ((100, 1), (80, 2)):
+        duck.sql(
+            "insert into issues select * replace (current_timestamp - interval"
+            f" {days} days as last_seen, '{number}' as id) from issues limit 1"
+        )
+    found = duck.verify(server, "issues", api="sentry")
+    assert found.totals()["issues"] == Counts(30, 31, gone=1)
+    assert keys(found, "issues", "gone") == ["2"]
 
 
 # Lists that cannot be read
@@ -692,6 +746,183 @@ def test_the_time_zone_of_the_session_does_not_matter(
         assert found.totals()["events"] == Counts(41, 41)
     finally:
         postgres.query("alter database postgres reset timezone")
+
+
+# The second dataset
+
+
+@pytest.fixture(scope="module")
+def mariadb() -> Iterator[MariaDB]:
+    with mariadb_server() as server:
+        yield server
+
+
+WAREHOUSES = ["duckdb", "postgres", "sqlite", "mariadb", "parquet", "delta", "iceberg"]
+
+
+@pytest.fixture(params=WAREHOUSES)
+def warehouse_of_any_kind(
+    request: pytest.FixtureRequest, elsewhere: Path
+) -> Iterator[Place]:
+    kind = request.param
+    destination: Any = kind
+    if kind == "postgres":
+        destination = dlt.destinations.postgres(request.getfixturevalue(kind).uri)
+    elif kind == "mariadb":
+        uri = request.getfixturevalue(kind).uri
+        destination = dlt.destinations.sqlalchemy(uri)
+    elif kind == "sqlite":
+        pytest.importorskip("sqlalchemy")
+        destination = dlt.destinations.sqlalchemy("sqlite:///warehouse.db")
+    elif kind in ("parquet", "delta", "iceberg"):
+        module = {"delta": "deltalake", "iceberg": "pyiceberg"}.get(kind, "pyarrow")
+        pytest.importorskip(module)
+        destination = dlt.destinations.filesystem("lake")
+    table_format = kind if kind in ("delta", "iceberg") else None
+    yield Place(elsewhere, destination, table_format)
+    if kind == "mariadb":
+        request.getfixturevalue(kind).clear()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:pyiceberg")
+def test_all_kinds_of_warehouses_are_compared_and_repaired(
+    lists: ListServer, warehouse_of_any_kind: Place, elsewhere: Path
+) -> None:
+    place, rows = warehouse_of_any_kind, lists.lists["acme", "frontend", "events"]
+    rows[2] |= {"size": 1, "user": {"id": 1}}
+    place.load(lists, "events")
+    before = place.bookmarks()
+    rows[1]["title"] = "EVENT 1"  # as MariaDB compares it, the same
+    rows[2] |= {"size": None, "user": {"id": 2}}
+    rows.insert(5, event(900, 400))
+    del rows[20]
+    changed = {"1 e1": {"title"}, "1 e2": {"size", "user", "user_id"}}
+    found = place.verify(lists, "events")
+    assert found.tables["events"] == {
+        "frontend": Counts(50, 50, missing=1, different=2, gone=1),
+        "backend": Counts(20, 20),
+    }
+    assert differing(found, "events") == changed
+    assert keys(found, "events", "missing") == ["1 e900"]
+    assert keys(found, "events", "gone") == ["1 e19"]
+    assert place.verify(lists, "events", repair=True).is_equal
+    assert place.bookmarks() == before
+    assert [*elsewhere.rglob("*verify*")] == []
+    if place._destination == "duckdb":
+        assert place.left() == []
+
+
+def test_the_span_is_read_in_pieces(
+    lists: ListServer,
+    duck: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    duck.load(lists, "events", "issues")
+    duck.sql("delete from events where id in ('e1', 'e48')")
+    lists.page_size = 5
+    monkeypatch.setattr(runner, "ROWS_PER_LOAD", 20)
+    with caplog.at_level("INFO", "analytics_pipeline"):
+        found = duck.verify(lists, "events", "issues")
+    assert found.totals()["events"] == Counts(70, 68, missing=2)
+    assert found.totals()["issues"] == Counts(30, 30)
+    assert caplog.text.count("is done, and there is more") >= 3
+
+
+def test_verify_leaves_state_and_loads_of_the_warehouse_as_they_are(
+    lists: ListServer, duck: Place
+) -> None:
+    duck.load(lists, "events", "issues")
+    of_dlt = ["_dlt_loads", "_dlt_pipeline_state", "_dlt_version"]
+    before = [duck.sql(f"select * from {name} order by all") for name in of_dlt]
+    state = dict(duck.pipeline().state)
+    duck.verify(lists, "events", "issues")
+    assert [duck.sql(f"select * from {name} order by all") for name in of_dlt] == before
+    assert dict(duck.pipeline().state) == state
+    assert duck.left() == []
+    lists.requests.clear()
+    duck.load(lists, "events", "issues")
+    assert len(lists.requests) == 4  # nothing but the top of each list
+
+
+def _fail(*arguments: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_verify_leaves_nothing(
+    lists: ListServer, duck: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    duck.load(lists, "events")
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "compare", _fail)
+        with pytest.raises(KeyboardInterrupt):
+            duck.verify(lists, "events")
+    assert duck.left() == []
+    lists.refused = {"/": 401}
+    with pytest.raises(ApiError, match="401"):
+        duck.verify(lists, "events")
+    assert duck.left() == []
+    lists.refused = {}
+    assert duck.verify(lists, "events").totals()["events"] == Counts(70, 70)
+
+
+def test_what_a_killed_verify_has_left_is_replaced(
+    lists: ListServer, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.load(lists, "events")
+    with monkeypatch.context() as patch:
+        patch.setattr(verification, "_drop", lambda pipeline: None)
+        patch.setattr(verification, "rmtree", lambda *_, **__: None)
+        assert place.verify(lists, "events").is_equal
+        place.sql("create schema if not exists analytics_verify_staging")
+        place.sql("create table analytics_verify_staging.other (id int)")
+    assert {"analytics_verify", "analytics_verify_staging"} <= {*place.left()}
+    del lists.lists["acme", "frontend", "events"][0]
+    assert place.verify(lists, "events").totals()["events"] == Counts(69, 70, gone=1)
+    assert place.left() == []
+
+
+def test_a_dataset_of_another_pipeline_is_not_dropped(
+    lists: ListServer, duck: Place
+) -> None:
+    other = Place(duck._folder, dataset="analytics_verify")
+    other.load(lists, "events", project="frontend")
+    duck.load(lists, "events")
+    lists.requests.clear()
+    with pytest.raises(ConfigurationError, match="'analytics_verify' for itself"):
+        duck.verify(lists, "events")
+    assert lists.requests == []
+    assert other.sql("select count(*) from analytics_verify.events") == [(50,)]
+
+
+def test_an_account_that_may_not_create_a_dataset_is_told_which(
+    lists: ListServer, postgres: Postgres, elsewhere: Path
+) -> None:
+    Place(elsewhere, dlt.destinations.postgres(postgres.uri)).load(lists, "events")
+    postgres.query("create role loader login superuser password 'unused'")
+    try:
+        postgres.query("alter role loader nosuperuser")
+        postgres.query("grant all on schema analytics to loader")
+        postgres.query("grant all on all tables in schema analytics to loader")
+        uri = postgres.uri.replace("postgres:unused", "loader:unused")
+        place = Place(elsewhere, dlt.destinations.postgres(uri))
+        lists.requests.clear()
+        with pytest.raises(ConfigurationError, match="'analytics_verify'.*permission"):
+            place.verify(lists, "events")
+        assert lists.requests == []
+    finally:
+        postgres.query("drop owned by loader; drop role loader")
+
+
+def test_a_destination_without_sql_is_named(lists: ListServer, elsewhere: Path) -> None:
+    @dlt.destination
+    def sink(items: Any, table: Any) -> None:
+        pass
+
+    place = Place(elsewhere, sink)
+    with pytest.raises(ConfigurationError, match="compares by SQL"):
+        place.verify(lists, "events")
+    assert lists.requests == []
 
 
 # The command line

@@ -250,6 +250,6 @@ def test_a_duckdb_that_another_process_has_open(
     with duckdb.connect(str(warehouse.folder / f"{runner.NAME}.duckdb")):
         code, said = run(server, warehouse.folder)
     assert code == 1
-    assert_one_sentence(said, "lock", str(os.getpid()), "run it again")
+    assert_one_sentence(said, "in use by process", str(os.getpid()), "run it again")
     warehouse.load(server, tables=["events"])
     assert_kept(warehouse, server, "events")

@@ -1,5 +1,7 @@
 -- Questions to issue_history, for DuckDB and PostgreSQL, with days of the session's time zone.
 -- The dbt models issues_open_daily and issue_resolution answer two of them each day anew.
+-- An issue is reopened when it is unresolved after another status. The states of issues that
+-- are gone from the server have ended.
 
 -- How many issues were open at the end of each day?
 select cast(d.day as date) as day, count(h.id) as open_issues
@@ -16,14 +18,16 @@ group by d.day
 order by d.day;
 
 -- How many days does it take to resolve an issue, in each project, from its first event or
--- from its reopening? As in the last query, an issue that was resolved when the history
--- began does not count, but a later one does that was never seen in another state.
+-- from its reopening? As in the last query, an issue that was resolved when the history of
+-- its project began does not count, but a later one does that was never seen in another
+-- state.
 with changes as (
-    select *, lag(status) over (partition by id order by valid_from) as before
+    select *, lag(status) over (partition by id order by valid_from) as before,
+        min(valid_from) over (partition by project_id) as began
     from analytics.issue_history
 ), begun as (
     select *, max(
-        case when status = 'unresolved' and before = 'resolved' then valid_from end
+        case when status = 'unresolved' and before <> 'unresolved' then valid_from end
     ) over (partition by id order by valid_from) as reopened
     from changes
 )
@@ -34,41 +38,42 @@ select p.slug, count(*) as resolved, percentile_cont(0.5) within group (
 from begun b
 join analytics.issues i on i.id = b.id
 join analytics.projects p on p.id = b.project_id
-where b.status = 'resolved' and (b.before <> 'resolved' or b.before is null
-    and i.first_seen > (select min(valid_from) from analytics.issue_history))
+where b.status = 'resolved'
+    and (b.before <> 'resolved' or b.before is null and i.first_seen >= b.began)
 group by p.slug
 order by p.slug;
 
--- After which releases were resolved issues open again? Each reopening counts for the newest
--- release of its project until then.
+-- After which releases did issues regress, that is, were reopened although they had been
+-- resolved? Each regression counts for the newest release of its project until then.
 with changes as (
     select *, lag(status) over (partition by id order by valid_from) as before
     from analytics.issue_history
 )
-select newest.version, count(*) as reopened
+select newest.version, count(*) as regressed
 from changes c
 join analytics.projects p on p.id = c.project_id
 cross join lateral (
     select r.version
     from analytics.releases r
-    where r.date_created < c.valid_from and position(
+    where coalesce(r.date_released, r.date_created) <= c.valid_from and position(
         '"slug":"' || p.slug || '"' in replace(cast(r.projects as varchar), ' ', '')) > 0
-    order by r.date_created desc
+    order by coalesce(r.date_released, r.date_created) desc
     limit 1
 ) newest
 where c.status = 'unresolved' and c.before = 'resolved'
 group by newest.version
-order by reopened desc, newest.version;
+order by regressed desc, newest.version;
 
 -- Who resolved how many, as far as they were assigned to somebody by then?
 with changes as (
-    select *, lag(status) over (partition by id order by valid_from) as before
+    select *, lag(status) over (partition by id order by valid_from) as before,
+        min(valid_from) over (partition by project_id) as began
     from analytics.issue_history
 )
 select c.assigned_to, count(*) as resolved
 from changes c
 join analytics.issues i on i.id = c.id
-where c.status = 'resolved' and (c.before <> 'resolved' or c.before is null
-    and i.first_seen > (select min(valid_from) from analytics.issue_history))
+where c.status = 'resolved'
+    and (c.before <> 'resolved' or c.before is null and i.first_seen >= c.began)
 group by c.assigned_to
 order by resolved desc, c.assigned_to;

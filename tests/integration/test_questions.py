@@ -20,12 +20,16 @@ from tests.postgres import Postgres
 QUERIES = (FOLDER / "history.sql").read_text("utf-8")
 OPEN, MEDIAN, RELEASES, PEOPLE = QUERIES.rstrip().removesuffix(";").split(";\n")
 
-PROJECTS = {"F": "frontend", "B": "backend"}
+PROJECTS = {"F": "frontend", "B": "backend", "M": "mobile"}
 MONTH = """
  1  open F6 B4
  1  resolve F6 B4 by ada       -- before the first load, so nobody knows when
  2  open F1 F2 F3 F4 F5 F7 B1 B2 B3
  2  assign F1 to ada
+ 2  open M1 M2                 -- of a project that is loaded as of day 15
+ 2  hide M1
+ 2  hide M2
+ 3  resolve M1 by ada          -- before the first load of its project
  3  release 1.0 of frontend
  3  resolve F1
  3  resolve F2 by bo in 1.0
@@ -52,8 +56,12 @@ MONTH = """
 13  ignore F1
 14  resolve F1 by bo in 1.1    -- was ignored since it was reopened
 15  ignore B2                  -- was resolved
-16  return B2                  -- was ignored, so this is no reopening
+15  show M1
+15  show M2
+16  return B2                  -- was ignored, so this is no regression
 16  resolve B1
+17  resolve B2                 -- from its reopening of yesterday
+17  resolve M2
 17  release 2.0 of frontend backend
 18  return B2 F1               -- after 2.0
 18  return B4                  -- after 2.0; was resolved at the first load
@@ -287,7 +295,8 @@ def literals(row: tuple[str | None, ...]) -> str:
 
 @pytest.fixture
 def server() -> Iterator[FakeServer]:
-    with small_server(events=0, issues=0, releases=0) as server:
+    names = [*PROJECTS.values()]
+    with small_server(projects=names, events=0, issues=0, releases=0) as server:
         yield server
 
 
@@ -331,14 +340,22 @@ def changes(days: list[Day]) -> Iterator[Change]:
 
 
 def is_reopening(change: Change) -> bool:
-    is_after = change.before is not None and change.before.status == "resolved"
-    return is_after and change.after.status == "unresolved"
+    return change.before is not None and change.after.status == "unresolved"
 
 
-def is_resolution(change: Change) -> bool:
-    """An issue that was resolved when it was first loaded on the first day is not."""
-    is_known = change.before is not None or change.after.first_seen > loaded(1)
-    return is_known and change.after.status == "resolved"
+def is_regression(change: Change) -> bool:
+    was_resolved = change.before is not None and change.before.status == "resolved"
+    return was_resolved and is_reopening(change)
+
+
+def resolutions(days: list[Day]) -> Iterator[Change]:
+    """Issues that were resolved at the first load of their project are left out."""
+    began: dict[str, datetime] = {}
+    for change in changes(days):
+        start = began.setdefault(change.after.project, change.time)
+        is_known = change.before is not None or change.after.first_seen >= start
+        if is_known and change.after.status == "resolved":
+            yield change
 
 
 def open_issues(days: list[Day]) -> list[tuple[Any, ...]]:
@@ -352,22 +369,20 @@ def open_issues(days: list[Day]) -> list[tuple[Any, ...]]:
 
 
 def median_days(days: list[Day]) -> list[tuple[Any, ...]]:
-    reopened: dict[str, datetime] = {}
+    reopened: dict[str, list[datetime]] = {}
     spans = defaultdict(list)
-    for change in changes(days):
-        if is_reopening(change):
-            reopened[change.name] = change.time
-        if is_resolution(change):
-            begin = reopened.get(change.name, change.after.first_seen)
-            spans[change.after.project].append(
-                (change.time - begin) / timedelta(days=1)
-            )
+    for change in filter(is_reopening, changes(days)):
+        reopened.setdefault(change.name, []).append(change.time)
+    for change in resolutions(days):
+        starts = [time for time in reopened.get(change.name, []) if time < change.time]
+        begin = max(starts, default=change.after.first_seen)
+        spans[change.after.project].append((change.time - begin) / timedelta(days=1))
     return [(slug, len(each), median(each)) for slug, each in sorted(spans.items())]
 
 
-def reopened_after(days: list[Day]) -> list[tuple[Any, ...]]:
+def regressed_after(days: list[Day]) -> list[tuple[Any, ...]]:
     counts = Counter[str]()
-    for change in filter(is_reopening, changes(days)):
+    for change in filter(is_regression, changes(days)):
         earlier = [
             release
             for release in days[-1].releases
@@ -380,9 +395,7 @@ def reopened_after(days: list[Day]) -> list[tuple[Any, ...]]:
 
 
 def resolved_by(days: list[Day]) -> list[tuple[Any, ...]]:
-    who = Counter(
-        each.after.assigned_to for each in changes(days) if is_resolution(each)
-    )
+    who = Counter(each.after.assigned_to for each in resolutions(days))
     return sorted(who.items(), key=lambda pair: (-pair[1], pair[0] or "~"))
 
 
@@ -422,5 +435,5 @@ def test_the_questions_have_the_answers_of_the_month(store: Store) -> None:
     assert ask(OPEN) == open_issues(days)
     medians = [(slug, count, round(value, 9)) for slug, count, value in ask(MEDIAN)]
     assert medians == [(*row[:2], round(row[2], 9)) for row in median_days(days)]
-    assert ask(RELEASES) == reopened_after(days)
+    assert ask(RELEASES) == regressed_after(days)
     assert ask(PEOPLE) == resolved_by(days)

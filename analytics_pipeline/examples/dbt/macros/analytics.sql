@@ -8,15 +8,28 @@ greatest(
 )
 {% endmacro %}
 
-{# One row for each slug of a JSON list of projects. #}
-{% macro project_slugs(projects) %}
-{{ adapter.dispatch('project_slugs', 'analytics_pipeline')(projects) }}
+{# Whether the warehouse has a column; data of earlier versions lack some. #}
+{% macro has_column(relation, name) %}
+{% set columns = adapter.get_columns_in_relation(relation) %}
+{{ return(name in columns | map(attribute='name') | list) }}
 {% endmacro %}
 
-{% macro default__project_slugs(projects) %}
-jsonb_path_query(cast({{ projects }} as jsonb), '$[*].slug') #>> '{}'
+{# The first of some names of a JSON object that has a value; NULL if that is masked. #}
+{% macro first_value(object, names) %}
+nullif(coalesce(
+    {%- for name in names %}nullif({{ object }} ->> '{{ name }}', ''){{ ', ' if not loop.last }}
+    {%- endfor %}), '***')
 {% endmacro %}
 
-{% macro duckdb__project_slugs(projects) %}
-unnest(json_extract_string({{ projects }}, '$[*].slug'))
+{# One row for each item of a JSON list. #}
+{% macro items(list) %}
+{{ adapter.dispatch('items', 'analytics_pipeline')(list) }}
+{% endmacro %}
+
+{% macro default__items(list) %}
+jsonb_path_query(cast({{ list }} as jsonb), '$[*]')
+{% endmacro %}
+
+{% macro duckdb__items(list) %}
+unnest(json_extract({{ list }}, '$[*]'))
 {% endmacro %}

@@ -15,7 +15,7 @@ select
     environment,
     release_version,
     count(*) as events,
-    count(distinct user_id) as users,
+    count(distinct user_key) as users,
     count(distinct issue_id) as issues,
     max(read_at) as read_until
 from {{ ref('stg_events') }}
@@ -27,6 +27,13 @@ where day in (
         select coalesce(max(read_until), timestamptz '1970-01-01') - interval '1 day'
         from {{ this }}
     )
+)
+-- Days that name a project by a slug that it no longer has.
+or day in (
+    select counted.day
+    from {{ this }} counted
+    join {{ source('analytics', 'projects') }} p on p.id = counted.project_id
+    where p.slug <> counted.project
 )
 {% endif %}
 group by day, project_id, project, level, environment, release_version

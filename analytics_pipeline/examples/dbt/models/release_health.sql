@@ -27,10 +27,10 @@ events as (
         count(case when e.happened_at < r.released_at + interval '24 hours' then 1 end)
             as events_24h,
         count(distinct case
-            when e.happened_at < r.released_at + interval '24 hours' then e.user_id
+            when e.happened_at < r.released_at + interval '24 hours' then e.user_key
         end) as users_24h,
         count(*) as events_7d,
-        count(distinct e.user_id) as users_7d
+        count(distinct e.user_key) as users_7d
     from {{ ref('stg_releases') }} r
     join {{ ref('stg_events') }} e
         on e.project_id = r.project_id

@@ -1,8 +1,15 @@
 {{ config(materialized='view') }}
 
+{% set table = source('analytics', 'events') %}
+
 with events as (
-    select *, coalesce(date_created, date_received) as happened_at
-    from {{ source('analytics', 'events') }}
+    select
+        *,
+        coalesce(date_created, date_received) as happened_at,
+        {% if has_column(table, 'user') %}
+        {{ first_value('"user"', ['id', 'email', 'ip_address', 'username']) }}
+        {% else %}nullif(user_id, '***'){% endif %} as user_key
+    from {{ table }}
 )
 
 select
@@ -17,9 +24,11 @@ select
     coalesce(e.environment, 'unknown') as environment,
     coalesce(e.release_version, 'unknown') as release_version,
     e.user_id,
+    e.user_key,
     e.handled,
     e.read_at
 from events e
 left join {{ source('analytics', 'issues') }} i on i.id = e.group_id
 left join {{ source('analytics', 'projects') }} p on p.id = e.project_id
-where e.happened_at is not null
+-- A client whose clock is ahead must not move the newest event.
+where e.happened_at <= current_timestamp

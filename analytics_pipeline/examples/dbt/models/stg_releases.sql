@@ -5,20 +5,34 @@ with of_projects as (
         id as release_id,
         version,
         coalesce(date_released, date_created) as released_at,
-        {{ project_slugs('projects') }} as project
+        {{ items('projects') }} as project
     from {{ source('analytics', 'releases') }}
+),
+
+released as (
+    select
+        r.release_id,
+        r.version,
+        p.id as project_id,
+        coalesce(p.slug, r.project ->> 'slug') as project,
+        r.released_at
+    from of_projects r
+    -- GlitchTip's have no id. A slug may be one that the project no longer has.
+    left join {{ source('analytics', 'projects') }} p on case
+        when (r.project ->> 'id') is null then p.slug = (r.project ->> 'slug')
+        else p.id = (r.project ->> 'id')
+    end
+    where r.released_at <= current_timestamp
 )
 
 select
-    r.release_id || ':' || r.project as release_key,
-    r.release_id,
-    r.version,
-    r.project,
-    p.id as project_id,
-    r.released_at,
-    lead(r.released_at) over (
-        partition by r.project order by r.released_at, r.release_id
+    release_id || ':' || project as release_key,
+    release_id,
+    version,
+    project,
+    project_id,
+    released_at,
+    lead(released_at) over (
+        partition by coalesce(project_id, project) order by released_at, release_id
     ) as next_released_at
-from of_projects r
-left join {{ source('analytics', 'projects') }} p on p.slug = r.project
-where r.released_at is not null
+from released

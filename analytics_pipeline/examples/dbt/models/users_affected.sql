@@ -3,8 +3,8 @@ select
     day,
     project_id,
     project,
-    count(distinct user_id) as users,
+    count(distinct user_key) as users,
     count(*) as events,
-    count(*) - count(user_id) as events_without_user
+    count(*) - count(user_key) as events_without_user
 from {{ ref('stg_events') }}
 group by day, project_id, project

@@ -21,14 +21,20 @@ from analytics_pipeline.loading.loaded_lists import (
 from analytics_pipeline.loading.sql import Queries
 from analytics_pipeline.loading.warehouse import check_loaded, nothing_loaded
 from analytics_pipeline.report import charts, history
-from analytics_pipeline.report.facts import AGES, ISSUES, OLDER, Facts, gather
+from analytics_pipeline.report.facts import (
+    AGES,
+    ISSUES,
+    OLDER,
+    RELEASES,
+    Facts,
+    gather,
+)
 from analytics_pipeline.report.history import History
 from analytics_pipeline.status import ago
 from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.schema import TABLES
 from analytics_pipeline.tables.values import utc
 
-RELEASES = 10
 LISTS = 200
 
 
@@ -108,9 +114,9 @@ def _events(facts: Facts) -> str:
     if not facts.starts:
         return "<p>No events are loaded.</p>"
     marks = [
-        (utc(time), (short or version)[:20])
-        for version, short, time, *_ in facts.releases
-        if facts.starts[0] <= utc(time) < facts.starts[-1] + facts.step
+        (release.time, (release.short_version or release.version)[:20])
+        for release in facts.releases
+        if facts.starts[0] <= release.time < facts.starts[-1] + facts.step
     ]
     return (
         _key(facts.events)
@@ -141,7 +147,8 @@ def _issues(facts: Facts) -> str:
     if not facts.ages:
         return "<p>No issues are loaded.</p>"
     return (
-        '<p class="quiet">Age: since an issue was first seen.</p>'
+        '<p class="quiet">Age: since an issue was first seen. Issues that are gone from'
+        " the server are left out.</p>"
         + _key(facts.ages)
         + charts.issues([*AGES, OLDER], facts.ages)
     )
@@ -228,17 +235,26 @@ def _issue(short_id: str | None, title: str | None, permalink: str | None) -> st
 def _releases(facts: Facts) -> str:
     if not facts.releases:
         return "<p>No releases are loaded, or none of this time.</p>"
-    return _table(
-        {
-            "version": "",
-            "released": "plain",
-            "commits": "number minor",
-            "new issues": "number",
-        },
-        (
-            [escape(version), _time(utc(time)), _number(commits), _number(new)]
-            for version, _, time, commits, new in facts.releases[:RELEASES]
-        ),
+    columns = {
+        "version": "",
+        "projects": "",
+        "released": "plain",
+        "commits": "number minor",
+        "new issues": "number",
+    }
+    rows = (
+        [
+            escape(release.version),
+            escape(shortened(", ".join(release.projects), 80)),
+            _time(release.time),
+            _number(release.commits),
+            _number(release.new_issues),
+        ]
+        for release in facts.releases[:RELEASES]
+    )
+    return (
+        '<p class="quiet">New issues: first seen in one of its projects before the next'
+        " release of that project.</p>" + _table(columns, rows)
     )
 
 

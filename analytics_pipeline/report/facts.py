@@ -13,7 +13,7 @@ from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
 from analytics_pipeline.errors import ConfigurationError
 from analytics_pipeline.loading.sql import TIMES, Queries, literal
-from analytics_pipeline.tables.values import utc
+from analytics_pipeline.tables.values import loads, utc
 
 Row = tuple[Any, ...]
 Ask = Callable[[str], list[Row]]
@@ -26,6 +26,7 @@ OLDER = "older"
 SPAN = timedelta(days=90)
 """How far back from the newest event the page looks."""
 ISSUES = 10
+RELEASES = 10
 
 _NEEDED = {
     "events": ("group_id",),
@@ -43,8 +44,9 @@ _NEEDED = {
         "short_version",
         "date_released",
         "commit_count",
-        "new_groups",
+        "projects",
     ),
+    "projects": ("slug",),
 }
 """Columns that users may leave out, and the page cannot do without."""
 
@@ -62,11 +64,27 @@ class Facts:
     events: dict[str, list[int]] = field(default_factory=dict)
     """Level → a count for each of `starts`."""
     ages: dict[str, list[int]] = field(default_factory=dict)
-    """Status → a count for each age."""
+    """Status → a count for each age; issues that are gone are left out."""
     worst: list[Row] = field(default_factory=list)
     """short id, title, level, status, count, last seen, permalink"""
-    releases: list[Row] = field(default_factory=list)
-    """version, short version, time, commits, new issues; newest first"""
+    releases: list["Release"] = field(default_factory=list)
+    """Newest first."""
+
+
+@dataclass
+class Release:
+    """A release, and the issues that were first seen until the next one."""
+
+    version: str
+    short_version: str | None
+    time: datetime
+    commits: int | None
+    projects: list[str]
+    """Slugs."""
+    spans: list[tuple[str, datetime, datetime | None]]
+    """Id of a project, from when on and until when it is the project's newest release."""
+    new_issues: int | None = None
+    """Of all its projects; only the newest `RELEASES` have it."""
 
 
 def gather(queries: Queries, now: datetime) -> Facts:
@@ -101,17 +119,15 @@ def gather(queries: Queries, now: datetime) -> Facts:
         time = queries.row_time("events")
         _count_events(facts, ask, last, time, "level" if has_level else "null")
     if "issues" in facts.tables:
-        _count_issues(facts, ask, now)
+        # Datasets of earlier versions do not have all columns.
+        known = queries.columns("issues")
+        _count_issues(
+            facts, ask, now, "gone_at is null" if "gone_at" in known else "true"
+        )
     if "releases" in facts.tables:
-        facts.releases = ask(f"""
-            select coalesce(r.version, r.id), r.short_version, r.time, r.commit_count,
-                r.new_groups
-            from (
-                select *, coalesce(date_released, date_created) as time from releases
-            ) as r
-            where r.time between {literal((last or now) - SPAN)} and {literal(now)}
-            order by r.time desc, r.id limit 500
-        """)
+        _add_releases(facts, ask, (last or now) - SPAN, now)
+        if "issues" in facts.tables and "project_id" in known:
+            _count_new_issues(ask, facts.releases[:RELEASES])
     return facts
 
 
@@ -142,7 +158,56 @@ def _count_events(
     facts.events = {name: row for name, row in facts.events.items() if any(row)}
 
 
-def _count_issues(facts: Facts, ask: Ask, now: datetime) -> None:
+def _add_releases(facts: Facts, ask: Ask, first: datetime, now: datetime) -> None:
+    rows = ask(f"""
+        select coalesce(r.version, r.id), r.short_version, r.time, r.commit_count,
+            r.projects
+        from (
+            select *, coalesce(date_released, date_created) as time from releases
+        ) as r
+        where r.time between {literal(first)} and {literal(now)}
+        order by r.time desc, r.id desc limit 500
+    """)
+    slugs: dict[str, str] = {}
+    if "projects" in facts.tables:
+        slugs = dict(ask("select id, slug from projects"))
+    ids = {slug: id for id, slug in slugs.items()}
+    until: dict[str, datetime] = {}
+    for version, short, time, commits, projects in rows:
+        release = Release(version, short, utc(time), commits, [], [])
+        if isinstance(projects, str):
+            projects, _ = loads(projects.encode())
+        for project in projects if isinstance(projects, list) else []:
+            # GlitchTip's have no id. A slug may be one that the project no longer has.
+            slug = str(project.get("slug"))
+            id = str(project.get("id") or ids.get(slug, ""))
+            release.projects.append(slugs.get(id, slug))
+            if id:
+                release.spans.append((id, release.time, until.get(id)))
+        until |= {id: start for id, start, _ in release.spans}
+        facts.releases.append(release)
+
+
+def _count_new_issues(ask: Ask, releases: Sequence[Release]) -> None:
+    """Count by time, as the dbt models do; GlitchTip has no figure of its own."""
+    releases = [release for release in releases if release.spans]
+    counts = []
+    for place, release in enumerate(releases):
+        conditions = [
+            f"project_id = {literal(id)} and first_seen >= {literal(start)}"
+            + (f" and first_seen < {literal(end)}" if end else "")
+            for id, start, end in release.spans
+        ]
+        counts.append(
+            f"count(case when {' or '.join(conditions)} then 1 end) as c{place}"
+        )
+    if counts:
+        (numbers,) = ask(f"select {', '.join(counts)} from issues")
+        for release, number in zip(releases, numbers, strict=True):
+            release.new_issues = number
+
+
+def _count_issues(facts: Facts, ask: Ask, now: datetime, is_there: str) -> None:
     cases = " ".join(
         f"when first_seen > {literal(now - timedelta(days=days))} then {place}"
         for place, days in enumerate(AGES.values())
@@ -151,13 +216,14 @@ def _count_issues(facts: Facts, ask: Ask, now: datetime) -> None:
     for status, age, count in ask(f"""
         select {_known("status", STATUSES)},
             case {cases} else {len(AGES)} end, count(*)
-        from issues group by 1, 2
+        from issues where {is_there} group by 1, 2
     """):
         facts.ages[status][age] += count
     facts.ages = {name: row for name, row in facts.ages.items() if any(row)}
     facts.worst = ask(f"""
         select short_id, title, level, status, count, last_seen, permalink
-        from issues order by count desc nulls last, id limit {ISSUES}
+        from issues where {is_there}
+        order by count desc nulls last, id limit {ISSUES}
     """)
 
 

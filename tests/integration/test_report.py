@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 from html import escape, unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import dlt
 import pytest
 
 from analytics_pipeline.cli.main import main
@@ -17,6 +19,7 @@ from analytics_pipeline.report import page
 from analytics_pipeline.report.facts import gather
 from tests import pictures
 from tests.conftest import Warehouse, small_server
+from tests.integration.test_old_datasets import resource, rows, without
 from tests.loaded import copied, load_once
 
 Output = pytest.CaptureFixture[str]
@@ -124,7 +127,93 @@ def test_rows_of_the_future_do_not_stretch_the_chart(loaded: Warehouse) -> None:
     facts = gather(Queries(loaded.pipeline().dataset()), datetime.now(UTC))
     assert len(facts.starts) <= 31
     assert sum(map(sum, facts.events.values())) == 59
-    assert version not in [row[0] for row in facts.releases]
+    assert version not in [release.version for release in facts.releases]
+
+
+def test_issues_that_are_gone_are_left_out(loaded: Warehouse) -> None:
+    (worst,) = loaded.rows(
+        "select id, short_id from analytics.issues where status = 'unresolved'"
+        " order by count desc, id limit 1"
+    )
+    before = table(page(loaded.pipeline()), WORST)
+    assert f" {worst[1]}'" in str(before)
+    loaded.rows(f"update analytics.issues set gone_at = now() where id = '{worst[0]}'")
+    facts = gather(loaded.pipeline().dataset(), datetime.now(UTC))
+    assert sum(facts.ages["unresolved"]) == 15
+    assert sum(map(sum, facts.ages.values())) == 29
+    after = table(page(loaded.pipeline()), WORST)
+    assert f" {worst[1]}'" not in str(after)
+    assert len(after) == len(before)
+
+
+@pytest.mark.parametrize("api", ["v1", "glitchtip"])
+def test_releases_have_their_projects_and_new_issues(
+    server: DemoServer, api: str, warehouse: Warehouse
+) -> None:
+    """Also those of two projects, one of which has another slug by now."""
+    newest = server.rows("releases")[0]["projects"]
+    others = {"frontend", "backend"} - {newest[0]["slug"]}
+    newest += [
+        {name: row[name] for name in newest[0]}
+        for row in server.rows("projects")
+        if row["slug"] in others
+    ]
+    if api == "glitchtip":
+        for release in server.rows("releases"):
+            for project in release["projects"]:
+                project.pop("id")
+    tables = ["releases", "issues", "projects"]
+    warehouse.load(server, tables=tables, api=api)
+    seen = [
+        (row["project"]["slug"], datetime.fromisoformat(row["firstSeen"]))
+        for row in server.rows("issues")
+    ]
+    expected, until = [], dict.fromkeys(("frontend", "backend"), datetime.max)
+    releases = [
+        (datetime.fromisoformat(row["dateReleased"] or row["dateCreated"]), row)
+        for row in server.rows("releases")
+    ]
+    for time, row in sorted(releases, key=lambda pair: pair[0], reverse=True):
+        slugs = [project["slug"] for project in row["projects"]]
+        new = sum(
+            slug in slugs and time <= first and first.replace(tzinfo=None) < until[slug]
+            for slug, first in seen
+        )
+        until |= dict.fromkeys(slugs, time.replace(tzinfo=None))
+        expected.append([row["version"], ", ".join(slugs), str(new)])
+    if api != "glitchtip":  # whose releases name projects by their slug alone
+        warehouse.rows("update analytics.projects set slug = 'web' where id = '1'")
+        expected = [[v, p.replace("frontend", "web"), n] for v, p, n in expected]
+    header, *rows = table(page(warehouse.pipeline()), "Newest releases")
+    assert header == ["version", "projects", "released", "commits", "new issues"]
+    assert [[*row[:2], row[-1]] for row in rows] == expected[:10]
+    assert sum(row[2] != "0" for row in expected[:10]) > 4
+
+
+@dlt.source(name="analytics", section="analytics_pipeline", max_table_nesting=0)
+def earlier_version(server: DemoServer) -> Any:
+    """Issues have no gone_at, nor a project_id; no other table but releases is there."""
+    issues = without(
+        rows(server, "v1", "issues", "frontend"), ["gone_at", "project_id"]
+    )
+    yield resource("v1", "issues", issues, "issues", {})
+    releases = rows(server, "v1", "releases", "")
+    yield resource("v1", "releases", releases, "releases", {})
+
+
+def test_a_dataset_of_an_earlier_version_has_a_report(warehouse: Warehouse) -> None:
+    with small_server() as server:
+        warehouse.pipeline().run(earlier_version(server))
+        unresolved = [
+            row
+            for row in server.rows("issues", "frontend")
+            if row["status"] == "unresolved"
+        ]
+    facts = gather(warehouse.pipeline().dataset(), datetime.now(UTC))
+    assert sum(facts.ages["unresolved"]) == len(unresolved)
+    _, *releases = table(page(warehouse.pipeline()), "Newest releases")
+    assert {row[1] for row in releases} == {"frontend", "backend"}
+    assert {row[-1] for row in releases} == {"–"}
 
 
 @pytest.mark.parametrize("name", ["events", "issues"])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
+from statistics import median
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -89,9 +90,12 @@ class Project:
         return done.stdout
 
     def rows(self, table: str, schema: str = "analytics") -> list[Row]:
+        return self.query(f"select * from {schema}.{table}")
+
+    def query(self, sql: str) -> list[Row]:
         with (
             self.pipeline.sql_client() as client,
-            client.execute_query(f"select * from {schema}.{table}") as cursor,
+            client.execute_query(sql) as cursor,
         ):
             names = [column[0] for column in cursor.description]
             found = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
@@ -428,20 +432,115 @@ def check_issue_resolution(project: Project) -> None:
     assert len(found) > 10
 
 
+def summed(rows: list[Row], number: str, *names: str) -> dict[Any, int]:
+    """Sums of a column, by one or several others; those of 0 are left out."""
+    sums: dict[Any, int] = defaultdict(int)
+    for row in rows:
+        key = tuple(row[name] for name in names)
+        sums[key[0] if len(key) == 1 else key] += row[number]
+    return {key: number for key, number in sums.items() if number}
+
+
+def days_to_resolve(project: Project) -> dict[str, tuple[int, float]]:
+    """Project → issues resolved, and the median of the days that it took."""
+    return {
+        slug: (len(rows), median(float(row["days_to_resolve"]) for row in rows))
+        for (slug,), rows in by(project.model("issue_resolution"), "project").items()
+    }
+
+
 def check_that_the_report_agrees(project: Project) -> None:
     queries, now = Queries(project.pipeline.dataset()), datetime.now(UTC)
-    of_report = facts.gather(queries, now)
-    by_level: Counter[str] = Counter()
-    for row in project.model("errors_daily"):
-        by_level[row["level"]] += row["events"]
-    assert {k: sum(v) for k, v in of_report.events.items()} == by_level
-    states = history.gather(queries, of_report, now)
+    shown = facts.gather(queries, now)
+    states = history.gather(queries, shown, now)
     assert states
-    resolutions = project.model("issue_resolution")
-    assert sum(states.resolved) == len(resolutions)
-    assert {name: number for name, number, _ in states.times} == Counter(
-        row["project"] for row in resolutions
+    counts = {
+        (start.date(), level): number
+        for level, numbers in shown.events.items()
+        for start, number in zip(shown.starts, numbers, strict=True)
+        if number
+    }
+    assert counts == summed(project.model("errors_daily"), "events", "day", "level")
+    newest = max(row["happened_at"] for row in project.model("stg_events"))
+    assert shown.tables["events"][1] == newest
+    today = max(row["day"] for row in project.model("issues_open_daily"))
+    opened = summed(project.model("issues_open_daily"), "open_issues", "day")
+    assert sum(shown.ages["unresolved"]) == states.unresolved[-1] == opened[today]
+    changed = project.model("stg_issue_changes")
+    assert sum(states.opened) == sum(
+        row["is_new"] or row["is_reopened"] for row in changed
     )
+    assert sum(states.resolved) == sum(row["is_resolved"] for row in changed)
+    times = {name: (total, seconds / 86_400) for name, total, seconds in states.times}
+    assert times == {
+        slug: pytest.approx(expected, abs=1e-5)
+        for slug, expected in days_to_resolve(project).items()
+    }
+    noisy = {row["short_id"]: row["events"] for row in project.model("noisy_issues")}
+    worst = {short_id: count for short_id, _, _, _, count, *_ in shown.worst}
+    both = noisy.keys() & worst.keys()
+    assert len(both) > 2
+    assert {name: noisy[name] for name in both} == {name: worst[name] for name in both}
+    health = by(project.model("release_health"), "version")
+    assert len(shown.releases) == len(health)
+    for release in shown.releases:
+        rows = health[release.version,]
+        assert sorted(release.projects) == sorted(row["project"] for row in rows)
+        if release in shown.releases[: facts.RELEASES]:
+            assert release.new_issues == sum(row["new_issues"] for row in rows)
+    assert max(len(release.projects) for release in shown.releases) == 2
+
+
+def check_that_the_questions_agree(project: Project) -> None:
+    text = (files("analytics_pipeline.examples") / "history.sql").read_text("utf-8")
+    opened, resolved, regressed, people = (
+        project.query(f"set timezone = 'UTC'; {question}")
+        for question in text.rstrip().removesuffix(";").split(";\n")
+    )
+    assert summed(opened, "open_issues", "day") == summed(
+        project.model("issues_open_daily"), "open_issues", "day"
+    )
+    found = {row["slug"]: (row["resolved"], row["median_days"]) for row in resolved}
+    assert found == {
+        slug: pytest.approx(expected, abs=1e-5)
+        for slug, expected in days_to_resolve(project).items()
+    }
+    health = project.model("release_health")
+    assert summed(regressed, "regressed", "version") == summed(
+        health, "regressed_issues", "version"
+    )
+    assert sum(row["resolved"] for row in people) == len(
+        project.model("issue_resolution")
+    )
+
+
+def check_that_the_notebook_agrees(project: Project) -> None:
+    if project.environ["DBT_TARGET"] != "duckdb":
+        return
+    notebook = files("analytics_pipeline.examples") / "quickstart.ipynb"
+    cells = {
+        cell["id"]: "".join(cell["source"]).split('"""')
+        for cell in json.loads(notebook.read_text("utf-8"))["cells"]
+    }
+    worst, new = (
+        project.query(f"use analytics; {cells[name][1]}") for name in ("worst", "new")
+    )
+    there = {
+        row["short_id"]
+        for row in project.rows("issues")
+        if row["status"] == "unresolved" and row["gone_at"] is None
+    }
+    assert {row["short_id"] for row in worst} <= there
+    future = {row["version"] for row in new if row["start"] > datetime.now(UTC)}
+    assert len(future) == 1
+    assert {
+        (row["version"], row["project"]): row["new_issues"]
+        for row in new
+        if row["version"] not in future
+    }.items() <= {
+        (row["version"], row["project"]): row["new_issues"]
+        for row in project.model("release_health")
+    }.items()
 
 
 CHECKS: tuple[Callable[[Project], None], ...] = (
@@ -452,6 +551,8 @@ CHECKS: tuple[Callable[[Project], None], ...] = (
     check_issues_open_daily,
     check_issue_resolution,
     check_that_the_report_agrees,
+    check_that_the_questions_agree,
+    check_that_the_notebook_agrees,
 )
 
 

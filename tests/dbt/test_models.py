@@ -557,10 +557,14 @@ CHECKS: tuple[Callable[[Project], None], ...] = (
 
 
 def test_a_later_run_counts_what_is_new_as_a_full_one_does(filled: Project) -> None:
+    filled.execute(
+        "update analytics.events set read_at = read_at - interval '9 days'"
+        " where date_created < now() - interval '5 days'"
+    )
     filled.dbt("run", "--select", "+errors_daily")
     filled.server.grow(events=40, issues=2, releases=1)
     late = filled.server.rows("events", "frontend")[-1]  # of long ago, read now
-    filled.load(history=True, full_refresh=True)
+    filled.load(history=True)
     filled.execute(
         "update analytics.events set environment = 'late', read_at = now()"
         f" where id = '{late['id']}'"

@@ -25,6 +25,15 @@ def outputs(notebook: Any) -> dict[str, list[list[str]]]:
     }
 
 
+def texts(notebook: Any) -> dict[str, list[str]]:
+    """Cell → the text of each of its outputs."""
+    return {
+        cell.id: [output.data["text/plain"] for output in cell.outputs]
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    }
+
+
 @pytest.fixture
 def stored() -> Any:
     return nbformat.read(QUICKSTART, as_version=4)  # type: ignore[no-untyped-call]
@@ -45,6 +54,7 @@ def test_all_cells_run_without_a_warning(
     NotebookClient(notebook, timeout=300, resources=folder).execute()
     shown = outputs(notebook)
     assert shown == outputs(stored)
+    assert texts(notebook) == texts(stored)
     assert {
         name for name in shown if ["image/png", "text/plain"] in shown[name]
     } == PLOTS

@@ -31,7 +31,7 @@ from analytics_pipeline.loading.failures import (
     root_error,
 )
 from analytics_pipeline.loading.gone import mark_gone
-from analytics_pipeline.loading.history import check_history
+from analytics_pipeline.loading.history import check_history, count_new_states
 from analytics_pipeline.loading.locks import (
     check_shareable,
     dataset_lock,
@@ -39,7 +39,7 @@ from analytics_pipeline.loading.locks import (
     skip_stale_rows,
 )
 from analytics_pipeline.loading.partitions import Partition, partitions
-from analytics_pipeline.loading.summary import Summary, summarise
+from analytics_pipeline.loading.summary import Summary, TableSummary, summarise
 from analytics_pipeline.loading.warehouse import (
     check_destination,
     check_table_format,
@@ -177,17 +177,22 @@ def _load_pieces(
         check_tables(pipeline, source)
         pipeline.refresh = None  # of the first load only: the others add to it
         try:
-            pipeline.run(source, table_format=table_format, refresh=refresh)
+            info = pipeline.run(source, table_format=table_format, refresh=refresh)
             total.add(summarise(pipeline))
+            load_ids = [*info.loads_ids]
             while run.is_unfinished:
                 log.info("load %d is done, and there is more", total.loads)
                 gc.collect()  # what dlt leaves of a load holds on to rows of it
                 run.next_load()
-                pipeline.run(_continued(source), table_format=table_format)
+                info = pipeline.run(_continued(source), table_format=table_format)
                 total.add(summarise(pipeline))
+                load_ids += info.loads_ids
         finally:
             pipeline.refresh = refresh
         mark_gone(pipeline, source)
+        if HISTORY in source.selected_resources:
+            states = count_new_states(pipeline, source, load_ids)
+            total.tables[HISTORY] = TableSummary(states)
     total.appended = appended
     return total
 

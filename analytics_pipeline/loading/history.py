@@ -1,11 +1,14 @@
 """How dlt is to load the history of issues: which states end with a load."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import dlt
 import pyarrow as pa
 from dlt.common.pipeline import current_pipeline
 from dlt.common.schema.typing import TScd2StrategyDict
+from dlt.common.schema.utils import has_table_seen_data
+from dlt.extract import DltSource
 
 from analytics_pipeline.errors import ConfigurationError
 from analytics_pipeline.loading.destinations import (
@@ -14,7 +17,7 @@ from analytics_pipeline.loading.destinations import (
 )
 from analytics_pipeline.loading.threads import current_load_id
 from analytics_pipeline.tables.history import COLUMNS, HISTORY, VALIDITY, VERSION
-from analytics_pipeline.tables.schema import READ_AT
+from analytics_pipeline.tables.schema import LOAD_ID, READ_AT
 
 ATOMIC = "/* as if to CREATE: in one transaction */"
 """dlt uses a transaction only for SQL in which it finds such a word.
@@ -35,6 +38,23 @@ def check_history(pipeline: dlt.Pipeline) -> None:
             f"{name} cannot keep {HISTORY}, since a row of files cannot be ended: load"
             " it into a database, or leave history out"
         )
+
+
+def count_new_states(
+    pipeline: dlt.Pipeline, source: DltSource, load_ids: Sequence[str]
+) -> int:
+    """Return how many states these loads have begun."""
+    name = str(source.resources[HISTORY].table_name)
+    stored = pipeline.schemas[source.schema.name].tables.get(name)
+    if not (load_ids and stored and has_table_seen_data(stored)):
+        return 0
+    with pipeline.sql_client(source.schema.name) as client:
+        found = client.execute_sql(
+            f"SELECT count(*) FROM {client.make_qualified_table_name(name)}"
+            f" WHERE {LOAD_ID} IN ({', '.join(['%s'] * len(load_ids))})",
+            *load_ids,
+        )
+    return int(found[0][0]) if found else 0
 
 
 def as_history(states: pa.Table, row_format: str) -> Any:

@@ -184,5 +184,5 @@ def test_a_backfill_of_14_days_and_4_projects(
         asked = len(server.requests)
         engine.run("tasks", "clear", "--yes", "errors_to_warehouse")
         wait_until(lambda: states(engine) == [("success", DAYS)])
-        assert len(server.requests) - asked >= 2 * DAYS * len(PROJECTS)
+        assert len(server.requests) - asked >= DAYS * len(PROJECTS)
         assert contents(postgres) == before

@@ -279,6 +279,26 @@ def test_a_later_since_ends_no_state_of_an_issue_that_was_not_looked_for(
     assert {row["id"] for row in store.issues()} == {*found}
 
 
+def test_issues_that_are_gone_when_their_table_was_dropped_have_no_open_state(
+    store: Store,
+) -> None:
+    store.load()
+    store.drop("issues")
+    store.change()
+    store.load()
+    store.check()
+
+
+def test_a_run_tells_how_many_states_are_new(store: Store) -> None:
+    def new_states(**settings: Any) -> int:
+        return store.load(**settings).tables["issue_history"].rows
+
+    assert new_states(rows_per_load=20) == 45
+    assert new_states() == 0
+    resolved = sum(row["status"] == "resolved" for row in store.change())
+    assert new_states() == resolved > 0
+
+
 def test_a_history_is_of_the_issues_that_the_user_lets_through(store: Store) -> None:
     def load() -> None:
         source = store.source()

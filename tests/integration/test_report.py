@@ -138,7 +138,7 @@ def test_issues_that_are_gone_are_left_out(loaded: Warehouse) -> None:
     before = table(page(loaded.pipeline()), WORST)
     assert f" {worst[1]}'" in str(before)
     loaded.rows(f"update analytics.issues set gone_at = now() where id = '{worst[0]}'")
-    facts = gather(loaded.pipeline().dataset(), datetime.now(UTC))
+    facts = gather(Queries(loaded.pipeline().dataset()), datetime.now(UTC))
     assert sum(facts.ages["unresolved"]) == 15
     assert sum(map(sum, facts.ages.values())) == 29
     after = table(page(loaded.pipeline()), WORST)
@@ -209,7 +209,7 @@ def test_a_dataset_of_an_earlier_version_has_a_report(warehouse: Warehouse) -> N
             for row in server.rows("issues", "frontend")
             if row["status"] == "unresolved"
         ]
-    facts = gather(warehouse.pipeline().dataset(), datetime.now(UTC))
+    facts = gather(Queries(warehouse.pipeline().dataset()), datetime.now(UTC))
     assert sum(facts.ages["unresolved"]) == len(unresolved)
     _, *releases = table(page(warehouse.pipeline()), "Newest releases")
     assert {row[1] for row in releases} == {"frontend", "backend"}

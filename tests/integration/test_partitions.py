@@ -112,6 +112,26 @@ def test_a_partition_is_exactly_its_project_and_span(
     assert not any(warehouse.bookmarks().values())
 
 
+def test_runs_after_partitions_begin_where_these_ended(
+    sentry: FakeServer, warehouse: Warehouse
+) -> None:
+    end = since(sentry) + 20 * DAY
+    for partition in partitions("frontend", since(sentry), end, "10d"):
+        runner.run_partition(
+            warehouse.pipeline(), partition, ["events"], **make(sentry)
+        )
+    before = len(warehouse.ids("events"))
+    for grown in (0, 5):
+        sentry.grow(events=grown)
+        summary = warehouse.load(
+            sentry, "frontend", ["events"], api="sentry", since=end
+        )
+        loaded = warehouse.ids("events")
+        assert sorted(loaded) == sorted(e["id"] for e in events(sentry, "frontend"))
+        assert summary.tables["events"].rows == len(loaded) - before
+        before = len(loaded)
+
+
 @pytest.mark.parametrize("table", ["events", "issues"])
 def test_partitions_in_any_order_bring_all_rows_and_leave_no_bookmark(
     api: str, table: str

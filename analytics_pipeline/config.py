@@ -21,7 +21,7 @@ from analytics_pipeline.errors import (
     MissingSetting,
     did_you_mean,
 )
-from analytics_pipeline.tables.schema import TABLES, Table, column_name
+from analytics_pipeline.tables.schema import PROJECT_SLUG, TABLES, Table, column_name
 from analytics_pipeline.tables.values import utc
 
 REGIONS = ("us", "de", "www")
@@ -357,7 +357,13 @@ def tables_with(tags: Any, exclude: Any, spec: ApiSpec) -> dict[str, Table]:
                 " events.entries"
             )
         field = fields[column]
-        needed = {*tables[name].key, spec.endpoints[name].replication_key, "project_id"}
+        endpoint = spec.endpoints[name]
+        needed = {
+            *tables[name].key,
+            endpoint.replication_key,
+            "project_id",
+            PROJECT_SLUG,
+        }
         if field in needed:
             raise ConfigurationError(
                 f"exclude {path!r}: without this column rows could not be told apart"

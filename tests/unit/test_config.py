@@ -559,6 +559,7 @@ def test_a_column_can_be_left_out_by_either_name(path: str) -> None:
         ("events.projectID", "could not be told apart"),
         ("events.date_created", "could not be told apart"),
         ("issues.project_id", "could not be told apart"),
+        ("issues.project_slug", "could not be told apart"),
     ],
 )
 def test_no_other_column_can_be_left_out(path: str, hint: str) -> None:

@@ -17,6 +17,7 @@ from analytics_pipeline.demo import DemoServer
 from analytics_pipeline.tables.redaction import Redactor
 from analytics_pipeline.tables.rows import RowBuilder
 from analytics_pipeline.tables.schema import READ_AT, TABLES, column_name
+from analytics_pipeline.verification import Counts
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
 from tests.list_server import ListServer, event
 
@@ -161,6 +162,25 @@ def test_a_dataset_of_an_earlier_version_loads_on(
     status = runner.status(pipeline)
     assert {each.table for each in status.lists} >= {*TABLES}
     assert all(each.read for each in status.lists if each.organization)
+
+
+def test_issues_without_their_project_are_verified(
+    stored: tuple[DemoServer, str, dlt.Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the first version loaded them: without `project_id` and `project_slug`."""
+    server, api, pipeline = stored
+    issues = TABLES["issues"].without(["project_id", "project_slug"])
+    with monkeypatch.context() as patch:
+        patch.setitem(TABLES, "issues", issues)
+        pipeline.run(first_version(server, api))
+    with pipeline.sql_client() as client:
+        client.execute_sql(
+            "delete from analytics.issues"
+            " where id = (select max(id) from analytics.issues)"
+        )
+    found = runner.verify(pipeline, source(server, api), ["issues"], repair=True)
+    assert found.before == {"issues": Counts(30, 29, missing=1, different=29)}
+    assert found.is_equal
 
 
 @pytest.mark.parametrize("refresh", ["drop_sources", "drop_resources", "drop_data"])

@@ -129,14 +129,19 @@ class Status:
 
         So what was taken out of the settings is left out, and what a run reads less often
         than others is not; where all runs have stopped, the lists of the last one count.
-        The history comes along with the issues, and is left out.
+        The history comes along with the issues, and is left out, as are rows of no list
+        that do not say when they came.
         """
         tables = tables or [*TABLES]
         lists = [each for each in self.lists if each.table in tables]
         with_bookmark = [each for each in lists if each.organization] or lists
         last = latest(*(each.asked for each in with_bookmark)) or self.now
         since = min(last, self.now - longest)
-        return [each for each in lists if each.asked is None or each.asked >= since]
+        return [
+            each
+            for each in lists
+            if (each.asked >= since if each.asked else each in with_bookmark)
+        ]
 
     def old_lists(
         self, longest: timedelta, tables: Sequence[str] = ()

@@ -55,6 +55,13 @@ def test_a_list_that_is_read_less_often_than_others_is_not_left_out() -> None:
     assert old(listed("hourly", HOUR, HOUR), daily, longest=2 * DAY) == ["daily"]
 
 
+def test_rows_of_no_list_that_do_not_say_when_they_came_are_not_old() -> None:
+    """The first version loaded them, and the server has deleted them since."""
+    rows = ListStatus("events", rows=7)
+    assert old(listed("a", HOUR, HOUR), rows) == []
+    assert old(rows) == [""]  # there is nothing else to go by
+
+
 def test_a_table_that_is_named_is_compared_with_itself() -> None:
     lists = listed("a", HOUR, HOUR), listed("", 3 * DAY, 3 * DAY, "releases")
     assert old(*lists) == []

@@ -131,7 +131,9 @@ class Warehouse:
         return bookmarks
 
 
-def set_back(pipeline: dlt.Pipeline, ending: str, *names: str) -> None:
+def set_back(
+    pipeline: dlt.Pipeline, ending: str, *names: str, to: str = "2026-01-01T00:00:00Z"
+) -> None:
     """Set times in the stored bookmarks of lists whose keys end so to long ago."""
     with pipeline.managed_state(extract_state=True) as state:
         stored: Any = state
@@ -139,7 +141,7 @@ def set_back(pipeline: dlt.Pipeline, ending: str, *names: str) -> None:
             for key, each in resource["bookmarks"].items():
                 if key.endswith(ending):
                     assert {*names} <= each.keys()
-                    each |= dict.fromkeys(names, "2026-01-01T00:00:00Z")
+                    each |= dict.fromkeys(names, to)
     pipeline.normalize()
     pipeline.load()
 

@@ -133,7 +133,8 @@ def _complete_lists(
             continue
         since = bookmark.loaded.start or EARLIEST
         if listed_for:
-            since = max(since, earlier(bookmark.swept_at, listed_for))
+            # Not from `swept_at`: a reading that was resumed may have ended days later.
+            since = max(since, earlier(datetime.now(UTC), listed_for))
         listed = f"({' OR '.join(condition)})"
         if since > EARLIEST:
             time = _literal(capabilities, since)

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dlt
@@ -12,7 +12,7 @@ import pytest
 from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.errors import IncompleteLoad
 from analytics_pipeline.runner import Summary
-from tests.conftest import Warehouse, small_server
+from tests.conftest import Warehouse, set_back, small_server
 from tests.integration.test_sweep import issue
 from tests.list_server import ListServer, Row, ago, detail
 from tests.mariadb import MariaDB
@@ -147,6 +147,25 @@ def test_what_sentry_lists_for_90_days_only_is_not_gone_after_them(
         warehouse.load(server, "frontend", ["issues"], api="sentry", sweep="now")
     gone = "select id from analytics.issues where gone_at is not null"
     assert warehouse.rows(gone) == [(deleted["id"],)]
+
+
+def test_a_sweep_that_took_days_makes_nothing_gone_that_was_not_listed_at_its_end(
+    warehouse: Warehouse,
+) -> None:
+    with small_server("sentry") as server:
+        warehouse.load(server, "frontend", ["issues"], api="sentry")
+        row = server.rows("issues", "frontend")[0]
+        server.remove("issues", "frontend", row)
+        warehouse.rows(
+            "update analytics.issues set last_seen = last_seen - interval 91 day,"
+            f" read_at = read_at - interval 10 day where id = '{row['id']}'"
+        )
+        began_at = (datetime.now(UTC) - timedelta(days=4)).isoformat()
+        set_back(warehouse.pipeline(), "", "swept_at", to=began_at)
+        warehouse.load(server, "frontend", ["issues"], api="sentry", sweep="never")
+    assert not warehouse.rows(
+        "select 1 from analytics.issues where gone_at is not null"
+    )
 
 
 def test_a_run_that_was_killed_before_it_marked_is_made_good_by_the_next_one(

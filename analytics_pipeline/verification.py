@@ -483,7 +483,8 @@ class _Comparison:
     def _keys(self, flags: Sequence[str], condition: str = "1 = 1") -> str:
         """Return the statement that gives each key of either side once, with marks.
 
-        Without full joins, which not all databases have.
+        Without full joins, which not all databases have, and without `not exists`, for
+        which MariaDB reads one side for each row of the other.
         """
         server, warehouse = (
             f"(select * from {self._rows(side)} as rows_of_side where {condition})"
@@ -510,9 +511,9 @@ class _Comparison:
             group by {of_server}
             union all
             select {of_warehouse}, 0 as at_server, count(*) as copies{zeros}
-            from {warehouse} as w
-            where w.of_list is not null and {self._is_listed} and {in_time}
-                and not exists (select 1 from {server} as s where {same})
+            from {warehouse} as w left join {server} as s on {same}
+            where s.{first} is null and w.of_list is not null and {self._is_listed}
+                and {in_time}
             group by {of_warehouse}
         """
 

@@ -812,6 +812,38 @@ def test_all_kinds_of_warehouses_are_compared_and_repaired(
         assert place.left() == []
 
 
+def test_the_work_of_a_comparison_grows_with_the_rows_and_no_faster(
+    lists: ListServer, elsewhere: Path
+) -> None:
+    """In SQLite, which counts its steps; loops within loops would be seen in them."""
+    alchemy = pytest.importorskip("sqlalchemy")
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    def connected(connection: Any, record: Any) -> None:
+        connection.set_progress_handler(count, 1000)
+
+    def work(rows: int) -> int:
+        lists.lists["acme", "frontend", "events"] = newest_first(rows, every=1)
+        sqlite = dlt.destinations.sqlalchemy(f"sqlite:///{rows}.db")
+        place = Place(elsewhere / str(rows), sqlite)
+        place.load(lists, "events", project="frontend")
+        before = steps
+        counts = place.verify(lists, "events", project="frontend").totals()
+        assert counts["events"] == Counts(rows, rows)
+        return steps - before
+
+    lists.page_size = 1000
+    alchemy.event.listen(alchemy.engine.Engine, "connect", connected)
+    try:
+        assert work(2000) < 6 * work(500)  # four times the rows
+    finally:
+        alchemy.event.remove(alchemy.engine.Engine, "connect", connected)
+
+
 def test_the_span_is_read_in_pieces(
     lists: ListServer,
     duck: Place,

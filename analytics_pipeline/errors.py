@@ -1,7 +1,7 @@
 """What can go wrong, in words for people.
 
 A message says what happened, on which table and project, and what to do next. It holds
-URLs without their query, and never the token.
+URLs without their query, and no secret.
 """
 
 import re
@@ -12,17 +12,22 @@ from typing import Any, Self
 
 import requests
 
+from analytics_pipeline.secrets import masked
+
 LINES = 10
 """Of failures, and of projects, that a message names one by one."""
 
 
 class AnalyticsError(Exception):
-    """Base of all errors of this package."""
+    """Base of all errors of this package. Secrets in its texts are masked."""
+
+    def __init__(self, *texts: Any, **named: Any) -> None:
+        super().__init__(*map(masked, texts), **named)
 
     def about(self, subject: str, advice: str = "") -> Self:
         """Return the same error for whoever knows more: what it is about, what to do."""
         error = copy(self)
-        error.args = (f"{subject}: {self}" + (f"; {advice}" if advice else ""),)
+        error.args = (masked(f"{subject}: {self}" + (f"; {advice}" if advice else "")),)
         return error
 
 
@@ -151,5 +156,6 @@ def did_you_mean(value: str, known: Iterable[str]) -> str:
 
 
 def shortened(text: str, length: int) -> str:
-    """Return the text, its end replaced by dots where it is longer."""
+    """Return the text without secrets, its end replaced by dots where it is longer."""
+    text = masked(text)  # of one that is cut in two, the first half would stay
     return text if len(text) <= length else text[: length - 3] + "..."

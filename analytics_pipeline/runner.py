@@ -28,6 +28,7 @@ from analytics_pipeline.loading.destinations import (
 from analytics_pipeline.loading.failures import (
     check_tables,
     is_interruption,
+    mask_traces,
     root_error,
 )
 from analytics_pipeline.loading.gone import mark_gone
@@ -45,6 +46,7 @@ from analytics_pipeline.loading.warehouse import (
     check_table_format,
     unknown_destination,
 )
+from analytics_pipeline.secrets import mask_error
 from analytics_pipeline.source import analytics_source, make_client
 from analytics_pipeline.status import Status
 from analytics_pipeline.status import status as loaded_status
@@ -409,10 +411,17 @@ def all_projects(source: DltSource | None = None, **settings: Any) -> list[str]:
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
-    """Raise the error of this package, or the Ctrl-C, that dlt wrapped."""
+    """Raise the error of this package, or the Ctrl-C, that dlt wrapped.
+
+    Secrets are masked in it, and in what dlt has stored of it.
+    """
     try:
         yield
-    except DltException as failure:
+    except Exception as failure:
+        mask_error(failure)
+        mask_traces(failure)
+        if not isinstance(failure, DltException):
+            raise
         if is_interruption(failure):
             raise KeyboardInterrupt from failure
         root = root_error(failure)

@@ -14,7 +14,7 @@ import pytest
 from dlt.common.configuration.container import Container
 from dlt.common.pipeline import PipelineContext
 
-from analytics_pipeline import analytics_source, runner
+from analytics_pipeline import analytics_source, runner, secrets
 from analytics_pipeline.client import retry
 from analytics_pipeline.demo import DemoServer
 from analytics_pipeline.runner import Summary
@@ -68,6 +68,13 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No secret is known: those of other tests may be ordinary words."""
+    monkeypatch.setattr(secrets, "_forms", ())
+    monkeypatch.setattr(secrets, "_sent", ())
 
 
 @pytest.fixture(autouse=True)

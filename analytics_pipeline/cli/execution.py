@@ -12,6 +12,7 @@ from analytics_pipeline.cli.process import FAILED, INTERRUPTED, KEPT
 from analytics_pipeline.cli.terminal import RED, json_line, log_lines, say
 from analytics_pipeline.errors import AnalyticsError, ConfigurationError, MissingSetting
 from analytics_pipeline.loading.failures import root_error, sentence
+from analytics_pipeline.secrets import mask_error
 
 log = logging.getLogger(__name__)
 OPTIONS = {
@@ -33,7 +34,10 @@ def execute(options: Namespace) -> int:
             return INTERRUPTED
         except BrokenPipeError:
             return FAILED  # who reads our output wants no more of it
-        except (AnalyticsError, DltException, OSError) as error:
+        except Exception as error:
+            mask_error(error)
+            if not isinstance(error, AnalyticsError | DltException | OSError):
+                raise
             log.debug("what led to it:", exc_info=True)
             root = root_error(error)
             text = sentence(error) + _option(root)

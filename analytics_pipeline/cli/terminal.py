@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from analytics_pipeline.secrets import masked
+
 BOLD, RED, GREEN, YELLOW = "1", "31", "32", "33"
 
 
@@ -58,7 +60,7 @@ class LogLines(logging.Handler):
             if record.getMessage() in self._of_dlt:
                 return
             self._of_dlt.add(record.getMessage())
-        say(self._form.format(record), YELLOW if is_warning else "")
+        say(masked(self._form.format(record)), YELLOW if is_warning else "")
 
 
 @contextmanager

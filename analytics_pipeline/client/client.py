@@ -22,6 +22,7 @@ from analytics_pipeline.errors import (
     UnexpectedAnswer,
     UnknownName,
 )
+from analytics_pipeline.secrets import mask_error
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +116,7 @@ class Client:
             # Whatever an answer holds, it is the failure of this list alone.
             reason = f"{type(error).__name__} while reading an answer"
             title = self.describe(wanted)
+            mask_error(error)
             raise UnexpectedAnswer(f"{title}: {reason} ({error})") from error
 
     def _pages(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
 import requests
+from requests.structures import CaseInsensitiveDict
 
 from analytics_pipeline.client.endpoints import ApiSpec, Endpoint
 from analytics_pipeline.errors import (
@@ -20,6 +21,7 @@ from analytics_pipeline.errors import (
     UnexpectedAnswer,
     shortened,
 )
+from analytics_pipeline.secrets import masked, masked_answer
 from analytics_pipeline.tables.values import (
     describe_type,
     dumps,
@@ -206,6 +208,11 @@ def next_cursor(link: str | None) -> str | None:
             )
         in_url = parse_qs(url.partition("?")[2]).get("cursor", [""])
         cursor: str = values.get("cursor") or in_url[0]
+        if masked_answer(cursor.encode()) != cursor.encode():
+            raise UnexpectedAnswer(  # it would be stored with the bookmark
+                "the page cursor of the next page holds a secret that was sent to the"
+                f" server: {link!r}"
+            )
         if cursor:
             return cursor
         raise UnexpectedAnswer(
@@ -226,6 +233,11 @@ def http_error(response: requests.Response) -> HttpError:
     message = f"{asked_url(response)}: {status}{phrase}, {error_detail(response)!r}"
     if replacement := response.headers.get("X-Sentry-Replacement-Endpoint"):
         message += f"; the server has withdrawn this address for {replacement}"
+    # The error holds the answer, and may be stored with it.
+    named = {masked(name): masked(value) for name, value in response.headers.items()}
+    response.headers = CaseInsensitiveDict(named)
+    response.url, response.reason = masked(response.url), masked(response.reason)
+    response.cookies.clear()
     return HttpError(message, response=response)
 
 
@@ -234,13 +246,13 @@ def error_detail(response: requests.Response) -> str:
     try:
         body, _ = loads(response.content)
     except ValueError:
-        text = re.sub("<[^>]*>", " ", _without_token(response.text, response)[:4000])
+        text = re.sub("<[^>]*>", " ", shortened(response.text, 4000))
         return shortened(" ".join(text.split()), 120)
     detail = body.get("detail", body) if isinstance(body, dict) else body
     if code := error_code(response):
         detail = f"{detail.get('message', '')} ({code})"
     text = detail if isinstance(detail, str) else dumps(detail).decode()
-    return shortened(_without_token(text, response), 300)
+    return shortened(text, 300)
 
 
 def error_code(response: requests.Response) -> str:
@@ -308,13 +320,6 @@ def _title(response: requests.Response) -> str:
     """Return what a web page is called; other text may hold values of a row."""
     if "html" not in response.headers.get("Content-Type", ""):
         return ""
-    text = _without_token(response.text, response)[:4000]
+    text = shortened(response.text, 4000)
     title = re.search("<(title|h1)[^>]*>([^<]*)", text, re.IGNORECASE)
     return f", {shortened(' '.join(title[2].split()), 80)!r}" if title else ""
-
-
-def _without_token(text: str, response: requests.Response) -> str:
-    """Mask the token: some servers and proxies repeat what they were sent."""
-    sent = getattr(response.request, "headers", {}).get("Authorization", "")
-    token = sent.removeprefix("Bearer ")
-    return text.replace(token, "***") if token else text

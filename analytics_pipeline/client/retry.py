@@ -18,6 +18,9 @@ from typing import Any, NamedTuple
 from urllib3 import BaseHTTPResponse
 from urllib3.util.retry import Retry
 
+from analytics_pipeline.errors import shortened
+from analytics_pipeline.secrets import mask_record
+
 log = logging.getLogger(__name__)
 
 LONGEST_WAIT = 600.0
@@ -261,7 +264,7 @@ class RateLimitRetry(Retry):
 
 def words(error: object) -> str:
     """Return the words of an error without those that name objects of a library."""
-    return re.sub(r"<[^>]*>: |\w+\(host=[^)]*\): ", "", str(error)[:1000])
+    return re.sub(r"<[^>]*>: |\w+\(host=[^)]*\): ", "", shortened(str(error), 1000))
 
 
 def _refusal(response: BaseHTTPResponse | None) -> Refusal:
@@ -290,16 +293,19 @@ def _is_about_concurrency(response: BaseHTTPResponse) -> bool:
 def hide_log_of_retries(owner: object) -> None:
     """Hide urllib3's own lines about these retries, for as long as `owner` lives.
 
-    They show the parts of a library, not what to do; what is final is an error.
+    They show the parts of a library, not what to do; what is final is an error. In its
+    other lines, secrets are masked.
     """
 
     def is_wanted(record: logging.LogRecord) -> bool:
         arguments = record.args if isinstance(record.args, tuple) else ()
-        return not any(isinstance(each, RateLimitRetry) for each in arguments)
+        is_about_retry = any(isinstance(each, RateLimitRetry) for each in arguments)
+        return mask_record(record) and not is_about_retry
 
-    logger = logging.getLogger("urllib3.connectionpool")
-    logger.addFilter(is_wanted)
-    weakref.finalize(owner, logger.removeFilter, is_wanted)
+    for name in ("connection", "connectionpool"):
+        logger = logging.getLogger(f"urllib3.{name}")
+        logger.addFilter(is_wanted)
+        weakref.finalize(owner, logger.removeFilter, is_wanted)
 
 
 _thread = threading.local()

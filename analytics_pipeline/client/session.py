@@ -1,12 +1,14 @@
 """One server, asked over one `requests.Session`: token, retries, redirects, bodies."""
 
 import logging
+import re
 import threading
 import time
-from collections.abc import Collection, Generator, Mapping
+from base64 import b64encode
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -41,9 +43,11 @@ from analytics_pipeline.client.retry import (
 from analytics_pipeline.errors import (
     ApiError,
     BrokenAnswer,
+    ConfigurationError,
     UnexpectedAnswer,
     Unreachable,
 )
+from analytics_pipeline.secrets import hide, hide_sent, masked, masked_answer
 from analytics_pipeline.tables.values import loads
 
 log = logging.getLogger(__name__)
@@ -62,12 +66,14 @@ _NO_CONNECTION = (NewConnectionError, ConnectTimeoutError, ProxyError, SSLError)
 class BearerAuth(requests.auth.AuthBase):
     """Sends the token; being set, it keeps requests from sending a login of ~/.netrc."""
 
-    def __init__(self, token: str) -> None:
-        self.__header = f"Bearer {token}"
+    def __init__(self, token: str, headers: Mapping[str, str]) -> None:
+        hide_sent(token, *filter(_is_long, _parts(headers.values())))
+        hide(*headers.values())
+        self.__headers = {**headers, "Authorization": f"Bearer {token}"}
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Add the header."""
-        request.headers["Authorization"] = self.__header
+        """Add the headers."""
+        request.headers.update(self.__headers)
         return request
 
 
@@ -80,7 +86,7 @@ class Answer(HTTPResponse):
     """
 
     def __init__(self, response: HTTPResponse) -> None:
-        body = _read_body(response)
+        body = masked_answer(_read_body(response))
         super().__init__(
             body,
             response.headers,
@@ -172,15 +178,21 @@ class ApiSession:
     Three retries in all (0, 4 and 8 seconds apart, or as long as the server asks) on
     429, 500, 502, 503, 504, on refused and broken connections, and on bodies cut
     short. The token goes to `base_url` only, and through a proxy only encrypted:
-    http:// and loopback addresses are asked directly.
+    http:// and loopback addresses are asked directly. So do further headers.
     """
 
-    def __init__(self, base_url: str, token: str, workers: int) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        token: str,
+        workers: int,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self.base_url = base_url
         self.limiter = RateLimiter(workers)
         self._retry = RateLimitRetry.of(self.limiter)
         self._session = requests.Session()
-        self._session.auth = BearerAuth(token)
+        self._session.auth = BearerAuth(token, headers or {})
         self._session.headers.update(HEADERS)
         # Proxies and certificates of the environment: looked up once, not each time.
         self._environment = self._session.merge_environment_settings(
@@ -189,6 +201,7 @@ class ApiSession:
         parts = urlsplit(base_url)
         if parts.scheme == "http" or is_loopback(parts.hostname or ""):
             self._environment["proxies"] = {}
+        _hide_logins(self.base_url, self._environment["proxies"])
         self._adapter = RetryAdapter(workers)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, self._adapter)
@@ -234,6 +247,8 @@ class ApiSession:
     def _send(
         self, url: str, params: Mapping[str, str], retry: RateLimitRetry
     ) -> requests.Response:
+        # Raised behind the block: dlt stores the messages of what an error came from.
+        failure: ApiError
         try:
             prepared = self._session.prepare_request(
                 requests.Request("GET", url, params=params)
@@ -249,22 +264,26 @@ class ApiSession:
                     **self._environment,
                 )
         except UnexpectedAnswer as error:
-            raise error.about(without_query(url)) from None
+            failure = error.about(without_query(url))
         except (requests.exceptions.RequestException, HTTPError) as error:
-            raise _connection_error(url, error) from None
+            failure = _connection_error(url, error)
         except ValueError as error:  # requests has looked at the redirect already
-            raise UnexpectedAnswer(
+            failure = UnexpectedAnswer(
                 f"{without_query(url)} redirects to what is no address ({error})"
-            ) from None
-        self.limiter.update(response.headers, retry.endpoint)
-        log.debug(
-            "GET %s: %d, %d bytes in %.2f s",
-            prepared.url,
-            response.status_code,
-            len(response.content),
-            time.perf_counter() - asked_at,
-        )
-        return response
+            )
+        else:
+            for request in filter(None, (prepared, response.next)):
+                request.headers.clear()  # an error would carry them along
+            self.limiter.update(response.headers, retry.endpoint)
+            log.debug(
+                "GET %s: %d, %d bytes in %.2f s",
+                masked(prepared.url),
+                response.status_code,
+                len(response.content),
+                time.perf_counter() - asked_at,
+            )
+            return response
+        raise failure
 
 
 def _read_body(response: HTTPResponse) -> bytes:
@@ -283,6 +302,40 @@ def _read_body(response: HTTPResponse) -> bytes:
     except DecodeError as error:
         raise ProtocolError(words(error)) from None
     return b"".join(parts)
+
+
+def _parts(values: Iterable[str]) -> Iterator[str]:
+    """Yield the words of headers, such as `Bearer …`, and what `name=…` says in them."""
+    for word in re.split(r"[\s;,]+", " ".join(values)):
+        yield from (word, word.partition("=")[2])
+
+
+def _is_long(part: str) -> bool:
+    """Return whether a part of a header is a key rather than a word."""
+    return len(part) >= 20
+
+
+def _hide_logins(base_url: str, proxies: Mapping[str, str]) -> None:
+    """Hide the logins in the addresses of proxies.
+
+    Raises:
+        ConfigurationError: libraries would take a part of the login for the host, and
+            show it.
+    """
+    for address in proxies.values():
+        login, _, _ = address.rpartition("@")
+        login = login.rpartition("://")[2] if login.count("://") == 1 else login
+        user, _, password = login.partition(":")
+        plain = unquote(login)
+        hide(login, password or user, unquote(password or user))
+        hide(b64encode(plain.encode()).decode())
+        is_asked = address == requests.utils.select_proxy(base_url, proxies)
+        if is_asked and re.search(r"[/#?\[\]@\\\s]", login):
+            raise ConfigurationError(
+                "the login in the address of the proxy (HTTPS_PROXY or ALL_PROXY) holds a"
+                " character that must be percent-encoded there, such as %2F for /, %23"
+                " for #, %3F for ?, %40 for @, and %5B for ["
+            )
 
 
 def is_loopback(host: str) -> bool:

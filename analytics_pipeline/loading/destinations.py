@@ -20,6 +20,7 @@ from dlt.extract import DltResource
 from dlt.extract.items_transform import MapItem
 
 from analytics_pipeline.loading.threads import current_load_id
+from analytics_pipeline.secrets import mask_record
 from analytics_pipeline.tables.schema import LOAD_ID, Table
 from analytics_pipeline.tables.values import nested_value
 
@@ -249,10 +250,13 @@ _TOLD_OTHERWISE = re.compile(
 
 
 def hide_expected_warnings(owner: object) -> None:
-    """Hide warnings of dlt that mean nothing here, for as long as `owner` lives."""
+    """Hide warnings of dlt that mean nothing here, for as long as `owner` lives.
+
+    In its other lines, secrets are masked.
+    """
 
     def is_wanted(record: logging.LogRecord) -> bool:
-        return not _EXPECTED.search(record.getMessage())
+        return mask_record(record) and not _EXPECTED.search(record.getMessage())
 
     logger = logging.getLogger("dlt")
     logger.addFilter(is_wanted)

@@ -13,6 +13,7 @@ from dlt.common.schema.utils import has_table_seen_data
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.extract import DltResource, DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
+from dlt.pipeline.trace import save_trace
 
 from analytics_pipeline.errors import (
     AnalyticsError,
@@ -21,6 +22,7 @@ from analytics_pipeline.errors import (
     shortened,
 )
 from analytics_pipeline.loading.loaded_lists import table_names
+from analytics_pipeline.secrets import masked
 
 STEPS = {
     "extract": "reading",
@@ -75,6 +77,24 @@ def sentence(error: BaseException) -> str:
         schemas = f"{client.dataset_name} and {client.staging_dataset_name}"
         advice = f"; let an administrator create the schemas {schemas} for this user"
     return f"{STEPS.get(step.step, step.step)} failed: {text}{advice}; {AGAIN}"
+
+
+def mask_traces(error: BaseException) -> None:
+    """Mask secrets in what dlt has stored of failed steps, `trace.pickle`."""
+    for cause in causes(error):
+        if isinstance(cause, PipelineStepFailed):
+            pipeline = cast(dlt.Pipeline, cause.pipeline)
+            trace = pipeline.last_trace
+            steps = [
+                step._replace(
+                    step_exception=masked(step.step_exception),
+                    exception_traces=masked(step.exception_traces),
+                )
+                for step in (trace.steps if trace else ())
+            ]
+            if trace and steps != trace.steps:
+                trace.steps[:] = steps
+                save_trace(pipeline.working_dir, trace)
 
 
 def check_tables(pipeline: dlt.Pipeline, source: DltSource) -> None:
@@ -172,7 +192,7 @@ def words(error: BaseException) -> str:
 
     Without what databases add to it, which holds values of rows.
     """
-    text = " ".join(str(error).strip().partition("\n\n")[0].split())
+    text = " ".join(masked(str(error)).strip().partition("\n\n")[0].split())
     text = re.split(r"\b(?:DETAIL|CONTEXT|LINE \d+):", text)[0].rstrip()
     if lock := _LOCKED.search(text):
         text = "the file {} is in use by process {} ({})".format(*lock.group(1, 3, 2))

@@ -9,7 +9,11 @@ from dlt.common.configuration.exceptions import (
     ConfigFieldMissingException,
     ConfigurationException,
 )
-from dlt.common.configuration.specs import ConnectionStringCredentials
+from dlt.common.configuration.specs import (
+    BaseConfiguration,
+    ConnectionStringCredentials,
+)
+from dlt.common.configuration.specs.base_configuration import is_secret_hint
 from dlt.common.exceptions import MissingDependencyException
 
 from analytics_pipeline.errors import (
@@ -20,6 +24,8 @@ from analytics_pipeline.errors import (
 from analytics_pipeline.extras import install_command
 from analytics_pipeline.loading.destinations import destination_kind
 from analytics_pipeline.loading.failures import causes, reason, words
+from analytics_pipeline.secrets import hide
+from analytics_pipeline.tables.credentials import mask_credentials
 
 TABLE_FORMATS = {
     "delta": ("deltalake", "deltalake"),
@@ -55,7 +61,7 @@ def check_destination(pipeline: dlt.Pipeline) -> None:
     """
     name, kind = pipeline.destination.destination_name, destination_kind(pipeline)
     try:
-        pipeline.destination_client()
+        _hide_secrets(pipeline.destination_client().config)
     except (ModuleNotFoundError, MissingDependencyException) as error:
         modules = [e.name for e in causes(error) if isinstance(e, ModuleNotFoundError)]
         command = (
@@ -69,6 +75,18 @@ def check_destination(pipeline: dlt.Pipeline) -> None:
         raise ConfigurationError(_missing(pipeline, error)) from error
     except ConfigurationException as error:
         raise ConfigurationError(f"destination {name!r}: {words(error)}") from error
+
+
+def _hide_secrets(config: BaseConfiguration) -> None:
+    """Hide what is secret in the settings of the destination, and in those inside."""
+    for name, hint in config.get_resolvable_fields().items():
+        value = getattr(config, name, None)
+        if isinstance(value, BaseConfiguration):
+            _hide_secrets(value)
+        elif isinstance(value, dict):  # as the query of a connection string
+            hide(*(v for k, v in value.items() if mask_credentials({k: v}) != {k: v}))
+        elif is_secret_hint(hint):
+            hide(value)
 
 
 def _missing(pipeline: dlt.Pipeline, error: ConfigFieldMissingException) -> str:

@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from analytics_pipeline.secrets import MASK
 from analytics_pipeline.tables.values import dumps, loads
 
-MASK = "***"
 _Container = TypeVar("_Container", list[Any], dict[str, Any])
 
 # By the end of the name: `securityToken`, `sentry:token`, `X-Api-Key`, `secret_keys`;

@@ -7,9 +7,9 @@ import pyarrow as pa
 from dlt.common.data_types import TDataType
 from dlt.common.schema.typing import TColumnSchema
 
+from analytics_pipeline.secrets import MASK
 from analytics_pipeline.tables import descriptions
 from analytics_pipeline.tables.arrow import newest_copies
-from analytics_pipeline.tables.credentials import MASK
 from analytics_pipeline.tables.schema import (
     ARROW,
     LOAD_ID,

@@ -4,8 +4,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from analytics_pipeline.errors import UnexpectedAnswer
+from analytics_pipeline.secrets import MASK
 from analytics_pipeline.tables.credentials import (
-    MASK,
     mask_credentials,
     mask_json_text,
     pair_names,

@@ -5,13 +5,17 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import duckdb
 import pyarrow.parquet as pq
+import pytest
 
+from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.demo import Response
 from analytics_pipeline.tables.redaction import MASK
 from tests.children import ROOT, arguments, environment
@@ -135,20 +139,41 @@ def test_neither_the_token_nor_what_is_redacted_is_in_what_the_command_line_leav
     assert "GET /v1/projects/acme/frontend/events/" in printed  # urllib3's debug log
 
 
-FAULTS: list[Fault] = [403, 500, echo, html, json_cut_off, no_object, elsewhere]
-FAULTS += [cut_short]
+def token_in_the_cursor(handler: Any, good: Response) -> Response:
+    """It would be stored with the bookmark."""
+    link = f'<http://h/>; rel="next"; results="true"; cursor="0:{TOKEN}:1"'
+    return Response(200, good.headers | {"Link": link}, good.body)
 
 
+def token_in_a_header_name(handler: Any, good: Response) -> Response:
+    return Response(400, good.headers | {f"X {TOKEN}": TOKEN, "Link": TOKEN}, b"{}")
+
+
+def token_in_the_status_line(handler: Any, good: Response) -> None:
+    handler.wfile.write(f"HTTP/1.1 {TOKEN}\r\n\r\n".encode())
+
+
+def token_in_a_chunk_size(handler: Any, good: Response) -> None:
+    head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    handler.wfile.write(f"{head}{TOKEN}\r\n".encode())
+
+
+COMMON: list[Fault] = [403, 500, echo, html, json_cut_off, no_object, elsewhere]
+HOSTILE: list[Fault] = [cut_short, token_in_the_cursor, token_in_a_header_name]
+HOSTILE += [token_in_the_status_line, token_in_a_chunk_size]
+
+
+@pytest.mark.parametrize("faults", [COMMON, HOSTILE], ids=["common", "hostile"])
 def test_the_token_is_in_nothing_that_the_command_line_leaves_of_failures(
-    warehouse: Warehouse,
+    warehouse: Warehouse, faults: list[Fault]
 ) -> None:
-    projects = [f"p{number}" for number in range(len(FAULTS))]
+    projects = [f"p{number}" for number in range(len(faults))]
     # Waiting for retries is not what this is about.
     code = (
         "import analytics_pipeline.client.retry as p; p.pause = lambda seconds: None\n"
     )
     with small_server(projects=projects, events=160, page_size=4) as server:
-        for project, fault in zip(projects, FAULTS, strict=True):
+        for project, fault in zip(projects, faults, strict=True):
             server.fail(fault, on=f"/{project}/events/", after=1, times=99)
         words = arguments(
             server, warehouse.folder, "--progress", "log", projects=projects
@@ -160,6 +185,62 @@ def test_the_token_is_in_nothing_that_the_command_line_leaves_of_failures(
     traces = Traces(printed, warehouse.folder)
     assert traces.places(TOKEN) == []
     assert traces.places("/p0/events/")  # it would be found
+
+
+def test_a_token_in_rows_is_masked_before_they_are_loaded(warehouse: Warehouse) -> None:
+    def echo_in_rows(handler: Any, good: Response) -> Response:
+        body = json.loads(good.body)
+        body["data"][0] |= {TOKEN: 1, "title": f"Bearer {TOKEN}"}
+        return Response(200, good.headers, json.dumps(body).encode())
+
+    with small_server() as server:
+        server.fail(echo_in_rows, on="/frontend/events/")
+        warehouse.load(server, tables=["events"])
+    assert Traces("", warehouse.folder).places(TOKEN) == []
+    sql = "select title, extra from analytics.events where extra is not null"
+    assert warehouse.rows(sql) == [("Bearer ***", '{"***":1}')]
+
+
+PASSWORD = "pa55/w0rd+"
+
+
+@pytest.mark.parametrize("command", ["run", "status", "report"])
+def test_the_password_of_a_warehouse_that_its_driver_repeats_is_masked(
+    warehouse: Warehouse, command: str
+) -> None:
+    pytest.importorskip("psycopg2")
+    quoted = quote(PASSWORD, safe="")
+    dsn = f"postgresql+psycopg2://me:{quoted}@127.0.0.1:1/db"
+    with small_server() as server:
+        words = ["--destination", "postgres", "-vv"]
+        words += [] if command == "report" else ["--json"]
+        if command == "run":
+            words += arguments(server, warehouse.folder, projects=["frontend"])
+        variables = {"DESTINATION__POSTGRES__CREDENTIALS": dsn}
+        printed = python(COMMAND_LINE, command, *words, **environment() | variables)
+    traces = Traces(printed, warehouse.folder)
+    assert "me:***@127.0.0.1" in printed
+    assert traces.places("pa55") == []
+
+
+def test_the_password_of_a_warehouse_is_in_no_error_of_a_script(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("psycopg2")
+    dsn = f"postgresql+psycopg2://me:{quote(PASSWORD, safe='')}@127.0.0.1:1/db"
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", dsn)
+    pipeline = runner.make_pipeline("postgres", pipelines_dir="pipelines")
+    source = analytics_source("http://127.0.0.1:1", TOKEN, "acme", "a")
+    for call in (
+        lambda: runner.load(pipeline, source),
+        lambda: runner.status(pipeline),
+    ):
+        with pytest.raises(Exception, match="invalid dsn") as error:
+            call()
+        shown = "".join(traceback.format_exception(error.value))
+        assert "me:***@127.0.0.1" in shown
+        assert "pa55" not in shown
+    assert Traces(str(pipeline.last_trace), warehouse.folder).places("pa55") == []
 
 
 def test_the_token_of_a_script_is_in_nothing_that_it_leaves(

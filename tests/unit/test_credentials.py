@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytics_pipeline.tables.credentials import MASK, mask_credentials
+from analytics_pipeline.secrets import MASK
+from analytics_pipeline.tables.credentials import mask_credentials
 from tests.unit.profiles import SHORT
 
 SECRET = "s3cret"

@@ -25,6 +25,7 @@ from analytics_pipeline.errors import (
     OtherApi,
     UnexpectedAnswer,
 )
+from analytics_pipeline.secrets import hide, hide_sent
 from tests.unit.canned import TOKEN
 from tests.unit.canned import link as link_header
 
@@ -518,6 +519,7 @@ def test_a_long_explanation_is_shortened() -> None:
     ids=["bare", "detail", "cut detail", "cut text", "behind much markup"],
 )
 def test_a_token_that_the_server_repeats_is_not_shown(text: bytes) -> None:
+    hide(TOKEN)
     assert TOKEN[:6] not in str(http_error(answer(text, status=400)))
 
 
@@ -531,3 +533,14 @@ def test_an_error_told_by_more_keeps_what_it_is() -> None:
         404,
         error.response,
     )
+
+
+def test_a_page_cursor_that_holds_the_token_is_refused() -> None:
+    """It would be stored, and cannot be masked: the server must get it back unchanged."""
+    header = f'<http://h/>; rel="next"; results="true"; cursor="0:{TOKEN}:1"'
+    assert next_cursor(header) == f"0:{TOKEN}:1"
+    hide(TOKEN)  # some other secret, such as a short password, may be there by chance
+    assert next_cursor(header) == f"0:{TOKEN}:1"
+    hide_sent(TOKEN)
+    with pytest.raises(UnexpectedAnswer, match="holds a secret"):
+        next_cursor(header)

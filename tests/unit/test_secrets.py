@@ -1,0 +1,121 @@
+"""Secrets are replaced however they are quoted, and ordinary words are not."""
+
+import html
+import json
+import logging
+from urllib.parse import quote, quote_plus
+
+import pytest
+
+from analytics_pipeline.errors import (
+    ApiError,
+    ConfigurationError,
+    MissingSetting,
+    Unreachable,
+    shortened,
+)
+from analytics_pipeline.secrets import (
+    MASK,
+    hide,
+    hide_sent,
+    mask_error,
+    mask_record,
+    masked,
+    masked_answer,
+)
+
+SECRET = "a\"b<c>&d+e/f g'h%é"
+
+
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        str,
+        repr,
+        json.dumps,
+        html.escape,
+        quote,
+        quote_plus,
+        lambda text: quote(text, safe=""),
+        str.upper,
+    ],
+)
+def test_a_secret_is_found_however_it_is_quoted(quoted) -> None:  # type: ignore[no-untyped-def]
+    hide(SECRET)
+    text = f"before {quoted(SECRET)} behind"
+    assert masked(text).replace('"', "").replace("'", "") == f"before {MASK} behind"
+
+
+def test_of_two_secrets_the_longer_is_masked_whole() -> None:
+    hide("abcd", "abcdefgh")
+    assert masked("abcdefgh abcd") == "*** ***"
+
+
+@pytest.mark.parametrize("value", ["", "abc", None, 12345, b"abcd"])
+def test_what_is_short_or_no_text_is_not_hidden(value: object) -> None:
+    hide(value)
+    assert masked("abc 12345 b'abcd'") == "abc 12345 b'abcd'"
+
+
+def test_values_are_masked_at_any_depth() -> None:
+    hide("hunter2")
+    assert masked([{"a-hunter2": ("hunter2", 1)}, None]) == [
+        {"a-***": ("***", 1)},
+        None,
+    ]
+
+
+def test_only_what_was_sent_is_masked_in_answers() -> None:
+    hide("password")
+    hide_sent("sent-secret", "short")
+    body = b'{"a": "password", "b": "short sent-secret"}'
+    assert masked_answer(body) == b'{"a": "password", "b": "short ***"}'
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ApiError("no hunter2"),
+        Unreachable("no hunter2"),
+        ConfigurationError("no hunter2"),
+        MissingSetting("x", "no hunter2"),
+        ApiError("no").about("hunter2", "hunter2"),
+    ],
+)
+def test_an_error_of_the_package_holds_no_secret(error: Exception) -> None:
+    hide("hunter2")
+    made = type(error)(
+        *(["x"] if isinstance(error, MissingSetting) else []), str(error)
+    )
+    assert "hunter2" not in f"{made} {made!r} {made.args} {shortened(str(error), 8)}"
+
+
+def test_the_causes_of_an_error_are_masked() -> None:
+    hide("hunter2")
+    outer = ValueError("outer", OSError("hunter2"))
+    outer.__cause__ = KeyError("hunter2")
+    outer.__context__ = outer.__cause__.__context__ = outer
+    mask_error(outer)
+    assert "hunter2" not in f"{outer} {outer.__cause__}"
+
+
+def test_a_log_line_is_masked_with_its_traceback() -> None:
+    hide("hunter2")
+    try:
+        raise ValueError("no hunter2")
+    except ValueError as error:
+        found = (type(error), error, error.__traceback__)
+    record = logging.LogRecord("a", 10, "f", 1, "said %s", ("hunter2",), found)
+    assert mask_record(record)
+    shown = logging.Formatter().format(record)
+    assert shown.startswith("said ***\n")
+    assert "ValueError: no ***" in shown
+    assert "hunter2" not in f"{shown} {vars(record)}"
+
+
+def test_a_log_line_without_a_secret_stays_as_it_is() -> None:
+    hide("hunter2")
+    record = logging.LogRecord("a", 10, "f", 1, "said %s", ("it",), None)
+    before = {**vars(record)}
+    assert mask_record(record)
+    assert vars(record) == before

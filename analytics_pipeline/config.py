@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dlt.common.configuration import with_config
-from dlt.common.typing import TSecretStrValue
+from dlt.common.typing import TSecretStrValue, TSecretValue
 
 from analytics_pipeline.bookmarks import EARLIEST, earlier
 from analytics_pipeline.client.endpoints import APIS, ApiSpec, Endpoint
@@ -28,7 +28,20 @@ REGIONS = ("us", "de", "www")
 """Hosts of sentry.io that are not named after an organization."""
 SECTION = "sources.analytics_pipeline"
 ROW_FORMATS = ("auto", "arrow", "python")
+OWN_HEADERS = (
+    *("authorization", "host", "content-length", "accept-encoding", "expect"),
+    *("connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade"),
+    "transfer-encoding",
+)
+"""Headers of each request that the package sets, and those that are of a connection.
+
+Not Proxy-Authorization: what comes as a header of the request goes, encrypted, to the
+server, and Google's Identity-Aware Proxy takes its token from there.
+"""
 UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+_NO_PATH = re.compile(r"""[,;|=()\[\]{}"'`\\]|^[$/]""")
+"""What is in lists, in other notations of paths, and in no name of a field."""
+_HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
 LONGEST = timedelta(days=365_250).total_seconds()
 """Seconds: a thousand years."""
 
@@ -39,6 +52,7 @@ class Config:
 
     base_url: str
     auth_token: str
+    headers: Mapping[str, str]
     organization: str
     projects: tuple[str, ...]
     spec: ApiSpec
@@ -96,6 +110,7 @@ def parse_config(
     tags: str | list[str] | None = None,
     exclude: str | list[str] | None = None,
     row_format: str = "auto",
+    headers: TSecretValue = None,
     needs_project: bool = True,
 ) -> Config:
     """Check the arguments of `analytics_source`, which documents them.
@@ -135,6 +150,7 @@ def parse_config(
     return Config(
         base_url=normalize_base_url(url, allow_http, spec.prefix),
         auth_token=token,
+        headers=parse_headers(headers),
         organization=owner,
         projects=tuple(slug("project", name) for name in projects),
         spec=spec,
@@ -212,6 +228,39 @@ def check_token(token: str) -> None:
             "auth_token holds a space, a line break or another character that is in"
             " no token; check how it was copied"
         )
+
+
+def parse_headers(value: Any) -> dict[str, str]:
+    """Return further headers of requests; errors show their names only.
+
+    Raises:
+        ConfigurationError: they are no table, or a request cannot have one of them.
+    """
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = 0  # the error of `json` would hold the text
+    headers = value or {} if value in (None, "") or isinstance(value, Mapping) else None
+    if headers is None:
+        raise ConfigurationError(
+            'headers must be a table in secrets.toml, or a JSON object as {"name": "value"}'
+        )
+    for name, text in headers.items():
+        is_name = isinstance(name, str) and _HEADER_NAME.fullmatch(name)
+        if not is_name:
+            raise ConfigurationError("headers: a name holds what no header may have")
+        if name.lower() in OWN_HEADERS:
+            raise ConfigurationError(
+                f"headers {name!r} cannot be set, since it is part of each request; the"
+                " token belongs into auth_token"
+            )
+        if not isinstance(text, str) or not re.fullmatch("[!-~]([ -~]*[!-~])?", text):
+            raise ConfigurationError(
+                f"headers {name!r}: the value must be text of one line, in ASCII, without"
+                " a space at its ends"
+            )
+    return dict(headers)
 
 
 def parse_seconds(setting: str, value: float) -> timedelta:
@@ -299,7 +348,8 @@ def text_list(setting: str, value: Any) -> list[str]:
             ) from None
     if isinstance(value, str):
         return [value]
-    texts = list(value) if isinstance(value, Iterable) else []
+    is_table = isinstance(value, Mapping)
+    texts = list(value) if isinstance(value, Iterable) and not is_table else []
     if not texts or not all(isinstance(text, str) for text in texts):
         raise ConfigurationError(
             f"{setting} must be one text or several, not {value!r}"
@@ -309,7 +359,9 @@ def text_list(setting: str, value: Any) -> list[str]:
 
 def redact_paths(value: Any, spec: ApiSpec) -> tuple[str, ...]:
     """Return the paths to mask, if no row would lose its key by one of them."""
-    paths = text_list("redact", value) if value else []
+    given = text_list("redact", value) if value not in (None, "", [], ()) else []
+    # The option gives each text as an item of a list.
+    paths = [path for text in given for path in text_list("redact", text)]
     keys = {endpoint.key for endpoint in spec.endpoints.values()} | {"id", "projectID"}
     for path in paths:
         if path in keys or path == "*":
@@ -317,11 +369,12 @@ def redact_paths(value: Any, spec: ApiSpec) -> tuple[str, ...]:
                 f"redact {path!r} would mask the key of a table, by which rows are told"
                 " apart"
             )
-        if not all(path.split(".")):
+        if not all(path.split(".")) or path != path.strip() or _NO_PATH.search(path):
             raise ConfigurationError(
-                f"redact {path!r} is no path; write it as user.email"
+                f"redact {path!r} is not a path; write it as user.email, and several as a"
+                " list of them"
             )
-    return tuple(paths)
+    return tuple(dict.fromkeys(paths))
 
 
 def tables_with(tags: Any, exclude: Any, spec: ApiSpec) -> dict[str, Table]:

@@ -7,7 +7,7 @@ from typing import Any
 import dlt
 import pyarrow as pa
 from dlt.common.schema.utils import new_table
-from dlt.common.typing import TSecretStrValue
+from dlt.common.typing import TSecretStrValue, TSecretValue
 from dlt.extract import DltResource
 
 from analytics_pipeline.client.client import Client
@@ -93,7 +93,7 @@ RESOURCES: tuple[Any, ...] = (events, issues, projects, releases, project_detail
 def make_client(config: Config) -> Client:
     """Return a client of the server that is configured."""
     return Client(
-        ApiSession(config.base_url, config.auth_token, config.workers),
+        ApiSession(config.base_url, config.auth_token, config.workers, config.headers),
         config.spec,
         config.organization,
         projects=config.projects,
@@ -122,6 +122,7 @@ def analytics_source(
     tags: str | list[str] | None = None,
     exclude: str | list[str] | None = None,
     row_format: str = "auto",
+    headers: TSecretValue = None,
 ) -> Iterator[DltResource]:
     """Events, issues, projects, releases and project details of an organization.
 
@@ -177,6 +178,9 @@ def analytics_source(
         row_format: how rows come to dlt: `"arrow"` tables, `"python"` dicts, or `"auto"`:
             what the destination loads right. A resource that is iterated by hand always
             gives Arrow tables.
+        headers: further headers of each request, name → value, such as those that a
+            login proxy before the server wants. As secret as the token, and sent to
+            `base_url` and nowhere else.
 
     Returns:
         A source with the resources `events`, `issues`, `projects`, `releases` and
@@ -209,6 +213,7 @@ def analytics_source(
         tags=tags,
         exclude=exclude,
         row_format=row_format,
+        headers=headers,
     )
     shared = Api(config, make_client(config))
     hide_expected_warnings(shared)

@@ -7,6 +7,10 @@ from typing import Any, TypeVar
 from analytics_pipeline.secrets import MASK
 from analytics_pipeline.tables.values import dumps, loads
 
+_NAMED_BY = ("key", "name", "id", "label", "field", "type")
+_VALUES = ("value", "defaultValue", "default_value", "default")
+"""Fields of a pair of name and value, such as one of a form."""
+_BEFORE_JSON = "\N{BYTE ORDER MARK} \t\r\n"
 _Container = TypeVar("_Container", list[Any], dict[str, Any])
 
 # By the end of the name: `securityToken`, `sentry:token`, `X-Api-Key`, `secret_keys`;
@@ -30,6 +34,11 @@ _IN_TEXT = (
     re.compile(r'(?P<keep>://[^\s/?#:@"<>]*:)[^\s/?#"<>]+(?=@)'),
     # Authorization: Bearer …
     re.compile(r"(?P<keep>\bBearer\s+)[\w.~+/=-]{8,}", re.IGNORECASE),
+    # Authorization: Basic …
+    re.compile(
+        r"(?P<keep>\bAuthorization[\"']?\s*[:=]\s*[\"']?\w+\s+)[\w.~+/=-]{4,}",
+        re.IGNORECASE,
+    ),
     # https://api.telegram.org/bot…/
     re.compile(r"(?P<keep>/bot)\d{5,}:[\w-]{20,}"),
     # https://host/?key=…
@@ -61,9 +70,9 @@ def mask_credentials(value: Any) -> Any:
         return _mask_text(value) if inside is None else inside
     changes: dict[Any, Any] = {}
     if isinstance(value, dict):
-        names = pair_names(value)
+        names = [value[name] for name in _NAMED_BY if isinstance(value.get(name), str)]
         for key, item in value.items():
-            if _is_credential(*(names if key == "value" else [key])):
+            if _is_credential(*(names if key in _VALUES else [key])):
                 new = _mask_unless_empty(item)
             elif key in ("id", "slug", "name") and isinstance(item, str):
                 continue  # they identify the row, or what is in it
@@ -100,19 +109,35 @@ def pair_names(item: Any) -> list[str]:
 
 def json_inside(text: str) -> Any:
     """Return the list or object that is the text's content; None where there is none."""
-    if text.lstrip()[:1] not in ("{", "["):
+    if not _begins_as_json(text):
         return None
     try:
-        return loads(text.encode())[0]
+        return loads(text.lstrip(_BEFORE_JSON).encode())[0]
     except ValueError:
         return None
 
 
+def _begins_as_json(text: str) -> bool:
+    return text.lstrip(_BEFORE_JSON)[:1] in ("{", "[")
+
+
 def mask_json_text(text: str, mask: Callable[[Any], Any]) -> str | None:
-    """Return JSON text with its content masked; None where the text is no JSON."""
+    """Return JSON text with its content masked; None where the text is no JSON.
+
+    It may also be JSON by lines.
+    """
     content = json_inside(text)
     if content is None:
-        return None
+        if not _begins_as_json(text) or "\n" not in text.strip():
+            return None
+        lines = text.split("\n")
+        for number, line in enumerate(lines):
+            inside = mask_json_text(line, mask) if line.strip() else line
+            if inside is None:
+                return None
+            lines[number] = inside
+        joined = "\n".join(lines)
+        return text if joined == text else joined
     masked = mask(content)
     return text if masked is content else dumps(masked).decode()
 

@@ -657,6 +657,7 @@ VALUES: dict[str, Any] = {
     "tags": ["browser", "plan"],
     "exclude": ["events.entries"],
     "row_format": "python",
+    "headers": {"CF-Access-Client-Secret": "s3cret-2"},
 }
 
 
@@ -676,8 +677,10 @@ def by_environment(prefix: str) -> Callable[..., None]:
 def by_toml(table: str) -> Callable[..., None]:
     def set_all(values: dict[str, Any], patch: pytest.MonkeyPatch) -> None:
         Path(".dlt").mkdir()
-        lines = {name: f"{name} = {json.dumps(v)}\n" for name, v in values.items()}
-        secret = lines.pop("auth_token")
+        texts = {name: json.dumps(value) for name, value in values.items()}
+        texts["headers"] = texts["headers"].replace(":", " =")
+        lines = {name: f"{name} = {value}\n" for name, value in texts.items()}
+        secret = lines.pop("auth_token") + lines.pop("headers")
         Path(".dlt/secrets.toml").write_text(table + secret)
         Path(".dlt/config.toml").write_text(table + "".join(lines.values()))
         Container()[PluggableRunContext].reload_providers()
@@ -729,6 +732,7 @@ def test_every_setting_comes_by_argument_environment_and_toml(
     assert config.since == datetime(2026, 1, 1, tzinfo=UTC)
     assert config.until == datetime(2026, 2, 1, 12, tzinfo=UTC)
     assert config.auth_token == "s3cret"
+    assert config.headers == {"CF-Access-Client-Secret": "s3cret-2"}
     assert config.projects == ("a", "b")
     assert client.spec is config.spec is APIS["sentry"]
     assert client.session.base_url == "http://errors.example.com"

@@ -1,5 +1,7 @@
 """Settings are checked, in words, before anything is asked."""
 
+import json
+import traceback
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
@@ -468,7 +470,8 @@ def test_the_token_is_in_no_text_of_the_settings() -> None:
         ("user.email", ("user.email",)),
         (["user.email", "culprit", "user.email"], ("user.email", "culprit")),
         ('["user.email", "culprit"]', ("user.email", "culprit")),
-        (["user.id", "*.email", "id.x", "versions"], None),
+        (["user.id", "*.email", "id.x", "versions", "contexts.My App.id"], None),
+        (['["user.email", "culprit"]', "title"], ("user.email", "culprit", "title")),
     ],
 )
 def test_paths_are_one_text_or_several(
@@ -492,14 +495,76 @@ def test_what_is_a_key_depends_on_the_api() -> None:
 
 @pytest.mark.parametrize("path", ["user.", ".email", "user..email", "."])
 def test_a_path_with_an_empty_part_is_refused(path: str) -> None:
-    with pytest.raises(ConfigurationError, match="is no path; write it as user.email"):
+    with pytest.raises(
+        ConfigurationError, match="is not a path; write it as user.email"
+    ):
         parse(redact=path)
 
 
-@pytest.mark.parametrize("redact", [5, [1], ["user.email", None], "[user.email]", "[]"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("user.email,user.name", "user.email; user.name", "users[0].email"),
+        *(
+            "$.user.email",
+            "/user/email",
+            '{"user": "email"}',
+            '"user.email"',
+            " user.ip",
+        ),
+        *("user|name", "(user)", "user\\.name"),
+    ],
+)
+def test_what_is_no_path_is_refused(path: str) -> None:
+    for given in (path, ["user.email", path]):
+        with pytest.raises(ConfigurationError, match="is not a path; write it as user"):
+            parse(redact=given)
+
+
+@pytest.mark.parametrize(
+    "redact",
+    [
+        *(5, 0, False, [1], ["user.email", None], "[user.email]", "[]"),
+        *({}, {"user": "email"}, [["user.email"]]),
+    ],
+)
 def test_anything_else_is_no_path(redact: Any) -> None:
     with pytest.raises(ConfigurationError, match="^redact "):
         parse(redact=redact)
+
+
+# Further headers
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"CF-Access-Client-Id": "id.access", "CF-Access-Client-Secret": "a b"},
+        '{"Proxy-Authorization": "Bearer abc"}',
+        *(None, "", {}),
+    ],
+)
+def test_headers_are_a_table_or_json(headers: Any) -> None:
+    expected = json.loads(headers) if headers and isinstance(headers, str) else headers
+    assert parse(headers=headers).headers == (expected or {})
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        *("hidden-1", '["hidden-1"]', ["hidden-1"], 5, 0, False, '{"a": "hidden-1"'),
+        *({"": "hidden-1"}, {"a b": "hidden-1"}, {"a:": "hidden-1"}, {"é": "hidden-1"}),
+        *({"A\n": "hidden-1"}, {5: "hidden-1"}, {"hidden-1\r\nB": "b"}),
+        *({"A": "hidden-1\r\nB: c"}, {"A": "hidden-1\n"}, {"A": " hidden-1"}),
+        *({"A": "hidden-1\0"}, {"A": "hidden-1é"}, {"A": ""}, {"A": 5}, {"A": None}),
+        *({"Authorization": "hidden-1"}, {"HOST": "hidden-1"}, {"te": "hidden-1"}),
+        *({"Connection": "hidden-1"}, {"transfer-encoding": "hidden-1"}),
+    ],
+)
+def test_what_cannot_be_a_header_is_refused_without_its_value(headers: Any) -> None:
+    with pytest.raises(ConfigurationError, match="^headers") as error:
+        parse(headers=headers)
+    assert "hidden-1" not in "".join(traceback.format_exception(error.value))
 
 
 @pytest.mark.parametrize("name", ["api", "base_url", "auth_token", "organization"])

@@ -63,6 +63,17 @@ def test_credentials_are_found_in_text_that_holds_json() -> None:
 
 
 @pytest.mark.parametrize(
+    "form", ["\ufeff{}", " \n{}\n", "{}\n{}", '{}\r\n[{{"a": 1}}]\n\n']
+)
+def test_json_text_may_begin_with_a_mark_or_have_lines(form: str) -> None:
+    held, masked = (
+        json.dumps({"token": text}, separators=(",", ":")) for text in (SECRET, MASK)
+    )
+    text = mask_credentials({"a": form.format(held, held)})["a"]
+    assert text.split() == form.removeprefix("\ufeff").format(masked, masked).split()
+
+
+@pytest.mark.parametrize(
     ("pair", "masked"),
     [
         (["Authorization", f"Bearer {SECRET}"], ["Authorization", MASK]),
@@ -77,6 +88,18 @@ def test_credentials_are_found_in_text_that_holds_json() -> None:
             {"key": "1", "name": "token", "value": MASK},
         ),
         ({"name": "url", "value": "a"}, {"name": "url", "value": "a"}),
+        ({"id": "api_key", "value": SECRET}, {"id": "api_key", "value": MASK}),
+        ({"label": "API Key", "value": SECRET}, {"label": "API Key", "value": MASK}),
+        ({"field": "api_key", "value": SECRET}, {"field": "api_key", "value": MASK}),
+        (
+            {"name": "api_key", "defaultValue": SECRET},
+            {"name": "api_key", "defaultValue": MASK},
+        ),
+        (
+            {"name": "a", "type": "secret", "value": SECRET, "default": SECRET},
+            {"name": "a", "type": "secret", "value": MASK, "default": MASK},
+        ),
+        ({"id": "7", "default": "a"}, {"id": "7", "default": "a"}),
     ],
 )
 def test_a_pair_is_masked_by_its_name(pair: Any, masked: Any) -> None:
@@ -174,6 +197,7 @@ def test_what_is_like_a_key_is_masked_in_a_hooks_url(url: str, key: str) -> None
         "https://hooks.slack.com/services/",
         "https://host/?sort_key=a&project_key=b&public_key=c&sentry_key=d",
         f"backend@{HEX}",
+        *('{"a": 1}\n{not json', '\ufeff{"a": 1}', '{"a": 1}\n\n{"a": 2}'),
         *("{not json", "[", '[1,  2, {"a": 1.50}]', '{"token": ""}', "plain", ""),
     ],
 )
@@ -261,6 +285,8 @@ def test_names_that_only_look_like_them_are_not(name: str) -> None:
     ("text", "masked"),
     [
         ("Authorization: Bearer abcdefgh123", "Authorization: Bearer ***"),
+        ("a -H 'Authorization: Basic bWU6cGE='", "a -H 'Authorization: Basic ***'"),
+        ("authorization: token ab12cd", "authorization: token ***"),
         (
             "https://api.telegram.org/bot12345678:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw/x",
             "https://api.telegram.org/bot***/x",

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 import traceback
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from http.server import BaseHTTPRequestHandler
 from itertools import permutations, repeat
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from dlt.common.utils import get_exception_trace_chain
@@ -33,10 +35,12 @@ from analytics_pipeline.errors import (
     AnalyticsError,
     ApiError,
     BrokenAnswer,
+    ConfigurationError,
     HttpError,
     UnexpectedAnswer,
     Unreachable,
 )
+from analytics_pipeline.secrets import masked
 from tests.conftest import Clock
 from tests.unit.canned import (
     PATH,
@@ -494,7 +498,68 @@ def test_redirects_without_end_are_an_error(serve: Serve) -> None:
     assert len(server.requests) == REDIRECTS
 
 
+# Further headers
+
+
+def test_further_headers_are_sent_and_as_secret_as_the_token(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    key = "0123456789abcdef0123456789abcdef"
+    headers = {"Cookie": f"CF_Authorization={key}; a=b", "X-Tenant": "acme-eu"}
+    body = json_answer(400, {"detail": f"{key} acme-eu"})
+    server = serve(page(key, "acme-eu"), redirect(PATH), body)
+    session = ApiSession(server.url, TOKEN, 1, headers)
+    good = session.get(PATH, {}, RequestStats())
+    assert json.loads(good.content)["data"] == [{"id": "***"}, {"id": "acme-eu"}]
+    with pytest.raises(HttpError, match=r"'\*\*\* \*\*\*'") as error:
+        session.get(PATH, {}, RequestStats())
+    for request in server.requests:
+        assert request.headers["authorization"] == f"Bearer {TOKEN}"
+        assert request.headers["cookie"] == headers["Cookie"]
+        assert request.headers["x-tenant"] == "acme-eu"
+    assert len(server.requests) == 3
+    assert key not in f"{caplog.text}{pickle.dumps(error.value)!r}{vars(session)}"
+    assert "acme-eu" not in f"{caplog.text}{error.value!r}{vars(session)}"
+
+
+def test_further_headers_go_to_no_other_server(serve: Serve) -> None:
+    other = serve(page("1"))
+    server = serve(redirect(f"{other.url}{PATH}"))
+    session = ApiSession(server.url, TOKEN, 1, {"X-Key": "abcdef"})
+    with pytest.raises(ApiError, match="redirects to"):
+        session.get(PATH, {}, RequestStats())
+    assert other.requests == []
+
+
 # Proxies
+
+
+@pytest.mark.parametrize(
+    "password", ["pa/55", "pa#55", "pa?55", "pa[55", "p@55", "pa 55"]
+)
+def test_a_login_that_is_not_quoted_is_refused_without_showing_it(
+    monkeypatch: pytest.MonkeyPatch, password: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", f"http://mallory:{password}@proxy.invalid:8080")
+    with pytest.raises(ConfigurationError, match="HTTPS_PROXY") as error:
+        get("https://errors.invalid")
+    assert "55" not in "".join(traceback.format_exception(error.value))
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize(
+    "login", ["mallory:pa55w0rd", "mallory:pa%2f55w0rd", "pa55w0rd"]
+)
+def test_a_login_is_not_shown_where_the_proxy_repeats_it(
+    monkeypatch: pytest.MonkeyPatch, login: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", f"http://{login}@proxy.invalid:port")
+    with pytest.raises(Unreachable):
+        get("https://errors.invalid")
+    assert "55w0rd" not in masked(f"{login} {unquote(login)}")
+    basic = b64encode(unquote(login).encode()).decode()
+    assert masked(f"Basic {basic}") == "Basic ***"
 
 
 @pytest.fixture

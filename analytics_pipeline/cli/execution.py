@@ -1,10 +1,15 @@
 """A command that was understood is carried out; what goes wrong becomes a sentence."""
 
 import logging
+import os
 from argparse import Namespace
 
+import dlt
+from dlt.common.configuration.container import Container
 from dlt.common.configuration.exceptions import ConfigurationException
+from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 from dlt.common.exceptions import DltException
+from dlt.common.runtime.telemetry import stop_telemetry
 
 from analytics_pipeline.cli import commands
 from analytics_pipeline.cli.arguments import USAGE
@@ -15,6 +20,7 @@ from analytics_pipeline.loading.failures import root_error, sentence
 from analytics_pipeline.secrets import mask_error
 
 log = logging.getLogger(__name__)
+TELEMETRY = "RUNTIME__DLTHUB_TELEMETRY"
 OPTIONS = {
     "base_url": "--base-url",
     "organization": "--organization",
@@ -25,6 +31,7 @@ OPTIONS = {
 
 def execute(options: Namespace) -> int:
     """Carry out the command that the options name; return the exit code."""
+    switch_off_telemetry()
     with log_lines(options.verbosity):
         try:
             code: int = getattr(commands, options.command)(options)
@@ -46,6 +53,21 @@ def execute(options: Namespace) -> int:
                 json_line({"error": text})
             wrong = isinstance(root, ConfigurationError | ConfigurationException)
             return USAGE if wrong else FAILED
+
+
+def switch_off_telemetry() -> None:
+    """Keep dlt from sending what was run to its makers, unless the user's settings say so."""
+    if TELEMETRY in os.environ:
+        return
+    # Before dlt looks for any setting, since telemetry begins with the first one.
+    os.environ[TELEMETRY] = "false"
+    context = Container()[PluggableRunContext]
+    del os.environ[TELEMETRY]
+    if dlt.config.get("runtime.dlthub_telemetry"):
+        stop_telemetry()  # it counts as begun
+        context.initialize_runtime()
+    else:
+        os.environ[TELEMETRY] = "false"
 
 
 def _option(error: BaseException) -> str:

@@ -4,6 +4,7 @@ Copy this file into your dags folder and edit the settings at the top only. Serv
 and warehouse come from Airflow's connections, if you name them below; otherwise from where
 dlt finds them: variables such as BASE_URL, AUTH_TOKEN, ORGANIZATION and
 DESTINATION__POSTGRES__CREDENTIALS, or `.dlt/` in the folder that Airflow runs in.
+RUNTIME__DLTHUB_TELEMETRY=false there keeps dlt from telling its makers what is run.
 
 A run loads the events of its day, each project by a task of its own. It may run late,
 twice, or at once with others: each row is there once. Issues have no day, since any of them

@@ -4,6 +4,7 @@ Copy this file and edit the settings below. It needs `analytics-pipeline[dagster
 loads into a dataset of its own. Addresses and secrets belong into the environment:
 BASE_URL, AUTH_TOKEN, ORGANIZATION, PROJECT (a slug, or a JSON list of them),
 DESTINATION__POSTGRES__CREDENTIALS, or `.dlt/` in the folder that Dagster runs in.
+RUNTIME__DLTHUB_TELEMETRY=false there keeps dlt from telling its makers what is run.
 
 Try it with `dagster dev -f dagster_assets.py`. What it loads side by side would compete
 for the server's rate limit, so all of it is in the pool `errors_api`: limit that to 1 with

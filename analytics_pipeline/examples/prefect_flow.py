@@ -3,7 +3,8 @@
 Copy this file and edit the settings below. It needs `analytics-pipeline[prefect]`.
 Addresses and secrets belong into the environment: BASE_URL, AUTH_TOKEN, ORGANIZATION,
 PROJECT (a slug, or a JSON list of them), DESTINATION__POSTGRES__CREDENTIALS, or `.dlt/` in
-the folder that the flow runs in.
+the folder that the flow runs in. RUNTIME__DLTHUB_TELEMETRY=false there keeps dlt from
+telling its makers what is run.
 
 `python prefect_flow.py` serves it: one run each hour, never two at a time.
 """

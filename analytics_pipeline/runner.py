@@ -24,6 +24,7 @@ from analytics_pipeline.loading.destinations import (
     appended_tables,
     hidden_warnings,
     is_replaced,
+    without_copies,
 )
 from analytics_pipeline.loading.failures import (
     check_tables,
@@ -173,7 +174,8 @@ def _load_pieces(
 ) -> Summary:
     """Load in as many loads as it takes, by a pipeline that nobody else runs."""
     total = Summary()
-    with infrequent_gc(), appended_tables() as appended, run.active():
+    quiet = appended_tables()
+    with infrequent_gc(), without_copies(), quiet as appended, run.active():
         refresh: Any = pipeline.refresh
         _restore_state(pipeline)
         check_tables(pipeline, source)
@@ -353,7 +355,7 @@ def load_shared(
             pipeline.extract(source)
             summary = summarise(pipeline)
             pipeline.normalize()
-            with dataset_lock(pipeline):
+            with dataset_lock(pipeline), without_copies():
                 pipeline.load()
         finally:
             pipeline.config.restore_from_destination = restores

@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 import dlt
 import pyarrow as pa
 from dlt.common.configuration.container import Container
+from dlt.common.configuration.providers import CustomLoaderDocProvider
+from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 from dlt.common.destination.capabilities import DestinationCapabilitiesContext
 from dlt.common.destination.utils import resolve_merge_strategy
 from dlt.common.exceptions import TerminalValueError
@@ -279,6 +281,24 @@ def hidden_warnings(pattern: str) -> Iterator[None]:
     """Hide warnings of dlt that a pattern matches anywhere."""
     with _filtered(lambda record: not re.search(pattern, record.getMessage())):
         yield
+
+
+@contextmanager
+def without_copies() -> Iterator[None]:
+    """Let loads leave no copies of rows in the staging dataset and the working folder.
+
+    Unless the user's settings say otherwise: this is the last of dlt's providers.
+    """
+    name = "defaults of analytics_pipeline"
+    value = {"truncate_staging_dataset": True, "delete_completed_jobs": True}
+    providers = Container()[PluggableRunContext].providers
+    providers[name] = CustomLoaderDocProvider(name, lambda: {"load": value})
+    try:
+        yield
+    finally:
+        providers.providers[:] = [
+            each for each in providers.providers if each.name != name
+        ]
 
 
 @contextmanager

@@ -189,6 +189,8 @@ def normalize_base_url(base_url: str, allow_http: bool, prefix: str = "") -> str
             token must not cross a network unencrypted.
     """
     base_url = base_url.strip()
+    if "@" in base_url:
+        raise InsecureUrl("base_url must hold no login")  # other errors would show it
     try:
         parts = urlsplit(base_url)
         host = parts.hostname or ""
@@ -199,8 +201,8 @@ def normalize_base_url(base_url: str, allow_http: bool, prefix: str = "") -> str
         bare = re.sub(r"^[a-z]*:?/*", "", base_url) if "/" in base_url else base_url
         example = f"did you mean https://{bare}?" if "." in bare else "give https://…"
         raise InsecureUrl(f"base_url {base_url!r} is not an address; {example}")
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        raise InsecureUrl("base_url must hold no login, query or fragment")
+    if parts.query or parts.fragment:
+        raise InsecureUrl("base_url must hold no query or fragment")
     if parts.scheme == "http" and not allow_http and not is_loopback(host):
         raise InsecureUrl(
             f"base_url {base_url!r} would send the token unencrypted; use https://,"

@@ -31,9 +31,9 @@ OPTIONS = {
 
 def execute(options: Namespace) -> int:
     """Carry out the command that the options name; return the exit code."""
-    switch_off_telemetry()
     with log_lines(options.verbosity):
         try:
+            switch_off_telemetry()
             code: int = getattr(commands, options.command)(options)
             return code
         except KeyboardInterrupt:

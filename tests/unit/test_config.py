@@ -423,6 +423,13 @@ def test_what_is_no_plain_address_is_refused(base_url: str) -> None:
         parse(base_url=base_url, allow_http=True)
 
 
+@pytest.mark.parametrize("login", ["me:hidden", "hidden", "me:hid den", "me:hidden/x"])
+def test_a_login_in_the_address_is_not_shown(login: str) -> None:
+    for url in (f"https://{login}@errors.example.com", f"{login}@errors.example.com"):
+        with pytest.raises(InsecureUrl, match="^base_url must hold no login$"):
+            parse(base_url=url)
+
+
 @pytest.mark.parametrize(
     ("base_url", "hint"),
     [

@@ -1,15 +1,20 @@
 """What the user configured, checked once, before anything is asked."""
 
+import inspect
 import json
 import math
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from dlt.common.configuration import with_config
+from dlt.common.configuration.container import Container
+from dlt.common.configuration.providers.doc import CustomLoaderDocProvider
+from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 from dlt.common.typing import TSecretStrValue, TSecretValue
 
 from analytics_pipeline.bookmarks import EARLIEST, earlier
@@ -27,6 +32,8 @@ from analytics_pipeline.tables.values import utc
 REGIONS = ("us", "de", "www")
 """Hosts of sentry.io that are not named after an organization."""
 SECTION = "sources.analytics_pipeline"
+SOURCE = "analytics"
+"""The source's own name; dlt also looks into the section of that name below `SECTION`."""
 ROW_FORMATS = ("auto", "arrow", "python")
 OWN_HEADERS = (
     *("authorization", "host", "content-length", "accept-encoding", "expect"),
@@ -44,6 +51,12 @@ _NO_PATH = re.compile(r"""[,;|=()\[\]{}"'`\\]|^[$/]""")
 _HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
 LONGEST = timedelta(days=365_250).total_seconds()
 """Seconds: a thousand years."""
+MOST_WORKERS = 1000
+if TYPE_CHECKING:
+    Span = Any
+else:
+    Span = str
+"""A span of time as text, or a number of seconds; dlt reads no union of types."""
 
 
 @dataclass(frozen=True)
@@ -99,14 +112,14 @@ def parse_config(
     since: Any = None,
     until: Any = None,
     full_events: bool = False,
-    lookback: Any = 3600.0,
+    lookback: Span = 3600.0,
     full_refresh: bool = False,
     rows_per_load: int | None = None,
     workers: int = 4,
     redact: str | list[str] | None = None,
     allow_http: bool = False,
     history: bool = False,
-    sweep: Any = "1d",
+    sweep: Span = "1d",
     tags: str | list[str] | None = None,
     exclude: str | list[str] | None = None,
     row_format: str = "auto",
@@ -121,6 +134,7 @@ def parse_config(
     Raises:
         ConfigurationError: a setting is missing or makes no sense.
     """
+    check_names()
     texts = {"api": api, "base_url": base_url, "auth_token": auth_token}
     texts["organization"] = organization
     for name, value in texts.items():
@@ -164,11 +178,50 @@ def parse_config(
         else whole_number("rows_per_load", rows_per_load),
         history=history,
         sweep=parse_sweep(sweep),
-        workers=whole_number("workers", workers),
+        workers=whole_number("workers", workers, MOST_WORKERS),
         redact=redact_paths(redact, spec),
         tables=tables_with(tags, exclude, spec),
         row_format=row_format,
     )
+
+
+SETTINGS = frozenset(inspect.signature(parse_config).parameters) - {"needs_project"}
+
+
+def check_names() -> None:
+    """Check that the section of this source holds nothing but settings.
+
+    Tables inside of it, such as `schema`, are dlt's.
+
+    Raises:
+        ConfigurationError: a name is no setting, so that its value would have no effect.
+    """
+    found = {key: key.partition("SOURCES__")[2].lower() for key in os.environ}
+    for provider in Container()[PluggableRunContext].providers.providers:
+        if isinstance(provider, CustomLoaderDocProvider):
+            sources, _ = provider.get_value("sources", None, None)  # type: ignore[arg-type]
+            for path in _paths(sources or {}):
+                found[f"sources.{path.replace('__', '.')} in {provider.name}"] = path
+    ours, source = SECTION.removeprefix("sources.") + "__", SOURCE + "__"
+    for place, path in found.items():
+        name = path.removeprefix(ours).removeprefix(source)
+        if "__" in name or not path.startswith((ours, source)):
+            continue
+        if path.startswith(source) and name in SETTINGS:
+            text = f"{place}: dlt does not read this section; use [{SECTION}]"
+            raise ConfigurationError(text)
+        if path.startswith(ours) and name not in SETTINGS:
+            text = f"{place}: there is no setting {name!r}"
+            raise ConfigurationError(text + did_you_mean(name, SETTINGS))
+
+
+def _paths(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the names of all values in a TOML table, joined as in the environment."""
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _paths(value, f"{prefix}{name}__")
+        else:
+            yield prefix + name
 
 
 resolve_config = with_config(parse_config, sections=("sources", "analytics_pipeline"))
@@ -311,13 +364,15 @@ def parse_sweep(value: str | timedelta) -> timedelta | None:
         raise ConfigurationError(f"{error}, or as now or never") from None
 
 
-def whole_number(setting: str, value: Any) -> int:
-    """Return the number, if it is a whole one and not below 1."""
+def whole_number(setting: str, value: Any, most: float = math.inf) -> int:
+    """Return the number, if it is a whole one, not below 1 and not above the most."""
     is_whole = isinstance(value, int | float) and value == value // 1
     if not is_whole or isinstance(value, bool) or value < 1:
         raise ConfigurationError(
             f"{setting} {value!r} is no whole number: 1 is the least"
         )
+    if value > most:
+        raise ConfigurationError(f"{setting} {value!r} is too many: {most} is the most")
     return int(value)
 
 
@@ -340,7 +395,7 @@ def project_list(project: Any) -> list[str]:
 
 
 def text_list(setting: str, value: Any) -> list[str]:
-    """Return one text as a list, several, or those that a text holds as a JSON list."""
+    """Return one text as a list, several, or those of a text: by commas or a JSON list."""
     if isinstance(value, str) and is_list(value):
         try:
             value = json.loads(value)
@@ -349,12 +404,16 @@ def text_list(setting: str, value: Any) -> list[str]:
                 f"{setting} {value!r} is neither one text nor a JSON list of them"
             ) from None
     if isinstance(value, str):
-        return [value]
+        value = [text.strip() for text in value.split(",")]
     is_table = isinstance(value, Mapping)
     texts = list(value) if isinstance(value, Iterable) and not is_table else []
     if not texts or not all(isinstance(text, str) for text in texts):
         raise ConfigurationError(
             f"{setting} must be one text or several, not {value!r}"
+        )
+    if joined := [text for text in texts if "," in text]:
+        raise ConfigurationError(
+            f"{setting} {joined[0]!r} holds a comma; make it several texts of the list"
         )
     return list(dict.fromkeys(texts))
 
@@ -408,8 +467,8 @@ def tables_with(tags: Any, exclude: Any, spec: ApiSpec) -> dict[str, Table]:
                 f"{t}.…" for t in tables
             ]
             raise ConfigurationError(
-                f"exclude {path!r} is no column{did_you_mean(path, known)}; write it as"
-                " events.entries"
+                f"exclude {path!r} is no column; write it as events.entries"
+                f"{did_you_mean(path, known)}"
             )
         field = fields[column]
         endpoint = spec.endpoints[name]

@@ -12,7 +12,7 @@ from dlt.extract import DltResource
 
 from analytics_pipeline.client.client import Client
 from analytics_pipeline.client.session import ApiSession
-from analytics_pipeline.config import Config, parse_config
+from analytics_pipeline.config import SOURCE, Config, Span, parse_config
 from analytics_pipeline.extraction import Api, Incremental, Resource, for_threads
 from analytics_pipeline.loading.destinations import (
     AdaptToDestination,
@@ -101,7 +101,7 @@ def make_client(config: Config) -> Client:
     )
 
 
-@dlt.source(name="analytics", section="analytics_pipeline", max_table_nesting=0)
+@dlt.source(name=SOURCE, section="analytics_pipeline", max_table_nesting=0)
 def analytics_source(
     base_url: str | None = None,
     auth_token: TSecretStrValue | None = None,
@@ -111,14 +111,14 @@ def analytics_source(
     since: str | datetime | None = None,
     until: str | datetime | None = None,
     full_events: bool = False,
-    lookback: Any = 3600.0,
+    lookback: Span = 3600.0,
     full_refresh: bool = False,
     rows_per_load: int | None = None,
     workers: int = 4,
     redact: str | list[str] | None = None,
     allow_http: bool = False,
     history: bool = False,
-    sweep: Any = "1d",  # and lookback: dlt reads no union of types from its configuration
+    sweep: Span = "1d",
     tags: str | list[str] | None = None,
     exclude: str | list[str] | None = None,
     row_format: str = "auto",

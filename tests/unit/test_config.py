@@ -5,6 +5,7 @@ import traceback
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
+import dlt
 import pytest
 
 from analytics_pipeline.client.endpoints import APIS
@@ -15,6 +16,7 @@ from analytics_pipeline.config import (
     parse_config,
     parse_time,
     project_list,
+    resolve_config,
 )
 from analytics_pipeline.errors import ConfigurationError, InsecureUrl
 
@@ -643,3 +645,77 @@ def test_rows_come_in_one_of_three_forms() -> None:
     assert parse().row_format == "auto"
     with pytest.raises(ConfigurationError, match="did you mean 'arrow'"):
         parse(row_format="arow")
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("ANALYTICS_PIPELINE__REDCAT", "no setting 'redcat'; did you mean 'redact'?"),
+        ("ANALYTICS_PIPELINE__ANALYTICS__TAG", "no setting 'tag'; did you mean 'tags'"),
+        ("ANALYTICS_PIPELINE__COLOUR", "there is no setting 'colour'$"),
+        (
+            "ANALYTICS__REDACT",
+            r"does not read this .* use \[sources.analytics_pipeline",
+        ),
+    ],
+)
+@pytest.mark.parametrize("is_file", [False, True])
+def test_a_name_without_effect_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, name: str, said: str, is_file: bool
+) -> None:
+    values = {}
+    if is_file:
+        values["sources." + name.lower().replace("__", ".")] = "user.email"
+    else:
+        monkeypatch.setenv("SOURCES__" + name, "user.email")
+    with dlt.secrets.values(values), pytest.raises(ConfigurationError, match=said):
+        parse()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["analytics_pipeline.redact", "analytics_pipeline.schema.naming", "analytics.x"],
+)
+def test_settings_and_what_dlt_looks_for_are_no_errors(name: str) -> None:
+    with dlt.config.values({f"sources.{name}": "snake_case"}):
+        assert parse().redact == ()
+
+
+@pytest.mark.parametrize("value", ["3d", "259200", "259200.0"])
+def test_a_lookback_of_the_environment_is_a_span_or_seconds(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("LOOKBACK", value)
+    assert resolve_config(**GIVEN).lookback == timedelta(days=3)
+
+
+@pytest.mark.parametrize("value", ["3d", 259200, 259200.0])
+def test_a_lookback_of_a_file_is_a_span_or_seconds(value: Any) -> None:
+    with dlt.config.values({"sources.analytics_pipeline.lookback": value}):
+        assert resolve_config(**GIVEN).lookback == timedelta(days=3)
+
+
+@pytest.mark.parametrize("value", ["a,b", " a , b ", '["a", "b"]'])
+def test_a_list_of_the_environment_has_commas_or_is_json(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    for name in ("PROJECT", "REDACT", "TAGS"):
+        monkeypatch.setenv(name, value)
+    config = resolve_config(**{k: v for k, v in GIVEN.items() if k != "project"})
+    assert config.projects == config.redact == ("a", "b")
+    assert [*config.tables["events"].tags.values()] == ["a", "b"]
+
+
+@pytest.mark.parametrize("setting", ["project", "redact", "tags", "exclude"])
+def test_a_text_of_a_list_holds_no_comma(setting: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{setting} 'b,c' holds a comma"):
+        parse(**{setting: ["a", "b,c"]})
+
+
+def test_workers_have_a_limit() -> None:
+    with pytest.raises(ConfigurationError, match="1001 is too many: 1000 is the most"):
+        parse(workers=1001)
+    assert parse(workers=1000, rows_per_load=1001).workers == 1000

@@ -14,7 +14,6 @@ from dlt.common.destination.exceptions import UnknownDestinationModule
 from dlt.common.exceptions import DltException
 from dlt.common.runtime.collector_base import Collector
 from dlt.extract import DltSource
-from dlt.pipeline.exceptions import InvalidPipelineName
 
 from analytics_pipeline.client.client import ListName
 from analytics_pipeline.config import resolve_config
@@ -80,6 +79,8 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 NAME = "analytics_pipeline"
+LONGEST_NAME = 64
+"""Of a pipeline: dlt makes a schema's name of it."""
 DATASET = "analytics"
 ROWS_PER_LOAD = 100_000
 """Rows after which what was read is loaded, before reading goes on."""
@@ -101,6 +102,14 @@ def make_pipeline(
     Raises:
         ConfigurationError: dlt has no such destination, or cannot use the name.
     """
+    for what, value in {"dataset": dataset, "destination": destination}.items():
+        if isinstance(value, str) and not value.strip():
+            raise ConfigurationError(f"{what} {value!r} is empty")
+    if not name.isidentifier() or len(name) > LONGEST_NAME:
+        raise ConfigurationError(
+            f"pipeline name {name!r}: use only letters, digits and '_', a letter first,"
+            f" and at most {LONGEST_NAME} of them"
+        )
     # That the pipeline had another destination before: `load` follows the one it has.
     other_destination = hidden_warnings("in state differs from|staging destination")
     try:
@@ -114,9 +123,6 @@ def make_pipeline(
             )
     except UnknownDestinationModule as error:
         raise unknown_destination(str(destination)) from error
-    except InvalidPipelineName as error:
-        text = f"pipeline name {name!r}: no folder may have that name"
-        raise ConfigurationError(text) from error
 
 
 def load(

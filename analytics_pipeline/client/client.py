@@ -85,6 +85,7 @@ class Client:
     def forget_answers(self) -> None:
         """Ask for projects again: another run begins."""
         self._details.clear()
+        self.session.forget_outage()
 
     def pages(
         self,

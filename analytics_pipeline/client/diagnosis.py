@@ -46,6 +46,9 @@ class Diagnosis:
         self, error: ApiError, endpoint: Endpoint, project: str, title: str
     ) -> ApiError:
         """Return the error of a list with the list's title and what to do next."""
+        if isinstance(error, Unreachable):  # whatever the list
+            advice = f"check base_url and the network; {_LATER}"
+            return error.about("the server cannot be reached", advice)
         apis: list[str] = []
         if _refuses_sort(error, endpoint) or (
             _is_shapeless(error) and self._is_doubtful()
@@ -62,8 +65,6 @@ class Diagnosis:
     def _advice(self, error: ApiError, endpoint: Endpoint, project: str) -> str:
         if isinstance(error, EmptyAnswer):
             return endpoint.unlinked
-        if isinstance(error, Unreachable):
-            return f"check base_url and the network; {_LATER}"
         if _is_unknown(error, endpoint):
             return self._did_you_mean(project)
         status = error.status if isinstance(error, HttpError) else 0

@@ -16,6 +16,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 from urllib3 import BaseHTTPResponse
+from urllib3.exceptions import ConnectTimeoutError, ProxyError, SSLError
 from urllib3.util.retry import Retry
 
 from analytics_pipeline.errors import shortened
@@ -31,6 +32,7 @@ POLL = 0.5
 """Seconds after which a waiting thread looks whether it is still wanted."""
 STATUSES = (429, 500, 502, 503, 504)
 LIMIT = "X-Sentry-Rate-Limit-"
+NO_CONNECTION = (ConnectTimeoutError, ProxyError, SSLError)
 
 
 @dataclass
@@ -230,7 +232,8 @@ class RateLimitRetry(Retry):
         if refusal.is_limit and self.waited < LONGEST_WAIT:
             retry = self.new()
         else:
-            before = self.new(total=0) if refusal.is_limit else self
+            is_last = refusal.is_limit or _is_lasting(kwargs.get("error"))
+            before = self.new(total=0) if is_last else self
             retry = Retry.increment(before, method, url, response, *args, **kwargs)
         retry.refusal = refusal
         self.stats.count(requests=1)
@@ -245,6 +248,7 @@ class RateLimitRetry(Retry):
             self.limiter.rest(self.endpoint, 0)
             return
         seconds = self.get_backoff_time()
+        error = self.history[-1].error if self.history else None
         if self.refusal.is_too_many_at_once:
             if LIMIT + "ConcurrentLimit" not in (response.headers if response else {}):
                 self.limiter.reduce()
@@ -255,16 +259,23 @@ class RateLimitRetry(Retry):
         elif response is not None:
             reason = f"status {response.status}"
         else:
-            reason = (
-                words(self.history[-1].error) if self.history else "a broken answer"
-            )
+            reason = words(error) if error else "a broken answer"
         log.info("%s; asking again in %.0f s", reason, seconds)
-        self.limiter.rest(self.endpoint, seconds)
+        if isinstance(error, NO_CONNECTION):  # another request would have none, either
+            pause(seconds)
+        else:
+            self.limiter.rest(self.endpoint, seconds)
 
 
 def words(error: object) -> str:
     """Return the words of an error without those that name objects of a library."""
     return re.sub(r"<[^>]*>: |\w+\(host=[^)]*\): ", "", shortened(str(error), 1000))
+
+
+def _is_lasting(error: object) -> bool:
+    """Return whether TLS failed in a way that no retry mends."""
+    reasons = "CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER"
+    return isinstance(error, SSLError) and bool(re.search(reasons, str(error)))
 
 
 def _refusal(response: BaseHTTPResponse | None) -> Refusal:

@@ -2,10 +2,12 @@
 
 import logging
 import re
+import ssl
 import threading
 import time
 from base64 import b64encode
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from copy import copy
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -25,7 +27,6 @@ from urllib3.exceptions import (
     ConnectTimeoutError,
     DecodeError,
     HTTPError,
-    NewConnectionError,
     ProtocolError,
     ProxyError,
     SSLError,
@@ -33,6 +34,7 @@ from urllib3.exceptions import (
 
 from analytics_pipeline.client.page import asked_url, http_error, without_query
 from analytics_pipeline.client.retry import (
+    NO_CONNECTION,
     STATUSES,
     RateLimiter,
     RateLimitRetry,
@@ -54,13 +56,17 @@ log = logging.getLogger(__name__)
 
 TIMEOUT = (10, 120)
 """Seconds to connect, and seconds between two bytes of an answer."""
+MOST_CONNECTIONS = 1000
+"""Kept open; requests that wait to be retried have one, too, so not `workers`."""
 REDIRECTS = 5
 LONGEST_ANSWER = 300.0
 """Seconds for a whole answer, however slowly its bytes come."""
 LARGEST_BODY = 256 << 20
 """Bytes of an answer, unpacked; a page of a hundred rows has some hundred kB."""
 HEADERS = {"Accept": "application/json", "User-Agent": "analytics-pipeline"}
-_NO_CONNECTION = (NewConnectionError, ConnectTimeoutError, ProxyError, SSLError)
+_NO_REQUEST = (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)
+_UNTRUSTED = (18, 19, 20, 21)
+"""OpenSSL's codes of certificates that no known authority has signed."""
 
 
 class BearerAuth(requests.auth.AuthBase):
@@ -202,10 +208,15 @@ class ApiSession:
         if parts.scheme == "http" or is_loopback(parts.hostname or ""):
             self._environment["proxies"] = {}
         _hide_logins(self.base_url, self._environment["proxies"])
-        self._adapter = RetryAdapter(workers)
+        self._adapter = RetryAdapter(MOST_CONNECTIONS)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, self._adapter)
         hide_log_of_retries(self)
+        self._unreachable: Unreachable | None = None
+
+    def forget_outage(self) -> None:
+        """Try to connect again: another run begins."""
+        self._unreachable = None
 
     def get(
         self,
@@ -227,7 +238,8 @@ class ApiSession:
 
         Raises:
             HttpError: any other status, after the retries.
-            Unreachable: no connection, after the retries.
+            Unreachable: no connection, after the retries; or there was none for
+                another request of this run.
             BrokenAnswer: no whole answer, after the retries.
             ApiError: a redirect to another server.
         """
@@ -254,6 +266,8 @@ class ApiSession:
                 requests.Request("GET", url, params=params)
             )
             with self.limiter.slot(retry.endpoint):
+                if self._unreachable:
+                    raise copy(self._unreachable)
                 retry.stats.count(requests=1)
                 asked_at = time.perf_counter()
                 self._adapter.max_retries = retry
@@ -265,8 +279,12 @@ class ApiSession:
                 )
         except UnexpectedAnswer as error:
             failure = error.about(without_query(url))
-        except (requests.exceptions.RequestException, HTTPError) as error:
+        except Unreachable as error:
+            failure = error
+        except (OSError, HTTPError) as error:
             failure = _connection_error(url, error)
+            if isinstance(failure, Unreachable):
+                self._unreachable = failure
         except ValueError as error:  # requests has looked at the redirect already
             failure = UnexpectedAnswer(
                 f"{without_query(url)} redirects to what is no address ({error})"
@@ -360,11 +378,12 @@ def _same_origin(response: requests.Response, target: str) -> str:
 def _connection_error(url: str, error: Exception) -> ApiError:
     """Return the error for a request that had no whole answer."""
     cause: Any = error.args[0] if error.args else error
-    broken = not isinstance(getattr(cause, "reason", None), _NO_CONNECTION) and (
-        not isinstance(error, requests.exceptions.InvalidURL)
+    is_unsent = isinstance(error, _NO_REQUEST) or not isinstance(
+        error, requests.exceptions.RequestException | HTTPError
     )
-    kind = BrokenAnswer if broken else Unreachable
-    return kind(f"{without_query(url)}: {_reason(error)}")
+    if is_unsent or isinstance(getattr(cause, "reason", None), NO_CONNECTION):
+        return Unreachable("{}://{}: {}".format(*urlsplit(url)[:2], _reason(error)))
+    return BrokenAnswer(f"{without_query(url)}: {_reason(error)}")
 
 
 def _reason(error: Exception) -> str:
@@ -372,4 +391,22 @@ def _reason(error: Exception) -> str:
     cause = getattr(cause, "reason", None) or cause
     if isinstance(cause, ProxyError):
         return f"{cause.args[0]}: {_reason(cause.original_error)}"
-    return words(cause)
+    if type(cause) is ConnectTimeoutError:  # not what urllib3 derives from it
+        return f"no connection within {TIMEOUT[0]:g} s"
+    text = words(cause)
+    certificate: Any = cause.args[0] if isinstance(cause, SSLError) else None
+    if isinstance(certificate, ssl.SSLCertVerificationError):
+        text = f"its certificate is not valid: {certificate.verify_message}".rstrip(".")
+        if certificate.verify_code in _UNTRUSTED:
+            text += (
+                "; if its authority is your own, set the environment variable"
+                " REQUESTS_CA_BUNDLE to the file of that authority's certificate"
+            )
+    elif "WRONG_VERSION_NUMBER" in text:
+        text = "the port does not speak TLS; if it is one for http, write http://"
+    elif "SOCKS support" in text:
+        text = (
+            "the proxy of the environment is for SOCKS, which needs a package: pip"
+            " install 'requests[socks]'"
+        )
+    return text.rstrip(".")

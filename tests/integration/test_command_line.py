@@ -375,12 +375,18 @@ def test_a_warning_of_dlt_is_shown_once(run: Any, capsys: Output) -> None:
     assert capsys.readouterr().err.count("'my-data'") <= 1
 
 
-def test_a_name_that_no_folder_may_have_is_wrong_usage(
-    run: Any, capsys: Output
-) -> None:
-    with small_server() as server:
-        assert run(server, "--pipeline-name", "a/b") == 2
-    assert "error: pipeline name 'a/b': no folder" in capsys.readouterr().err
+@pytest.mark.parametrize("name", ["a/b", "..", "", "a b", "1a", "x" * 65])
+def test_a_pipeline_has_a_name_that_dlt_can_use(name: str, capsys: Output) -> None:
+    assert main(["status", "--pipeline-name", name]) == 2
+    err = capsys.readouterr().err
+    assert f"error: pipeline name {name!r}: use only letters" in err
+
+
+@pytest.mark.parametrize("what", ["dataset", "destination"])
+@pytest.mark.parametrize("value", ["", " "])
+def test_names_are_not_empty(what: str, value: str, capsys: Output) -> None:
+    assert main(["status", f"--{what}", value]) == 2
+    assert capsys.readouterr().err == f"error: {what} {value!r} is empty\n"
 
 
 def test_a_command_comes_first(capsys: Output) -> None:

@@ -78,7 +78,6 @@ def advice(
         (refused(500), LATER),
         (refused(503), LATER),
         (BrokenAnswer("cut"), LATER),
-        (Unreachable("refused"), f"check base_url and the network; {LATER}"),
         (EmptyAnswer("no link"), ""),
         (MissingLink("no link"), ""),
         (MissingField("no id"), ""),
@@ -91,6 +90,19 @@ def test_what_an_error_means_is_said_without_asking(
     said = advice(diagnosis(server), error)
     assert said.startswith(text)
     assert bool(said) is bool(text)
+    assert server.requests == []
+
+
+def test_a_server_out_of_reach_is_no_matter_of_one_list(serve: Serve) -> None:
+    error = Unreachable("http://x: refused")
+    server = serve(projects({}))
+    endpoint = APIS["sentry"].endpoints["events"]
+    said = diagnosis(server).explained(error, endpoint, "frontend", "the list")
+    assert type(said) is Unreachable
+    assert str(said) == (
+        "the server cannot be reached: http://x: refused; check base_url and the"
+        f" network; {LATER}"
+    )
     assert server.requests == []
 
 

@@ -6,6 +6,7 @@ import logging
 import pickle
 import random
 import socket
+import ssl
 import threading
 import time
 import traceback
@@ -13,8 +14,9 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler
+from importlib.util import find_spec
 from itertools import permutations, repeat
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,25 @@ from tests.unit.canned import (
     refusal,
 )
 
+OWN_CERTIFICATE = """\
+-----BEGIN CERTIFICATE-----
+MIIBgzCCASqgAwIBAgIUH1VDBg/fW0ifmAtlCT+HxtBJc7swCgYIKoZIzj0EAwIw
+DjEMMAoGA1UEAwwDb3duMCAXDTI2MTEzMDA2MTA0MFoYDzIxMjYxMTA2MDYxMDQw
+WjAOMQwwCgYDVQQDDANvd24wWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAARuNxuQ
+6RwEpexVrJG3rkWDE74df/KGplbpDtxaQccfAqY0gavfeqSpbPPcPkXi6egRo/Jj
+zyENcfsDv2xzikd8o2QwYjAdBgNVHQ4EFgQUxoh7+Zjj93ligWhghKPp5pdmSvIw
+HwYDVR0jBBgwFoAUxoh7+Zjj93ligWhghKPp5pdmSvIwDwYDVR0TAQH/BAUwAwEB
+/zAPBgNVHREECDAGhwR/AAABMAoGCCqGSM49BAMCA0cAMEQCIEj/o/ANJvhQyG1r
+hSqXkjsFAf+ekDQ8LtFtWUaSOW7hAiAhLtMDCx1ELTD9zBb1RujYN1fgIX1IEqYW
+RdxCm1HwJg==
+-----END CERTIFICATE-----
+-----BEGIN EC PRIVATE KEY-----
+MHcCAQEEIANJbuIEDR2gRtf3op8LgaqGtGfaeAar5bksnVzwRGROoAoGCCqGSM49
+AwEHoUQDQgAEbjcbkOkcBKXsVayRt65FgxO+HX/yhqZW6Q7cWkHHHwKmNIGr33qk
+qWzz3D5F4unoEaPyY88hDXH7A79sc4pHfA==
+-----END EC PRIVATE KEY-----
+"""
+"""Self-signed, of 127.0.0.1, with its key; for a hundred years."""
 RETRIED = [500, 502, 503, 504]
 
 
@@ -420,10 +441,94 @@ def test_a_closed_port_is_an_error_in_words(clock: Clock) -> None:
 
 def test_a_server_without_tls_is_an_error_in_words(serve: Serve, clock: Clock) -> None:
     server = serve(page("1"))
-    with pytest.raises(Unreachable, match="SSL") as error:
-        get(server.url.replace("http:", "https:"))
-    assert "object at" not in str(error.value)
+    url = server.url.replace("http:", "https:")
+    with pytest.raises(Unreachable) as error:
+        get(url)
+    assert str(error.value) == (
+        f"{url}: the port does not speak TLS; if it is one for http, write http://"
+    )
     assert server.requests == []
+    assert clock.sleeps == []
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_server_out_of_reach_is_tried_once_for_all_lists(
+    clock: Clock, workers: int
+) -> None:
+    def ask(number: int) -> str:
+        with pytest.raises(Unreachable) as error:
+            session.get(PATH, {}, RequestStats(), endpoint=str(number))
+        return str(error.value)
+
+    with socket.socket() as bound, ThreadPoolExecutor(8) as pool:
+        bound.bind(("127.0.0.1", 0))  # and does not listen
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        session = ApiSession(url, TOKEN, workers)
+        errors = {*pool.map(ask, range(8))}
+        assert len(clock.sleeps) <= 2 * workers
+        session.forget_outage()
+        clock.sleeps.clear()
+        errors.add(ask(0))
+    assert clock.sleeps == [4, 8]
+    (said,) = errors
+    assert said.endswith("Connection refused")
+
+
+def test_a_host_that_never_answers_is_named_with_the_time(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    monkeypatch.setattr(session_module, "TIMEOUT", (0.01, 120))
+    with ExitStack() as stack:
+        full = stack.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):  # until the queue is full; those behind are not answered
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        url = f"http://127.0.0.1:{full.getsockname()[1]}"
+        with pytest.raises(Unreachable) as error:
+            get(url)
+    assert str(error.value) == f"{url}: no connection within 0.01 s"
+    assert clock.sleeps == [4, 8]
+
+
+def test_a_certificate_of_an_own_authority_is_said_how_to_trust(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    (elsewhere / "own.pem").write_text(OWN_CERTIFICATE)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(elsewhere / "own.pem")
+    server = CannedServer(page("1"))
+    with server:
+        server._http.socket = context.wrap_socket(server._http.socket, server_side=True)
+        url = server.url.replace("http:", "https:")
+        with pytest.raises(Unreachable) as error:
+            get(url)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(elsewhere / "own.pem"))
+        assert get(url) == ["1"]
+        with pytest.raises(Unreachable, match="not valid for 'localhost'$"):
+            get(url.replace("127.0.0.1", "localhost"))
+    assert "its certificate is not valid: self-signed" in str(error.value)
+    assert "set the environment variable REQUESTS_CA_BUNDLE" in str(error.value)
+    assert clock.sleeps == []
+
+
+def test_a_file_of_certificates_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere.pem")
+    with pytest.raises(Unreachable, match=r"invalid path: /nowhere.pem$"):
+        get("https://errors.invalid")
+
+
+@pytest.mark.skipif(find_spec("socks") is not None, reason="the package is installed")
+def test_the_package_for_a_proxy_of_socks_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("https_proxy", "socks5://127.0.0.1:9")
+    with pytest.raises(Unreachable, match=r"pip install 'requests\[socks\]'$"):
+        get("https://errors.invalid")
 
 
 @pytest.mark.parametrize("base_url", ["https://127.0.0.1:99999", "https://a b"])

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 import requests
 from requests.structures import CaseInsensitiveDict
@@ -31,6 +31,15 @@ from analytics_pipeline.tables.values import (
 )
 
 Record = dict[str, Any]
+
+LOGIN = (
+    "something in front of the API wants people to log in, which a token cannot; use an"
+    " address behind it, or let it pass requests with a token"
+)
+LOGIN_WORDS = re.compile(
+    r"\b(login|signin|sso|saml2?|oauth2?|auth|accounts|cloudflareaccess)\b"
+)
+"""In addresses of login pages, such as accounts.google.com."""
 
 # RFC 8288: <url>, then ;name="value", ;name=token or ;name.
 _PAIR = r"""\s*;\s*([\w*-]+)(?:\s*=\s*("[^"]*"|[^\s"',;<>{}]+))?"""
@@ -121,6 +130,11 @@ def parse_page(
         body, replaced = parsed or loads(response.content)
     except ValueError as error:
         content = response.headers.get("Content-Type", "no content type")
+        if _has_login_form(response):
+            raise UnexpectedAnswer(
+                f"{asked_url(response)} answered with a login page{_title(response)};"
+                f" {LOGIN}"
+            ) from None
         raise OtherApi(
             f"{asked_url(response)} did not answer with JSON but with {content}"
             f" ({error}){_title(response)}; check base_url and api"
@@ -314,6 +328,18 @@ def _server_time(response: requests.Response) -> datetime | None:
         return utc(parsedate_to_datetime(response.headers.get("Date", "")))
     except (ValueError, OverflowError):
         return None
+
+
+def is_login_page(url: str) -> bool:
+    """Return whether an address is one where people log in."""
+    parts = urlsplit(url)
+    return bool(LOGIN_WORDS.search(f"{parts.hostname}{parts.path}".lower()))
+
+
+def _has_login_form(response: requests.Response) -> bool:
+    is_page = "html" in response.headers.get("Content-Type", "")
+    form = r"""<input[^>]*\btype\s*=\s*["']?password"""
+    return is_page and bool(re.search(form, response.text, re.IGNORECASE))
 
 
 def _title(response: requests.Response) -> str:

@@ -32,7 +32,13 @@ from urllib3.exceptions import (
     SSLError,
 )
 
-from analytics_pipeline.client.page import asked_url, http_error, without_query
+from analytics_pipeline.client.page import (
+    LOGIN,
+    asked_url,
+    http_error,
+    is_login_page,
+    without_query,
+)
 from analytics_pipeline.client.retry import (
     NO_CONNECTION,
     STATUSES,
@@ -48,6 +54,7 @@ from analytics_pipeline.errors import (
     ConfigurationError,
     UnexpectedAnswer,
     Unreachable,
+    shortened,
 )
 from analytics_pipeline.secrets import hide, hide_sent, masked, masked_answer
 from analytics_pipeline.tables.values import loads
@@ -252,6 +259,11 @@ class ApiSession:
                 break
             url = _same_origin(response, response.next.url or "")
             params = {}  # the new location has them
+        else:
+            raise UnexpectedAnswer(
+                f"{without_query(self.base_url + path)} redirects without end, last to"
+                f" {shortened(without_query(url), 200)}"
+            )
         if response.status_code >= 300:
             raise http_error(response)
         return response
@@ -366,13 +378,27 @@ def is_loopback(host: str) -> bool:
 
 def _same_origin(response: requests.Response, target: str) -> str:
     """Return where a redirect leads, if that is the same server."""
-    origin = "{}://{}".format(*urlsplit(target))
-    if origin != "{}://{}".format(*urlsplit(response.url)):
+    origin, is_same = _origin(target), _origin(target) == _origin(response.url)
+    # Below the API's own path, a project may be named so.
+    paths = {urlsplit(url).path.split("/")[:2][-1] for url in (target, response.url)}
+    if is_login_page(target) and not (is_same and len(paths) == 1):
+        raise ApiError(
+            f"{asked_url(response)} redirects to a login page of {origin}; {LOGIN}"
+        )
+    if not is_same:
         raise ApiError(
             f"{asked_url(response)} redirects to {origin}, and the token is not sent"
             f" there; if that is your server, set base_url to {origin}"
         )
     return target
+
+
+def _origin(url: str) -> str:
+    """Return scheme, host and port; without the port that is the scheme's own."""
+    parts = urlsplit(url)
+    port = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
+    host = parts.netloc.lower().removesuffix(port or " ")
+    return shortened(f"{parts.scheme}://{host}", 200)
 
 
 def _connection_error(url: str, error: Exception) -> ApiError:

@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+import requests
 from dlt.common.utils import get_exception_trace_chain
 
 from analytics_pipeline.client import session as session_module
@@ -598,9 +599,60 @@ def test_a_redirect_to_nowhere_is_an_error_in_words(serve: Serve) -> None:
 
 def test_redirects_without_end_are_an_error(serve: Serve) -> None:
     server = serve(redirect(PATH))
-    with pytest.raises(HttpError, match="302 Found"):
+    with pytest.raises(UnexpectedAnswer, match=f"{PATH} redirects without end, last"):
         get(server)
     assert len(server.requests) == REDIRECTS
+
+
+@pytest.mark.parametrize(
+    ("asked", "target", "is_same"),
+    [
+        ("https://x.example/v1/", "https://x.example:443/v2/", True),
+        ("https://x.example:443/v1/", "https://X.example/v2/", True),
+        ("http://x.example/v1/", "http://x.example:80/v2/", True),
+        ("https://x.example/v1/", "https://x.example:80/v1/", False),
+        ("https://x.example/v1/", "http://x.example/v1/", False),
+        ("https://x.example/v1/", "http://x.example:443/v1/", False),
+        ("https://x.example/v1/", "https://x.example/v1/projects/acme/auth/", True),
+    ],
+)
+def test_the_port_of_a_scheme_may_be_left_out(
+    asked: str, target: str, is_same: bool
+) -> None:
+    response = requests.Response()
+    response.url = asked
+    if is_same:
+        assert session_module._same_origin(response, target) == target
+    else:
+        with pytest.raises(ApiError, match="the token is not sent there"):
+            session_module._same_origin(response, target)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/login/?next=/v1/things/",
+        "/auth/login/acme/",
+        "https://accounts.google.com/o/x?client_id=1",
+        "https://acme.cloudflareaccess.com/cdn-cgi/access/x",
+        "https://id.example.com/oauth2/start",
+    ],
+)
+def test_a_redirect_to_a_login_page_is_said_to_be_one(
+    serve: Serve, target: str
+) -> None:
+    server = serve(redirect(target))
+    with pytest.raises(ApiError, match="redirects to a login page of http.*; somethi"):
+        get(server)
+    assert len(server.requests) == 1
+
+
+def test_a_page_with_a_login_form_is_said_to_be_one(serve: Serve) -> None:
+    form = "<title>Sign in</title><form><input name=a><input type='password'></form>"
+    server = serve(Response(200, {"Content-Type": "text/html"}, form.encode()))
+    with pytest.raises(UnexpectedAnswer) as error:
+        read(server)
+    assert f"{PATH} answered with a login page, 'Sign in'; " in str(error.value)
 
 
 # Further headers

@@ -14,6 +14,8 @@ import requests
 
 from analytics_pipeline.secrets import masked
 
+LONGEST_MESSAGE = 1000
+"""Characters of an error that the words of a server may fill."""
 LINES = 10
 """Of failures, and of projects, that a message names one by one."""
 
@@ -27,7 +29,10 @@ class AnalyticsError(Exception):
     def about(self, subject: str, advice: str = "") -> Self:
         """Return the same error for whoever knows more: what it is about, what to do."""
         error = copy(self)
-        error.args = (masked(f"{subject}: {self}" + (f"; {advice}" if advice else "")),)
+        text = shortened(str(self), LONGEST_MESSAGE)
+        error.args = (
+            masked(subject) + ": " + text + (f"; {advice}" if advice else ""),
+        )
         return error
 
 

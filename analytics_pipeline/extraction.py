@@ -513,7 +513,7 @@ class Reading:
         elif run.continue_on_error and (run.has_pages or len(run.failures) < FAILURES):
             run.failures.setdefault(reader.title, error)
         elif reader.is_sweeping and not run.continue_on_error:
-            log.warning("%s; new rows are loaded, the next run sweeps again", error)
+            log.warning("%s (new rows are loaded, the next run sweeps again)", error)
         else:
             raise error
         run.done.add((self._table, key))

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from rich_argparse import RawDescriptionRichHelpFormatter
 
-from analytics_pipeline.cli.terminal import RED, say
+from analytics_pipeline.cli.terminal import RED, json_line, say
 from analytics_pipeline.client.endpoints import APIS
 from analytics_pipeline.errors import did_you_mean
 from analytics_pipeline.tables.descriptions import TABLES
@@ -62,6 +62,10 @@ class HelpFormatter(RawDescriptionRichHelpFormatter):
     group_name_formatter = str
 
 
+class UsageError(Exception):
+    """The words of the command line make no sense."""
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that guesses what a mistyped word was meant to be."""
 
@@ -81,13 +85,12 @@ class Parser(argparse.ArgumentParser):
         return options, unknown
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong, and what was perhaps meant."""
+        """Raise UsageError with what is wrong, and what was perhaps meant."""
         typed = re.findall("'(.*?)'", message)[:1]
         choices = [str(c) for action in self._actions for c in action.choices or ()]
         known = [*self._option_string_actions, *choices]
         guess = "".join(did_you_mean(word, known) for word in typed)
-        say(f"error: {message}{guess} ({self.prog} --help shows all)", RED)
-        raise SystemExit(USAGE)
+        raise UsageError(f"{message}{guess} ({self.prog} --help shows all)")
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -99,7 +102,13 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     words = list(words)
     if not words or (words[0].startswith("-") and words[0] not in _OF_ALL):
         words.insert(0, "run")
-    return parser().parse_args(words)
+    try:
+        return parser().parse_args(words)
+    except UsageError as error:
+        say(f"error: {error}", RED)
+        if "--json" in words:
+            json_line({"error": str(error)})
+        raise SystemExit(USAGE) from None
 
 
 _OF_ALL = ("-h", "--help", "--version")
@@ -118,7 +127,11 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=_version() + "\n")
     commands = top.add_subparsers(
-        dest="command", metavar="COMMAND", required=True, title="commands"
+        dest="command",
+        metavar="COMMAND",
+        required=True,
+        title="commands",
+        prog=PROGRAM,  # or it would be made by rich, which writes to standard output
     )
     for name, add_options in _OPTIONS.items():
         prog = f"{PROGRAM} {name}"

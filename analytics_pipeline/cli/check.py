@@ -9,6 +9,7 @@ from analytics_pipeline.cli.terminal import (
     BOLD,
     GREEN,
     RED,
+    counted,
     json_line,
     say,
     short_time,
@@ -49,8 +50,8 @@ def check_lists(client: Client, config: Config, options: Namespace) -> bool:
         newest = _newest(page)
         result |= {"rows": len(page.records), "newest": newest}
         say(
-            f"✓ {client.describe(each)} ({each.endpoint.scope}): {len(page.records)}"
-            f" rows on the first page, newest {short_time(newest)}",
+            f"✓ {client.describe(each)} ({each.endpoint.scope}): "
+            f"{counted(len(page.records), 'row')} on the first page, newest {short_time(newest)}",
             GREEN,
         )
     problems = sum("problem" in result for result in results)
@@ -99,7 +100,10 @@ def check_freshness(status: Status, longest: timedelta, options: Namespace) -> b
     if options.json:
         json_line({"tables": tables, "old": count})
     if count:
-        say(f"{count} of {len(tables)} tables are older than {options.freshness}", BOLD)
+        say(
+            f"{count} of {len(tables)} tables are older than {options.freshness}",
+            BOLD,
+        )
     return not count
 
 

@@ -3,6 +3,7 @@
 import logging
 import os
 from argparse import Namespace
+from contextlib import suppress
 
 import dlt
 from dlt.common.configuration.container import Container
@@ -50,7 +51,8 @@ def execute(options: Namespace) -> int:
             text = sentence(error) + _option(root)
             say(f"error: {text}", RED)
             if getattr(options, "json", False):
-                json_line({"error": text})
+                with suppress(OSError):  # it may be what has failed
+                    json_line({"error": text})
             wrong = isinstance(root, ConfigurationError | ConfigurationException)
             return USAGE if wrong else FAILED
 

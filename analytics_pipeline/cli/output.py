@@ -9,10 +9,12 @@ from analytics_pipeline.cli.terminal import (
     GREEN,
     RED,
     YELLOW,
+    counted,
     json_line,
     say,
     short_time,
     table,
+    write,
 )
 from analytics_pipeline.errors import by_reason
 from analytics_pipeline.loading.loaded_lists import is_read_whole
@@ -35,21 +37,21 @@ def show(summary: Summary, as_json: bool) -> None:
     waited = f", {summary.waited:.0f} s of them waiting" if summary.waited else ""
     loads = f" and {summary.loads} loads" if summary.loads > 1 else ""
     say(
-        f"{total:,} new rows with {summary.requests:,} requests{loads} in"
+        f"{counted(total, 'new row')} with {counted(summary.requests, 'request')}{loads} in"
         f" {summary.seconds:.1f} s{waited}",
         BOLD,
     )
     for name, part in summary.tables.items():
         if part.mismatches:
             say(
-                f"{name}: {part.mismatches:,} values did not fit their columns; they are"
-                " in the column extra under their names",
+                f"{name}: {counted(part.mismatches, 'value')} did not fit; see the column"
+                " extra, which has them under their names",
                 YELLOW,
             )
         if part.replaced:
             say(
-                f"{name}: {part.replaced:,} characters that no database takes (NUL, half"
-                " a surrogate pair) were replaced by U+FFFD",
+                f"{name}: U+FFFD replaces {counted(part.replaced, 'character')} that no"
+                " database takes (NUL, half a surrogate pair)",
                 YELLOW,
             )
     if summary.appended:
@@ -71,7 +73,7 @@ def show_status(status: Status, as_json: bool) -> None:
     if as_json:
         json_line(status.as_json())
         return
-    show = partial(say, stream=sys.stdout)
+    show = partial(write, stream=sys.stdout)
     show(
         f"{status.location}, dataset {status.dataset}, pipeline {status.pipeline}:"
         f" loaded {ago(status.loaded, status.now)}",

@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, NoReturn
 
 FAILED, INTERRUPTED = 1, 130
@@ -19,16 +18,36 @@ at_interruption: list[Callable[[], None]] = []
 def program() -> int:
     """Run `main` as a process of its own, which ends at once when it has failed."""
     signal.signal(signal.SIGINT, interrupt)
+    _open_streams()
     # Only now, as this takes most of a second, in which people press Ctrl-C, too.
+    from analytics_pipeline.cli import terminal
     from analytics_pipeline.cli.main import main
 
-    code = main()
+    terminal.has_times = not terminal.is_terminal() and sys.argv[1:2] != ["demo"]
+    try:
+        code = main()
+    finally:
+        _flush()
     if code in (FAILED, INTERRUPTED):
-        with suppress(BrokenPipeError):
-            sys.stdout.flush()
         os._exit(code)  # other lists may still be waiting for their turn
     gc.freeze()  # Python need not look through what goes with the process anyway
     return code
+
+
+def _open_streams() -> None:
+    """Open what the shell has closed (`2>&-`), or a database's file may be in its place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+
+
+def _flush() -> None:
+    """Flush both streams, or Python's end would fail where one cannot be written."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def interrupt(*signalled: Any) -> NoReturn:

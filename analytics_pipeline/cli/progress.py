@@ -1,7 +1,6 @@
 """How far a run is, page by page: live on a terminal, lines with times elsewhere."""
 
 import logging
-import sys
 import threading
 import time
 from abc import abstractmethod
@@ -17,8 +16,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from analytics_pipeline.cli import terminal
 from analytics_pipeline.cli.process import at_interruption
-from analytics_pipeline.cli.terminal import say
+from analytics_pipeline.cli.terminal import counted, is_terminal, say
 from analytics_pipeline.client import retry
 from analytics_pipeline.extraction import READ, REQUESTS
 from analytics_pipeline.tables.schema import TABLES
@@ -65,9 +65,10 @@ class LinesCollector(PageCollector):
         self._counts[name] = self._counts.get(name, 0) + number
         if time.monotonic() - self._told.setdefault(name, time.monotonic()) >= EVERY:
             self._told[name] = time.monotonic()
-            rows = f"{name}: {self._counts[name]:,} rows"
+            rows = f"{name}: {counted(self._counts[name], 'row')}"
             line = f"{rows}, {message}" if message else rows
-            say(f"{datetime.now():%H:%M:%S} {line}")
+            has_time = terminal.has_times
+            say(line if has_time else f"{datetime.now():%H:%M:%S} {line}")
 
     def _start(self, step: str) -> None:
         pass
@@ -149,7 +150,7 @@ class LiveCollector(PageCollector):
         with self._lock:
             for title in sorted(self._lines, key=_place):
                 line = self._lines[title]
-                rows = Text(f"{line.rows:,} rows", justify="right")
+                rows = Text(counted(line.rows, "row"), justify="right")
                 grid.add_row(title, rows, Text(line.message))
         grid.add_row(Text(self._step, style="bold"), *map(Text, self._footer()))
         return grid
@@ -178,7 +179,7 @@ def _place(title: str) -> int:
 def collector(kind: str) -> Collector | None:
     """Return dlt's collector for the option `--progress`."""
     if kind == "auto":
-        kind = "live" if sys.stderr.isatty() else "log"
+        kind = "live" if is_terminal() else "log"
     if kind == "live":
         return LiveCollector()
     return LinesCollector() if kind == "log" else None

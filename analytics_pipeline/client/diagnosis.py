@@ -1,6 +1,7 @@
 """What an error means and what to do next: which name, or which API, is probably meant."""
 
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from urllib.parse import quote
 
@@ -11,6 +12,7 @@ from analytics_pipeline.client.page import error_code, error_detail, owner, pars
 from analytics_pipeline.client.retry import RequestStats
 from analytics_pipeline.client.session import ApiSession
 from analytics_pipeline.errors import (
+    LINES,
     ApiError,
     BrokenAnswer,
     EmptyAnswer,
@@ -110,13 +112,13 @@ class Diagnosis:
         known = names.get(self._organization, {})
         if names and not known:
             text = f"there is no organization {self._organization!r} for this token"
-            return text + did_you_mean(self._organization, names)
+            return text + _known(names) + did_you_mean(self._organization, names)
         if project and known and project not in known:
             for slug, project_id in known.items():
                 if project_id == project:
                     return f"{project!r} is the id of a project: use the slug {slug!r}"
             text = f"there is no project {project!r} for this token"
-            return text + did_you_mean(project, known)
+            return text + _known(known) + did_you_mean(project, known)
         which = f"organization {self._organization!r}"
         which += f" and project {project!r}" if project else ""
         return f"check the names of {which}, and that the token may see them"
@@ -147,6 +149,14 @@ class Diagnosis:
     def _ask(self, path: str, params: dict[str, str]) -> requests.Response:
         path = path.replace("{organization}", quote(self._organization, safe=""))
         return self._session.get(path, params, RequestStats(), statuses=())
+
+
+def _known(names: Iterable[str]) -> str:
+    """Return which names there are, as a part of a sentence about a token."""
+    first = sorted(names)
+    if len(first) > LINES:
+        first[LINES:] = [f"and {len(first) - LINES} more"]
+    return f", which may see {', '.join(first)}"
 
 
 def _refuses_sort(error: ApiError, endpoint: Endpoint) -> bool:

@@ -16,7 +16,12 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 from urllib3 import BaseHTTPResponse
-from urllib3.exceptions import ConnectTimeoutError, ProxyError, SSLError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HeaderParsingError,
+    ProxyError,
+    SSLError,
+)
 from urllib3.util.retry import Retry
 
 from analytics_pipeline.errors import shortened
@@ -302,7 +307,7 @@ def _is_about_concurrency(response: BaseHTTPResponse) -> bool:
 
 
 def hide_log_of_retries(owner: object) -> None:
-    """Hide urllib3's own lines about these retries, for as long as `owner` lives.
+    """Hide urllib3's lines on these retries and malformed headers while `owner` lives.
 
     They show the parts of a library, not what to do; what is final is an error. In its
     other lines, secrets are masked.
@@ -310,8 +315,9 @@ def hide_log_of_retries(owner: object) -> None:
 
     def is_wanted(record: logging.LogRecord) -> bool:
         arguments = record.args if isinstance(record.args, tuple) else ()
-        is_about_retry = any(isinstance(each, RateLimitRetry) for each in arguments)
-        return mask_record(record) and not is_about_retry
+        kinds = (RateLimitRetry, HeaderParsingError)
+        is_known = any(isinstance(each, kinds) for each in arguments)
+        return mask_record(record) and not is_known
 
     for name in ("connection", "connectionpool"):
         logger = logging.getLogger(f"urllib3.{name}")

@@ -105,7 +105,7 @@ def test_a_value_that_fits_in_another_form_is_in_its_column_and_others_in_extra(
         assert (row[column], row["extra"]) == (value, {})
     assert summary.tables["issues"].mismatches == len(MISMATCHES) - 1
     output.show(summary, as_json=False)
-    assert "14 values did not fit their columns" in capsys.readouterr().err
+    assert "14 values did not fit; see" in capsys.readouterr().err
 
 
 LISTS = "[" * DEEP + "1" + "]" * DEEP

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -23,7 +24,8 @@ from analytics_pipeline.client import retry
 from analytics_pipeline.demo import DemoServer
 from analytics_pipeline.errors import IncompleteLoad
 from analytics_pipeline.extraction import READ, REQUESTS
-from tests.children import ROOT
+from tests.children import ROOT, arguments, environment
+from tests.children import run as run_process
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
 
 
@@ -306,6 +308,15 @@ def test_a_typing_mistake_gets_a_suggestion(
     assert f"did you mean '{guess}'?" in capsys.readouterr().err
 
 
+def test_wrong_usage_is_json_too(capsys: Output) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["status", "--json", "--datset", "x"])
+    assert left.value.code == 2
+    out, err = capsys.readouterr()
+    assert "did you mean '--dataset'?" in json.loads(out)["error"]
+    assert json.loads(out)["error"] in err
+
+
 def test_an_option_of_earlier_versions_is_refused(capsys: Output) -> None:
     with pytest.raises(SystemExit) as left:
         main(["--chunk", "7d"])
@@ -453,15 +464,132 @@ class Terminal(io.StringIO):
         return True
 
 
+HOSTILE = "a\x1b]0;b\x07\rc\x9b2J\u202ed\u2066e\u2069\x00"
+
+
+def test_words_of_a_server_do_not_control_the_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stderr", shown)
+    terminal.say(HOSTILE)
+    terminal.say(terminal.table([["x", "y"], [HOSTILE, "1\n2"]]))
+    with terminal.log_lines(0):
+        logging.getLogger("analytics_pipeline").warning("%s", HOSTILE)
+    text = re.sub("\033\\[3?[03]m", "", shown.getvalue())
+    clean = "a�]0;b��c�2J�d�e��"
+    assert text.split("\n")[0] == text.split("\n")[3] == clean
+    assert text.split("\n")[2].split() == [clean, "1", "2"]
+    assert not set(HOSTILE) - set("a]0;bc2Jde") & set(text)
+
+
+def test_json_has_such_characters_escaped(capsys: Output) -> None:
+    terminal.json_line({"error": HOSTILE})
+    out = capsys.readouterr().out
+    assert out.isascii()
+    assert "\x1b" not in out
+    assert json.loads(out) == {"error": HOSTILE}
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_terminal_of_another_encoding_shows_what_it_can(encoding: str) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding)
+    terminal.write("– ✗ é ab", stream=stream)
+    stream.seek(0)
+    assert stream.read().endswith(" ab\n")
+
+
+class Broken(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+    def flush(self) -> None:
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("stream", [Broken(), None])
+def test_what_cannot_be_written_stops_no_load(
+    run: Any,
+    warehouse: Warehouse,
+    monkeypatch: pytest.MonkeyPatch,
+    stream: Any,
+) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    with small_server() as server, monkeypatch.context() as patch:
+        server.fail(500, on="/projects/")
+        patch.setattr(sys, "stderr", stream)
+        assert run(server, "-vv", *only("projects")) == 0
+    assert len(warehouse.ids("projects")) == 2
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        ("-vv 2>&1 | head -1", 0),
+        ("-vv 2>&-", 0),
+        ("-vv >&- 2>&- <&-", 0),
+        ("-vv 2>/dev/full", 0),
+        ("--json >/dev/full", 1),
+    ],
+)
+def test_a_process_whose_output_goes_nowhere_loads_all(
+    elsewhere: Path, warehouse: Warehouse, end: str, code: int
+) -> None:
+    with small_server() as server:
+        words = arguments(server, elsewhere, *only("projects"))
+        command = shlex.join([sys.executable, "-m", "analytics_pipeline", *words])
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", f"{command} {end}"],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == code
+    assert "Traceback" not in done.stdout + done.stderr
+    assert len(warehouse.ids("projects")) == 2
+
+
+def test_in_a_file_each_line_of_a_run_has_its_time(elsewhere: Path) -> None:
+    with small_server() as server:
+        code, said = run_process(server, elsewhere, "-v", *only("projects"))
+    assert code == 0
+    stamp = r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d[ ,]"
+    assert all(re.match(stamp, line) for line in said.splitlines())
+    assert re.search(rf"^{stamp}projects +2 ", said, re.MULTILINE)
+
+
+def test_a_narrow_terminal_shows_a_row_as_a_paragraph(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [
+        ["table", "new rows", "newest"],
+        ["events", "60", "–"],
+        ["issues", "5", "–"],
+    ]
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("COLUMNS", "24")
+    assert terminal.table(rows).splitlines()[1] == "events        60  –"
+    monkeypatch.setenv("COLUMNS", "23")
+    assert terminal.table(rows) == (
+        "events\n  new rows  60\n  newest    –\nissues\n  new rows  5\n  newest    –"
+    )
+
+
+def test_one_is_singular() -> None:
+    numbers = [terminal.counted(number, "row") for number in (0, 1, 2, 1000)]
+    assert numbers == ["0 rows", "1 row", "2 rows", "1,000 rows"]
+
+
 def test_colours_are_for_terminals_and_not_for_everybody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     shown, piped, plain = Terminal(), io.StringIO(), Terminal()
-    terminal.say("failed", terminal.RED, shown)
-    terminal.say("failed", terminal.RED, piped)
+    terminal.write("failed", terminal.RED, shown)
+    terminal.write("failed", terminal.RED, piped)
     monkeypatch.setenv("NO_COLOR", "1")
-    terminal.say("failed", terminal.RED, plain)
+    terminal.write("failed", terminal.RED, plain)
     assert shown.getvalue() == "\033[31mfailed\033[0m\n"
     assert piped.getvalue() == plain.getvalue() == "failed\n"
 

@@ -122,12 +122,16 @@ NAMES = {"acme": ["frontend", "backend"], "globex": ["shop"]}
 @pytest.mark.parametrize(
     ("organization", "project", "text"),
     [
-        ("acme", "frontent", "no project 'frontent' for this token; did you mean 'fro"),
+        (
+            "acme",
+            "frontent",
+            "there is no project 'frontent' for this token, which may see backend, frontend; did you mean 'frontend'?",
+        ),
         ("acme", "x", "there is no project 'x' for this token"),
         ("acme", "2", "'2' is the id of a project: use the slug 'backend'"),
         ("acme", "3", "there is no project '3' for this token"),
-        ("acne", "frontend", "no organization 'acne' for this token; did you mean 'ac"),
-        ("acne", "", "no organization 'acne' for this token; did you mean 'acme'?"),
+        ("acne", "frontend", "token, which may see acme, globex; did you mean 'ac"),
+        ("acne", "", "token, which may see acme, globex; did you mean 'acme'?"),
         ("x", "frontend", "there is no organization 'x' for this token"),
         ("acme", "frontend", "check the names of organization 'acme' and project 'fr"),
         ("acme", "", "check the names of organization 'acme', and that the token"),
@@ -141,6 +145,15 @@ def test_an_unknown_name_is_answered_with_one_nearly_the_same(
     said = advice(diagnosis(server, organization=organization), error, project=project)
     assert text in said
     assert ("did you mean" in said) is ("did you mean" in text)
+
+
+def test_of_many_projects_ten_are_named(serve: Serve) -> None:
+    slugs = [f"web-{number:02}" for number in range(12)]
+    said = advice(diagnosis(serve(projects({"acme": slugs}))), refused(404))
+    assert said == (
+        "there is no project 'frontend' for this token, which may see"
+        f" {', '.join(slugs[:10])}, and 2 more"
+    )
 
 
 def test_where_a_list_says_so_400_is_an_unknown_name(serve: Serve) -> None:

@@ -801,6 +801,35 @@ def test_retries_are_logged_in_our_words_only(
     assert len(caplog.records) == 2
 
 
+def test_a_malformed_header_fills_no_log(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    def answer(handler: BaseHTTPRequestHandler, good: Response) -> None:
+        body = page("1").body
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n")
+        handler.wfile.write(b"Content-Length: %d\r\nno header\r\n\r\n" % len(body))
+        handler.wfile.write(body)
+
+    assert get(serve(answer)) == ["1"]
+    assert caplog.records == []
+
+
+def test_a_status_line_of_60_kB_makes_no_long_message(serve: Serve) -> None:
+    def answer(handler: BaseHTTPRequestHandler, good: Response) -> None:
+        handler.wfile.write(b"HTTP/1.1 abc " + 60_000 * b"x" + b"\r\n\r\n")
+
+    with pytest.raises(BrokenAnswer) as error:
+        read(serve(answer))
+    assert len(str(error.value)) < 1200
+
+
+def test_a_link_of_60_kB_makes_no_long_message(serve: Serve) -> None:
+    answer = json_answer(200, {"data": [{"id": 1}]}, {"Link": 60_000 * "x"})
+    with pytest.raises(UnexpectedAnswer) as error:
+        read(serve(answer))
+    assert len(str(error.value)) < 1200
+
+
 # The token
 
 

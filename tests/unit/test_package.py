@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,27 @@ else:
     raise AssertionError
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_the_wheel_holds_the_examples_and_the_page_of_the_report() -> None:
+    setup = ConfigParser()
+    setup.read(FOLDER.parent / "setup.cfg")
+    data = setup["options.package_data"]
+    matched = {
+        path
+        for package, patterns in data.items()
+        for pattern in patterns.split()
+        for path in FOLDER.parent.joinpath(*package.split(".")).glob(pattern)
+        if path.is_file()
+    }
+    packages = {path.parent for path in FOLDER.rglob("__init__.py")}
+    skipped = {"__pycache__", "target", "logs"}
+    missing = {
+        path
+        for path in FOLDER.rglob("*")
+        if path.is_file()
+        and not skipped & {*path.parts}
+        and not (path.suffix == ".py" and path.parent in packages)
+    } - matched
+    assert missing == set()
+    assert FOLDER / "examples" / "crontab" in matched

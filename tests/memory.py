@@ -97,6 +97,9 @@ class Session:
         self._spec = APIS[api]
         self._api = api
 
+    def forget_outage(self) -> None:
+        """There is none."""
+
     def client(self) -> Client:
         session: Any = self
         return Client(session, self._spec, "acme")

@@ -149,7 +149,8 @@ def errors_to_warehouse() -> None:
         """Load the events of one project of one day; give the rows."""
         partition = runner.Partition(slug, data_interval_start, data_interval_end)
         with tempfile.TemporaryDirectory() as folder:
-            named = pipeline(f"analytics_{slug}", folder)
+            name = "analytics_" + slug.replace("-", "_")
+            named = pipeline(name, folder)
             summary = runner.run_partition(named, partition, ["events"], **server())
         return {name: table.rows for name, table in summary.tables.items()}
 

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NoReturn
 
 FAILED, INTERRUPTED = 1, 130
@@ -24,11 +25,10 @@ def program() -> int:
     from analytics_pipeline.cli.main import main
 
     terminal.has_times = not terminal.is_terminal() and sys.argv[1:2] != ["demo"]
-    try:
-        code = main()
-    finally:
-        _flush()
+    code = main()
     if code in (FAILED, INTERRUPTED):
+        with suppress(OSError):
+            sys.stdout.flush()
         os._exit(code)  # other lists may still be waiting for their turn
     gc.freeze()  # Python need not look through what goes with the process anyway
     return code
@@ -39,15 +39,6 @@ def _open_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
-
-
-def _flush() -> None:
-    """Flush both streams, or Python's end would fail where one cannot be written."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def interrupt(*signalled: Any) -> NoReturn:

@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -395,34 +396,28 @@ def project_list(project: Any) -> list[str]:
 
 
 def text_list(setting: str, value: Any) -> list[str]:
-    """Return one text as a list, several, or those of a text: by commas or a JSON list."""
-    if isinstance(value, str) and is_list(value):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise ConfigurationError(
-                f"{setting} {value!r} is neither one text nor a JSON list of them"
-            ) from None
-    if isinstance(value, str):
-        value = [text.strip() for text in value.split(",")]
-    is_table = isinstance(value, Mapping)
-    texts = list(value) if isinstance(value, Iterable) and not is_table else []
-    if not texts or not all(isinstance(text, str) for text in texts):
-        raise ConfigurationError(
-            f"{setting} must be one text or several, not {value!r}"
-        )
-    if joined := [text for text in texts if "," in text]:
-        raise ConfigurationError(
-            f"{setting} {joined[0]!r} holds a comma; make it several texts of the list"
-        )
+    """Return one text or several as a list; a text may hold several by commas or as JSON."""
+    is_one = isinstance(value, str | Mapping) or not isinstance(value, Iterable)
+    items = [value] if is_one else value
+    texts: list[str] = []
+    for item in items:
+        several: Any = None
+        if isinstance(item, str) and item.lstrip().startswith("["):
+            with suppress(ValueError):
+                several = json.loads(item)
+        elif isinstance(item, str):
+            several = [text.strip() for text in item.split(",")]
+        if not several or not all(isinstance(text, str) for text in several):
+            raise ConfigurationError(f"{setting} must be text or a list, not {value!r}")
+        texts += several
+    if not texts:
+        raise ConfigurationError(f"{setting} must be text or a list, not {value!r}")
     return list(dict.fromkeys(texts))
 
 
 def redact_paths(value: Any, spec: ApiSpec) -> tuple[str, ...]:
     """Return the paths to mask, if no row would lose its key by one of them."""
-    given = text_list("redact", value) if value not in (None, "", [], ()) else []
-    # The option gives each text as an item of a list.
-    paths = [path for text in given for path in text_list("redact", text)]
+    paths = text_list("redact", value) if value not in (None, "", [], ()) else []
     keys = {endpoint.key for endpoint in spec.endpoints.values()} | {"id", "projectID"}
     for path in paths:
         if path in keys or path == "*":
@@ -435,7 +430,7 @@ def redact_paths(value: Any, spec: ApiSpec) -> tuple[str, ...]:
                 f"redact {path!r} is not a path; write it as user.email, and several as a"
                 " list of them"
             )
-    return tuple(dict.fromkeys(paths))
+    return tuple(paths)
 
 
 def tables_with(tags: Any, exclude: Any, spec: ApiSpec) -> dict[str, Table]:
@@ -493,11 +488,6 @@ def one_of(setting: str, value: str, choices: Iterable[str]) -> None:
             f"{setting} {value!r} is not one of {', '.join(names)}"
             f"{did_you_mean(str(value), names)}"
         )
-
-
-def is_list(text: str) -> bool:
-    """Tell whether a text is a JSON list."""
-    return text.lstrip().startswith("[")
 
 
 def organization_slug(value: str) -> str:

@@ -34,14 +34,12 @@ def settings(options: Namespace) -> dict[str, Any]:
         for name in names
         if (value := getattr(options, name, None)) is not None
     }
-    lists = {k: v for k, v in given.items() if isinstance(v, list)}
-    given |= {name: ",".join(texts) for name, texts in lists.items()}
     if options.all_projects:
         given["project"] = runner.all_projects(**given)
         if not given["project"]:
             raise ConfigurationError("the token may see no project of the organization")
     elif options.project:
-        given["project"] = ",".join(options.project)
+        given["project"] = options.project
     return given
 
 

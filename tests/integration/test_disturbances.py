@@ -1,8 +1,8 @@
 """A warehouse that fails costs one plain sentence; the next run completes the rows."""
 
 import os
-import shutil
 import re
+import shutil
 import subprocess
 import sys
 import time

@@ -9,8 +9,9 @@ import json
 import logging
 import re
 import threading
-from typing import Any
-from urllib.parse import quote, quote_plus
+from base64 import b64encode
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 MASK = "***"
 SHORTEST = 4
@@ -18,36 +19,48 @@ SHORTEST = 4
 UNMISTAKABLE = 8
 """Characters; in answers, which may hold anything, a shorter one may be something else."""
 
-_forms: tuple[str, ...] = ()
-_sent: tuple[bytes, ...] = ()
+
+class _Form(NamedTuple):
+    """How a secret may look."""
+
+    pattern: str
+    core: str
+    """The longest part without quotes; to look for it first costs little."""
+
+
+_PLAIN = "[A-Za-z0-9._~-]"
+"""Characters that nobody quotes."""
+_hidden: tuple[_Form, ...] = ()
+_sent: frozenset[_Form] = frozenset()
 _lock = threading.Lock()
 
 
 def hide(*secrets: Any) -> None:
     """Let `masked` replace these texts, however they are quoted; other values are none."""
-    global _forms
-    forms = {form for text in secrets for form in _quoted(text)}
+    global _hidden
+    forms = {form for text in secrets for form in _forms(text)}
     with _lock:
-        if not forms <= {*_forms}:
-            _forms = tuple(sorted({*_forms, *forms}, key=len, reverse=True))
+        if not forms <= {*_hidden}:
+            # The longest first: a part of it may be another one.
+            _hidden = tuple(sorted({*_hidden, *forms}, key=lambda f: -len(f.pattern)))
 
 
 def hide_sent(*secrets: str) -> None:
     """Hide what is sent to the server, in its answers as well."""
     global _sent
     hide(*secrets)
-    forms = {
-        each for text in secrets for each in _quoted(text) if len(text) >= UNMISTAKABLE
-    }
+    long = [text for text in secrets if len(text) >= UNMISTAKABLE]
     with _lock:
-        _sent = tuple({*_sent, *(form.encode() for form in forms)})
+        _sent = _sent.union(*map(_forms, long))
 
 
 def masked(value: Any) -> Any:
     """Return text with `***` for each secret, also inside of lists and dicts."""
     if isinstance(value, str):
-        for form in _forms:
-            value = re.sub(re.escape(form), MASK, value, flags=re.IGNORECASE)
+        lower = value.lower()
+        for pattern, core in _hidden:
+            if core.lower() in lower:
+                value = re.sub(pattern, MASK, value, flags=re.IGNORECASE)
         return value
     if isinstance(value, dict):
         return {masked(key): masked(item) for key, item in value.items()}
@@ -58,8 +71,9 @@ def masked(value: Any) -> Any:
 
 def masked_answer(body: bytes) -> bytes:
     """Return the body of an answer with `***` for each secret that was sent."""
-    for form in _sent:
-        body = body.replace(form, MASK.encode())
+    for pattern, core in _sent:
+        if core.encode() in body:
+            body = re.sub(pattern.encode(), MASK.encode(), body, flags=re.IGNORECASE)
     return body
 
 
@@ -75,6 +89,8 @@ def mask_error(error: BaseException | None) -> None:
         todo += [each.__cause__, each.__context__]
         todo += [arg for arg in each.args if isinstance(arg, BaseException)]
         each.args = masked(each.args)
+        if isinstance(each, OSError):  # shows these instead
+            each.strerror, each.filename = masked([each.strerror, each.filename])
 
 
 def mask_record(record: logging.LogRecord) -> bool:
@@ -89,15 +105,36 @@ def mask_record(record: logging.LogRecord) -> bool:
     return True
 
 
-def _quoted(text: Any) -> set[str]:
-    """Return a secret as it is, and as URLs, JSON, HTML and Python show it."""
+def _forms(text: Any) -> Iterator[_Form]:
+    """Yield how a secret looks by itself, and in Base64 with something before it."""
     if not isinstance(text, str) or len(text) < SHORTEST:
-        return set()
-    in_urls = {
-        quote(text),
-        quote(text, safe=""),
-        quote(text, safe=" +"),
-        quote_plus(text),
-    }
-    in_json = {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
-    return {text, *in_urls, *in_json, html.escape(text), repr(text)[1:-1]}
+        return
+    yield _form(text)
+    plain, beside = text.encode(), "[a-z0-9+/_-]?"
+    for before in range(3 if len(text) >= UNMISTAKABLE else 0):
+        start, end = -(-before * 8 // 6), (before + len(plain)) * 8 // 6
+        for signs in (b"+/", b"-_"):
+            coded = b64encode(bytes(before) + plain, signs).decode()[start:end]
+            pattern, core = _form(coded)
+            yield _Form(f"{beside}{pattern}{beside}={{0,2}}", core)
+
+
+def _form(text: str) -> _Form:
+    core = max(re.findall(f"{_PLAIN}+", text), key=len, default="")
+    return _Form("".join(map(_in_all_forms, text)), core)
+
+
+def _in_all_forms(sign: str) -> str:
+    """Return a pattern of a character as it is, and as URLs, JSON, HTML and Python show it."""
+    if re.fullmatch(_PLAIN, sign):
+        return re.escape(sign)
+    code = ord(sign)
+    forms = {sign, html.escape(sign), json.dumps(sign)[1:-1], repr(sign)[1:-1]}
+    patterns = [
+        *map(re.escape, forms | {"+"} if sign == " " else forms),
+        "".join(f"%(?:25){{0,3}}{byte:02x}" for byte in sign.encode()),
+        rf"\\u{code:04x}",
+        f"&#0{{0,3}}{code};",
+        f"&#x0{{0,3}}{code:x};",
+    ]
+    return rf"\\{{0,3}}(?:{'|'.join(patterns)})"

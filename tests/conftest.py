@@ -73,8 +73,8 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     """No secret is known: those of other tests may be ordinary words."""
-    monkeypatch.setattr(secrets, "_forms", ())
-    monkeypatch.setattr(secrets, "_sent", ())
+    monkeypatch.setattr(secrets, "_hidden", ())
+    monkeypatch.setattr(secrets, "_sent", frozenset())
 
 
 @pytest.fixture(autouse=True)

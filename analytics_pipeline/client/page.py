@@ -30,6 +30,8 @@ from analytics_pipeline.tables.values import (
     utc,
 )
 
+LONGEST_TEXT = 1 << 18
+"""Bytes of a web page that are looked at."""
 Record = dict[str, Any]
 
 LOGIN = (
@@ -260,7 +262,7 @@ def error_detail(response: requests.Response) -> str:
     try:
         body, _ = loads(response.content)
     except ValueError:
-        text = re.sub("<[^>]*>", " ", shortened(response.text, 4000))
+        text = re.sub("<[^>]*>", " ", shortened(_text(response), 4000))
         return shortened(" ".join(text.split()), 120)
     detail = body.get("detail", body) if isinstance(body, dict) else body
     if code := error_code(response):
@@ -338,14 +340,19 @@ def is_login_page(url: str) -> bool:
 
 def _has_login_form(response: requests.Response) -> bool:
     is_page = "html" in response.headers.get("Content-Type", "")
-    form = r"""<input[^>]*\btype\s*=\s*["']?password"""
-    return is_page and bool(re.search(form, response.text, re.IGNORECASE))
+    field = r"""\btype\s*=\s*["']?password"""
+    return is_page and bool(re.search(field, _text(response), re.IGNORECASE))
 
 
 def _title(response: requests.Response) -> str:
     """Return what a web page is called; other text may hold values of a row."""
     if "html" not in response.headers.get("Content-Type", ""):
         return ""
-    text = shortened(response.text, 4000)
+    text = shortened(_text(response), 4000)
     title = re.search("<(title|h1)[^>]*>([^<]*)", text, re.IGNORECASE)
     return f", {shortened(' '.join(title[2].split()), 80)!r}" if title else ""
+
+
+def _text(response: requests.Response) -> str:
+    """Return the beginning of an answer that is no JSON."""
+    return response.content[:LONGEST_TEXT].decode(errors="replace")

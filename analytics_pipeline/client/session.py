@@ -5,7 +5,6 @@ import re
 import ssl
 import threading
 import time
-from base64 import b64encode
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from copy import copy
 from ipaddress import ip_address
@@ -356,9 +355,7 @@ def _hide_logins(base_url: str, proxies: Mapping[str, str]) -> None:
         login, _, _ = address.rpartition("@")
         login = login.rpartition("://")[2] if login.count("://") == 1 else login
         user, _, password = login.partition(":")
-        plain = unquote(login)
-        hide(login, password or user, unquote(password or user))
-        hide(b64encode(plain.encode()).decode())
+        hide(login, unquote(login), password or user, unquote(password or user))
         is_asked = address == requests.utils.select_proxy(base_url, proxies)
         if is_asked and re.search(r"[/#?\[\]@\\\s]", login):
             raise ConfigurationError(
@@ -383,9 +380,11 @@ def _same_origin(response: requests.Response, target: str) -> str:
     paths = {urlsplit(url).path.split("/")[:2][-1] for url in (target, response.url)}
     if is_login_page(target) and not (is_same and len(paths) == 1):
         raise ApiError(
-            f"{asked_url(response)} redirects to a login page of {origin}; {LOGIN}"
+            f"{asked_url(response)} redirects to a login page of"
+            f" {shortened(origin, 200)}; {LOGIN}"
         )
     if not is_same:
+        origin = shortened(origin, 200)
         raise ApiError(
             f"{asked_url(response)} redirects to {origin}, and the token is not sent"
             f" there; if that is your server, set base_url to {origin}"
@@ -398,7 +397,7 @@ def _origin(url: str) -> str:
     parts = urlsplit(url)
     port = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
     host = parts.netloc.lower().removesuffix(port or " ")
-    return shortened(f"{parts.scheme}://{host}", 200)
+    return f"{parts.scheme}://{host}"
 
 
 def _connection_error(url: str, error: Exception) -> ApiError:

@@ -3,6 +3,9 @@
 import html
 import json
 import logging
+import re
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -37,13 +40,34 @@ SECRET = "a\"b<c>&d+e/f g'h%é"
         quote,
         quote_plus,
         lambda text: quote(text, safe=""),
+        lambda text: quote(quote(text, safe=""), safe=""),
+        lambda text: json.dumps(json.dumps(text)),
+        lambda text: text.replace("/", r"\/").replace("+", r"\u002B"),
+        lambda text: text.replace("/", "&#x2F;").replace("+", "&#43;"),
         str.upper,
     ],
 )
 def test_a_secret_is_found_however_it_is_quoted(quoted) -> None:  # type: ignore[no-untyped-def]
     hide(SECRET)
     text = f"before {quoted(SECRET)} behind"
-    assert masked(text).replace('"', "").replace("'", "") == f"before {MASK} behind"
+    assert re.sub("""["'\\\\]""", "", masked(text)) == f"before {MASK} behind"
+
+
+@pytest.mark.parametrize("before", ["", "a", "ab", "Bearer "])
+@pytest.mark.parametrize("encode", [b64encode, urlsafe_b64encode])
+def test_a_secret_is_found_in_base64(
+    before: str, encode: Callable[[bytes], bytes]
+) -> None:
+    hide_sent("secret?>~~token>")
+    text = encode(f"{before}secret?>~~token>;".encode())
+    assert masked(text.decode()).count(MASK) == masked_answer(text).count(b"***") == 1
+    assert len(masked(text.decode())) < len(before) * 2 + 9
+
+
+def test_what_is_sent_is_masked_in_json_however_the_server_writes_it() -> None:
+    hide_sent("abc/def+ghi=")
+    rows = rb'["abc\/def+ghi=", "abc/def\u002Bghi\u003d", "abc\u002fdef+ghi="]'
+    assert masked_answer(rows) == b'["***", "***", "***"]'
 
 
 def test_of_two_secrets_the_longer_is_masked_whole() -> None:
@@ -97,6 +121,13 @@ def test_the_causes_of_an_error_are_masked() -> None:
     outer.__context__ = outer.__cause__.__context__ = outer
     mask_error(outer)
     assert "hunter2" not in f"{outer} {outer.__cause__}"
+
+
+def test_an_error_of_the_system_is_masked_with_its_file_name() -> None:
+    hide("hunter2")
+    error = OSError(2, "no hunter2", "/hunter2/a")
+    mask_error(error)
+    assert str(error) == "[Errno 2] no ***: '/***/a'"
 
 
 def test_a_log_line_is_masked_with_its_traceback() -> None:

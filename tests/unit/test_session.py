@@ -606,6 +606,9 @@ def test_redirects_without_end_are_an_error(serve: Serve) -> None:
     assert len(server.requests) == REDIRECTS
 
 
+LONG_HOST = ".".join(["x" * 60] * 4)
+
+
 @pytest.mark.parametrize(
     ("asked", "target", "is_same"),
     [
@@ -616,6 +619,7 @@ def test_redirects_without_end_are_an_error(serve: Serve) -> None:
         ("https://x.example/v1/", "http://x.example/v1/", False),
         ("https://x.example/v1/", "http://x.example:443/v1/", False),
         ("https://x.example/v1/", "https://x.example/v1/projects/acme/auth/", True),
+        (f"https://{LONG_HOST}.a.example/", f"https://{LONG_HOST}.b.example/", False),
     ],
 )
 def test_the_port_of_a_scheme_may_be_left_out(

@@ -134,7 +134,12 @@ class _WholeAnswers(HTTPConnection):
 
 
 class _WholeAnswersEncrypted(_WholeAnswers, HTTPSConnection):
-    pass
+    def connect(self) -> None:
+        """Connect; a server that says nothing to TLS's first words is out of reach."""
+        try:
+            super().connect()
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, "silent in TLS") from error
 
 
 class _Pool(HTTPConnectionPool):

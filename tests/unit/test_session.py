@@ -916,3 +916,16 @@ def test_the_token_is_in_no_error_and_no_log(
     text += repr(get_exception_trace_chain(error.value))  # what dlt stores
     text += str(pickle.dumps(error.value))
     assert TOKEN[:6].lower() not in text.lower()
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_port_that_takes_connections_but_speaks_no_tls_is_out_of_reach(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session_module, "TIMEOUT", (0.05, 0.05))
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(Unreachable, match="no connection within 0.05 s"):
+            get(url)

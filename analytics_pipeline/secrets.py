@@ -9,15 +9,13 @@ import json
 import logging
 import re
 import threading
-from base64 import b64encode
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 MASK = "***"
-SHORTEST = 4
-"""Characters; a shorter secret would be found in ordinary words."""
-UNMISTAKABLE = 8
-"""Characters; in answers, which may hold anything, a shorter one may be something else."""
+SHORTEST = 6
+WORD = 12
+"""Characters. A shorter secret, or a shorter one of letters alone, such as the password
+`postgres`, is also an ordinary word, so it is masked only in `user:password@`."""
 
 
 class _Form(NamedTuple):
@@ -49,9 +47,8 @@ def hide_sent(*secrets: str) -> None:
     """Hide what is sent to the server, in its answers as well."""
     global _sent
     hide(*secrets)
-    long = [text for text in secrets if len(text) >= UNMISTAKABLE]
     with _lock:
-        _sent = _sent.union(*map(_forms, long))
+        _sent = _sent.union(*map(_forms, secrets))
 
 
 def masked(value: Any) -> Any:
@@ -105,18 +102,15 @@ def mask_record(record: logging.LogRecord) -> bool:
     return True
 
 
-def _forms(text: Any) -> Iterator[_Form]:
-    """Yield how a secret looks by itself, and in Base64 with something before it."""
-    if not isinstance(text, str) or len(text) < SHORTEST:
-        return
-    yield _form(text)
-    plain, beside = text.encode(), "[a-z0-9+/_-]?"
-    for before in range(3 if len(text) >= UNMISTAKABLE else 0):
-        start, end = -(-before * 8 // 6), (before + len(plain)) * 8 // 6
-        for signs in (b"+/", b"-_"):
-            coded = b64encode(bytes(before) + plain, signs).decode()[start:end]
-            pattern, core = _form(coded)
-            yield _Form(f"{beside}{pattern}{beside}={{0,2}}", core)
+def _forms(text: Any) -> list[_Form]:
+    """Return how a secret may look; one that may be an ordinary word, only as a login."""
+    if not isinstance(text, str) or not text:
+        return []
+    form = _form(text)
+    if (text.isalpha() and len(text) < WORD) or len(text) < SHORTEST:
+        login = f"(?<=:){form.pattern}(?=@)|(?<=password=){form.pattern}"
+        return [form._replace(pattern=login)]
+    return [form]
 
 
 def _form(text: str) -> _Form:

@@ -5,6 +5,7 @@ import re
 import ssl
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from copy import copy
 from ipaddress import ip_address
@@ -360,7 +361,9 @@ def _hide_logins(base_url: str, proxies: Mapping[str, str]) -> None:
         login, _, _ = address.rpartition("@")
         login = login.rpartition("://")[2] if login.count("://") == 1 else login
         user, _, password = login.partition(":")
-        hide(login, unquote(login), password or user, unquote(password or user))
+        plain = unquote(login)
+        hide(login, plain, password or user, unquote(password or user))
+        hide(b64encode(plain.encode()).decode())  # as Proxy-Authorization has it
         is_asked = address == requests.utils.select_proxy(base_url, proxies)
         if is_asked and re.search(r"[/#?\[\]@\\\s]", login):
             raise ConfigurationError(

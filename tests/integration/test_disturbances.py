@@ -29,7 +29,7 @@ def server() -> Iterator[FakeServer]:
 
 
 def assert_one_sentence(said: str, *words: str) -> None:
-    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d error: ", said), said
+    assert re.match(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d )?error: ", said), said
     (line,) = said.splitlines()
     for word in words:
         assert word in line

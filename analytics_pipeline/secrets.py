@@ -86,7 +86,7 @@ def mask_error(error: BaseException | None) -> None:
         todo += [each.__cause__, each.__context__]
         todo += [arg for arg in each.args if isinstance(arg, BaseException)]
         each.args = masked(each.args)
-        if isinstance(each, OSError):  # shows these instead
+        if isinstance(each, OSError) and each.strerror:  # shows these instead
             each.strerror, each.filename = masked([each.strerror, each.filename])
 
 

@@ -5,7 +5,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -32,9 +32,10 @@ from analytics_pipeline.tables.values import utc
 
 REGIONS = ("us", "de", "www")
 """Hosts of sentry.io that are not named after an organization."""
-SECTION = "sources.analytics_pipeline"
 SOURCE = "analytics"
-"""The source's own name; dlt also looks into the section of that name below `SECTION`."""
+SECTIONS = ("sources", "analytics_pipeline", SOURCE)
+"""dlt looks into the innermost first, then above it, and into `sources.analytics`."""
+SECTION = ".".join(SECTIONS[:2])
 ROW_FORMATS = ("auto", "arrow", "python")
 OWN_HEADERS = (
     *("authorization", "host", "content-length", "accept-encoding", "expect"),
@@ -49,6 +50,9 @@ server, and Google's Identity-Aware Proxy takes its token from there.
 UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 _NO_PATH = re.compile(r"""[,;|=()\[\]{}"'`\\]|^[$/]""")
 """What is in lists, in other notations of paths, and in no name of a field."""
+_IN_ENVIRONMENT = re.compile(
+    r"(?:.+__)?SOURCES__ANALYTICS_PIPELINE__(?:ANALYTICS__)?((?:(?!__).)+)"
+)
 _HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
 LONGEST = timedelta(days=365_250).total_seconds()
 """Seconds: a thousand years."""
@@ -192,40 +196,29 @@ SETTINGS = frozenset(inspect.signature(parse_config).parameters) - {"needs_proje
 def check_names() -> None:
     """Check that the section of this source holds nothing but settings.
 
-    Tables inside of it, such as `schema`, are dlt's.
+    Tables inside of it, such as `extract`, are dlt's. What else is in `sources.analytics`,
+    which dlt reads as well, may be for another source.
 
     Raises:
         ConfigurationError: a name is no setting, so that its value would have no effect.
     """
-    found = {key: key.partition("SOURCES__")[2].lower() for key in os.environ}
+    matches = {key: _IN_ENVIRONMENT.fullmatch(key) for key in os.environ}
+    found = {key: match[1].lower() for key, match in matches.items() if match}
     for provider in Container()[PluggableRunContext].providers.providers:
         if isinstance(provider, CustomLoaderDocProvider):
-            sources, _ = provider.get_value("sources", None, None)  # type: ignore[arg-type]
-            for path in _paths(sources or {}):
-                found[f"sources.{path.replace('__', '.')} in {provider.name}"] = path
-    ours, source = SECTION.removeprefix("sources.") + "__", SOURCE + "__"
-    for place, path in found.items():
-        name = path.removeprefix(ours).removeprefix(source)
-        if "__" in name or not path.startswith((ours, source)):
-            continue
-        if path.startswith(source) and name in SETTINGS:
-            text = f"{place}: dlt does not read this section; use [{SECTION}]"
-            raise ConfigurationError(text)
-        if path.startswith(ours) and name not in SETTINGS:
+            for *above, last in (SECTIONS[:2], SECTIONS):
+                table, place = provider.get_value(last, Any, "", *above)
+                values = table.items() if isinstance(table, Mapping) else ()
+                for name, value in values:
+                    if not isinstance(value, Mapping):
+                        found[f"{place}.{name} in {provider.name}"] = name
+    for place, name in found.items():
+        if name not in SETTINGS:
             text = f"{place}: there is no setting {name!r}"
-            raise ConfigurationError(text + did_you_mean(name, SETTINGS))
+            raise ConfigurationError(text + did_you_mean(name.lower(), SETTINGS))
 
 
-def _paths(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield the names of all values in a TOML table, joined as in the environment."""
-    for name, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _paths(value, f"{prefix}{name}__")
-        else:
-            yield prefix + name
-
-
-resolve_config = with_config(parse_config, sections=("sources", "analytics_pipeline"))
+resolve_config = with_config(parse_config, sections=SECTIONS)
 """`parse_config`, with what is not given taken from dlt's configuration."""
 
 

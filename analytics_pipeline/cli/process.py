@@ -1,6 +1,7 @@
 """The command line as a process of its own: how it begins, and how Ctrl-C ends it."""
 
 import gc
+import io
 import os
 import signal
 import sys
@@ -39,6 +40,22 @@ def _open_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    old: Any = sys.stderr
+    form = old.encoding, old.errors
+    sys.stderr = _Stderr(old.detach(), *form, line_buffering=True)
+
+
+class _Stderr(io.TextIOWrapper):
+    """Standard error; what it cannot take is left out, so that no load ends for it."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):  # a terminal that was closed, a full disk
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            super().flush()
 
 
 def interrupt(*signalled: Any) -> NoReturn:
@@ -51,6 +68,5 @@ def interrupt(*signalled: Any) -> NoReturn:
         for put_in_order in at_interruption:
             put_in_order()
         sys.stderr.write(f"{KEPT}\n")
-        sys.stderr.flush()
     finally:
         os._exit(INTERRUPTED)

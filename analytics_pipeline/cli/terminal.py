@@ -40,30 +40,22 @@ def say(text: str, colour: str = "") -> None:
 def write(text: str, colour: str = "", stream: TextIO | None = None) -> None:
     """Print lines as they are, but for characters that a terminal does not show.
 
-    What cannot be written to standard error is left out, so that no load ends for it.
-
     Raises:
-        OSError: standard output cannot be written.
+        OSError: the stream cannot be written.
     """
     text, stream = printable(text), stream or sys.stderr
-    if stream is None:  # a process without standard error
-        return
     if colour and stream.isatty() and "NO_COLOR" not in os.environ:
         text = f"\033[{colour}m{text}\033[0m"
-    try:
-        encoding = stream.encoding or "utf-8"
-        text = text.encode(encoding, "replace").decode(encoding)
-        # at once, unlike print: other threads write lines, too
-        stream.write(text + "\n")
-        stream.flush()
-    except (OSError, ValueError):  # the second where it is closed
-        if stream is sys.stdout:
-            raise
+    encoding = stream.encoding or "utf-8"
+    text = text.encode(encoding, "replace").decode(encoding)
+    # at once, unlike print: other threads write lines, too
+    stream.write(text + "\n")
+    stream.flush()
 
 
 def is_terminal() -> bool:
     """Return whether standard error is a terminal."""
-    return sys.stderr is not None and sys.stderr.isatty()
+    return sys.stderr.isatty()
 
 
 def printable(text: str) -> str:

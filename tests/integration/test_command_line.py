@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import pty
 import re
 import shlex
 import subprocess
@@ -499,29 +500,6 @@ def test_a_terminal_of_another_encoding_shows_what_it_can(encoding: str) -> None
     assert stream.read().endswith(" ab\n")
 
 
-class Broken(io.StringIO):
-    def write(self, text: str) -> int:
-        raise BrokenPipeError
-
-    def flush(self) -> None:
-        raise BrokenPipeError
-
-
-@pytest.mark.parametrize("stream", [Broken(), None])
-def test_what_cannot_be_written_stops_no_load(
-    run: Any,
-    warehouse: Warehouse,
-    monkeypatch: pytest.MonkeyPatch,
-    stream: Any,
-) -> None:
-    monkeypatch.setattr(progress, "EVERY", 0.0)
-    with small_server() as server, monkeypatch.context() as patch:
-        server.fail(500, on="/projects/")
-        patch.setattr(sys, "stderr", stream)
-        assert run(server, "-vv", *only("projects")) == 0
-    assert len(warehouse.ids("projects")) == 2
-
-
 @pytest.mark.parametrize(
     ("end", "code"),
     [
@@ -547,6 +525,25 @@ def test_a_process_whose_output_goes_nowhere_loads_all(
         )
     assert done.returncode == code
     assert "Traceback" not in done.stdout + done.stderr
+    assert len(warehouse.ids("projects")) == 2
+
+
+def test_a_terminal_that_is_closed_stops_no_load(
+    elsewhere: Path, warehouse: Warehouse
+) -> None:
+    terminal, end = pty.openpty()
+    with small_server() as server:
+        words = arguments(server, elsewhere, *only("projects"), "--progress", "live")
+        with subprocess.Popen(
+            [sys.executable, "-m", "analytics_pipeline", *words],
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stderr=end,
+        ) as process:
+            os.close(end)
+            os.read(terminal, 1)
+            os.close(terminal)
+    assert process.returncode == 0
     assert len(warehouse.ids("projects")) == 2
 
 

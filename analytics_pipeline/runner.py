@@ -296,6 +296,8 @@ def _compared(
     tables = stored.tables.values() if stored else ()
     formats = (table.get("table_format") for table in tables)
     table_format = next(filter(None, formats), None)
+    # Of a source that was loaded, the schema has tables that the second dataset lacks.
+    source.schema.drop_tables(source.schema.data_table_names(include_incomplete=True))
     with second_pipeline(pipeline) as second:
         _load_pieces(second, source, run, table_format)
         if "issues" in source.selected_resources:

@@ -7,7 +7,6 @@ from typing import Any
 import dlt
 from dlt.common.configuration.exceptions import (
     ConfigFieldMissingException,
-    ConfigurationException,
 )
 from dlt.common.configuration.specs import (
     BaseConfiguration,
@@ -73,7 +72,7 @@ def check_destination(pipeline: dlt.Pipeline) -> None:
         ) from error
     except ConfigFieldMissingException as error:
         raise ConfigurationError(_missing(pipeline, error)) from error
-    except ConfigurationException as error:
+    except Exception as error:  # of whatever driver
         raise ConfigurationError(f"destination {name!r}: {words(error)}") from error
 
 

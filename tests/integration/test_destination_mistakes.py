@@ -65,13 +65,16 @@ def test_a_destination_that_is_not_set_up(
 def test_credentials_that_are_no_address_are_not_shown(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
-    secret = "postgres//ann:s3cret@db/errors"
-    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", secret)
-    folder = str(elsewhere / "pipelines")
-    assert main(["status", "--destination", "postgres", "--pipelines-dir", folder]) == 2
-    err = capsys.readouterr().err
-    assert err.startswith("error: destination 'postgres': ")
-    assert "s3cret" not in err
+    for name, address in {
+        "postgres": "postgres//ann:s3cret@db/errors",
+        "sqlalchemy": "mysql+nosuch://ann:s3cret@db/errors",
+    }.items():
+        monkeypatch.setenv(f"DESTINATION__{name.upper()}__CREDENTIALS", address)
+        folder = str(elsewhere / "pipelines")
+        assert main(["status", "--destination", name, "--pipelines-dir", folder]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"error: destination '{name}': ")
+        assert "s3cret" not in err
 
 
 @pytest.fixture

@@ -622,6 +622,14 @@ def test_the_history_is_not_compared_and_a_repair_writes_none(
     }
 
 
+def test_a_source_that_was_loaded_may_verify_some_of_its_tables(
+    lists: ListServer, duck: Place
+) -> None:
+    made = source(lists, history=True)
+    runner.load(duck.pipeline(), made)
+    assert runner.verify(duck.pipeline(), made, ["issues"]).is_equal
+
+
 # Warehouses and what happens to them
 
 

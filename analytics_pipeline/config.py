@@ -28,7 +28,7 @@ from analytics_pipeline.errors import (
     did_you_mean,
 )
 from analytics_pipeline.tables.schema import PROJECT_SLUG, TABLES, Table, column_name
-from analytics_pipeline.tables.values import utc
+from analytics_pipeline.values import utc
 
 REGIONS = ("us", "de", "www")
 """Hosts of sentry.io that are not named after an organization."""

@@ -51,7 +51,7 @@ from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.redaction import Redactor
 from analytics_pipeline.tables.rows import RowBuilder
 from analytics_pipeline.tables.schema import column_name
-from analytics_pipeline.tables.values import infrequent_gc
+from analytics_pipeline.values import infrequent_gc
 
 log = logging.getLogger(__name__)
 

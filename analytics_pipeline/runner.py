@@ -52,7 +52,7 @@ from analytics_pipeline.status import Status
 from analytics_pipeline.status import status as loaded_status
 from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.schema import TABLES
-from analytics_pipeline.tables.values import infrequent_gc
+from analytics_pipeline.values import infrequent_gc
 from analytics_pipeline.verification import Verification, compare, second_pipeline
 
 __all__ = [

@@ -18,7 +18,7 @@ from analytics_pipeline.loading.warehouse import (
 )
 from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.schema import PROJECT_SLUG, READ_AT, TABLES
-from analytics_pipeline.tables.values import utc
+from analytics_pipeline.values import utc
 
 UNASKED = timedelta(days=7)
 """A list that runs have left out for so long, while they read others, is not asked for."""

@@ -22,7 +22,7 @@ from analytics_pipeline.errors import (
     shortened,
 )
 from analytics_pipeline.secrets import masked, masked_answer
-from analytics_pipeline.tables.values import (
+from analytics_pipeline.values import (
     describe_type,
     dumps,
     loads,

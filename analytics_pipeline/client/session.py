@@ -57,7 +57,7 @@ from analytics_pipeline.errors import (
     shortened,
 )
 from analytics_pipeline.secrets import hide, hide_sent, masked, masked_answer
-from analytics_pipeline.tables.values import loads
+from analytics_pipeline.values import loads
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from dlt.extract.items_transform import MapItem
 from analytics_pipeline.loading.threads import current_load_id
 from analytics_pipeline.secrets import mask_record
 from analytics_pipeline.tables.schema import LOAD_ID, Table
-from analytics_pipeline.tables.values import nested_value
+from analytics_pipeline.values import nested_value
 
 ROW_KEY_MERGES = {
     "lancedb": {"x-lancedb-remove-orphans": True},  # in spite of its name, True is "no"

@@ -13,7 +13,7 @@ from sqlglot import exp, maybe_parse, parse_one
 
 from analytics_pipeline.loading.loaded_lists import table_names
 from analytics_pipeline.tables.history import HISTORY
-from analytics_pipeline.tables.values import utc
+from analytics_pipeline.values import utc
 
 TIMES = {
     "events": ("date_created", "date_received"),

@@ -33,7 +33,7 @@ from analytics_pipeline.report.history import History
 from analytics_pipeline.status import ago
 from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.schema import TABLES
-from analytics_pipeline.tables.values import utc
+from analytics_pipeline.values import utc
 
 LISTS = 200
 

@@ -13,7 +13,7 @@ from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
 from analytics_pipeline.errors import ConfigurationError
 from analytics_pipeline.loading.sql import TIMES, Queries, literal
-from analytics_pipeline.tables.values import loads, utc
+from analytics_pipeline.values import loads, utc
 
 Row = tuple[Any, ...]
 Ask = Callable[[str], list[Row]]

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from analytics_pipeline.loading.sql import Queries, literal
 from analytics_pipeline.report.facts import SPAN, Ask, Facts, Row, units
 from analytics_pipeline.tables.history import HISTORY
-from analytics_pipeline.tables.values import utc
+from analytics_pipeline.values import utc
 
 PROJECTS = 20
 """Of so many projects, those that resolved most, the page shows the time it took."""

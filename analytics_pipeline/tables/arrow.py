@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from analytics_pipeline.errors import MissingField
 from analytics_pipeline.tables.schema import ARROW, Table
-from analytics_pipeline.tables.values import describe_type, dumps, parse_timestamp
+from analytics_pipeline.values import describe_type, dumps, parse_timestamp
 
 Record = dict[str, Any]
 

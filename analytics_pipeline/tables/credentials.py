@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from analytics_pipeline.secrets import MASK
-from analytics_pipeline.tables.values import dumps, loads
+from analytics_pipeline.values import dumps, loads
 
 _NAMED_BY = ("key", "name", "id", "label", "field", "type")
 _VALUES = ("value", "defaultValue", "default_value", "default")

@@ -18,7 +18,7 @@ from analytics_pipeline.tables.schema import (
     column_name,
     reference,
 )
-from analytics_pipeline.tables.values import dumps, loads
+from analytics_pipeline.values import dumps, loads
 
 HISTORY = "issue_history"
 VERSION = "version"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from analytics_pipeline.tables.values import parse_timestamp
+from analytics_pipeline.values import parse_timestamp
 
 FIGURES = ("count", "userCount", "firstSeen", "lastSeen")
 RECENT = "last_90_days"

@@ -12,7 +12,7 @@ from analytics_pipeline.tables.credentials import (
     updated,
 )
 from analytics_pipeline.tables.schema import TABLES
-from analytics_pipeline.tables.values import deep_recursion
+from analytics_pipeline.values import deep_recursion
 
 __all__ = ["MASK", "Redacted", "Redactor", "mask_credentials", "redact"]
 

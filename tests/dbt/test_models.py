@@ -22,7 +22,7 @@ from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.loading.sql import Queries
 from analytics_pipeline.report import facts, history
 from analytics_pipeline.secrets import MASK
-from analytics_pipeline.tables.values import utc
+from analytics_pipeline.values import utc
 from tests.conftest import ORGANIZATION, TOKEN, small_server
 from tests.fake_server import FakeServer
 from tests.postgres import Postgres

@@ -13,12 +13,11 @@ import dlt
 import pyarrow.compute as pc
 import pytest
 
-from analytics_pipeline import analytics_source, runner
+from analytics_pipeline import analytics_source, runner, values
 from analytics_pipeline.cli.main import main
 from analytics_pipeline.demo import Response
 from analytics_pipeline.errors import ConfigurationError
 from analytics_pipeline.runner import Summary
-from analytics_pipeline.tables import values
 from analytics_pipeline.tables.schema import LOAD_ID, READ_AT, TABLES
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
 from tests.fake_server import FakeServer

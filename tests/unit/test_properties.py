@@ -14,7 +14,7 @@ from analytics_pipeline.client.page import next_cursor
 from analytics_pipeline.errors import MissingField, UnexpectedAnswer
 from analytics_pipeline.tables.arrow import to_arrow
 from analytics_pipeline.tables.schema import EXTRA, READ_AT, TABLES, Table
-from analytics_pipeline.tables.values import loads
+from analytics_pipeline.values import loads
 from tests.unit.profiles import LONG, SHORT
 
 FEW = settings(SHORT, max_examples=70)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from analytics_pipeline.errors import UnexpectedAnswer
 from analytics_pipeline.tables.redaction import MASK, Redacted, Redactor, redact
-from analytics_pipeline.tables.values import dumps, loads
+from analytics_pipeline.values import dumps, loads
 from tests.unit.profiles import SHORT
 
 # A path

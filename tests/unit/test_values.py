@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from analytics_pipeline.tables.values import (
+from analytics_pipeline.values import (
     deep_recursion,
     describe_type,
     dumps,

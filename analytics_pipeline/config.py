@@ -27,7 +27,8 @@ from analytics_pipeline.errors import (
     MissingSetting,
     did_you_mean,
 )
-from analytics_pipeline.tables.schema import PROJECT_SLUG, TABLES, Table, column_name
+from analytics_pipeline.tables.columns import TABLES
+from analytics_pipeline.tables.schema import PROJECT_SLUG, Table, column_name
 from analytics_pipeline.values import utc
 
 REGIONS = ("us", "de", "www")

@@ -50,8 +50,8 @@ from analytics_pipeline.secrets import mask_error
 from analytics_pipeline.source import analytics_source, make_client
 from analytics_pipeline.status import Status
 from analytics_pipeline.status import status as loaded_status
+from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.history import HISTORY
-from analytics_pipeline.tables.schema import TABLES
 from analytics_pipeline.values import infrequent_gc
 from analytics_pipeline.verification import Verification, compare, second_pipeline
 
@@ -300,11 +300,13 @@ def _compared(
     source.schema.drop_tables(source.schema.data_table_names(include_incomplete=True))
     with second_pipeline(pipeline) as second:
         _load_pieces(second, source, run, table_format)
-        if "issues" in source.selected_resources:
-            # An issue that was seen again meanwhile has moved to the top of its list.
-            run.done -= {each for each in run.done if each[0] == "issues"}
+        readers = run.readers.items()
+        swept = {table for (table, _), each in readers if each.name.endpoint.is_swept}
+        if swept:
+            # A row that was seen again meanwhile has moved to the top of its list.
+            run.done -= {each for each in run.done if each[0] in swept}
             run.next_load()
-            _load_pieces(second, source.with_resources("issues"), run, table_format)
+            _load_pieces(second, source.with_resources(*swept), run, table_format)
         return compare(pipeline, second, source, run, began, started)
 
 

@@ -1,4 +1,4 @@
-"""The dlt source: five resources. Nothing is asked while it is made."""
+"""The dlt source: one resource for each table."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -23,15 +23,12 @@ from analytics_pipeline.tables.history import DESCRIBED_BY_SCHEMA, HISTORY, stat
 from analytics_pipeline.tables.history import HINTS as HISTORY_HINTS
 from analytics_pipeline.tables.schema import column_name
 
-# Paths are those of the v1 API; `client.endpoints` has the others'. `incremental` is on
-# the column that is named, but for GlitchTip's events: there it is date_received. Columns
-# are those of `tables.schema` and the user's settings: `analytics_source` adds them.
+# Paths are those of the v1 API; `client.endpoints` has the others'. Keys and columns are
+# those of `tables.columns`; `analytics_source` adds them. `incremental` is on the column
+# named, except for GlitchTip's events: there it is date_received.
 
 
-@dlt.resource(
-    primary_key=["project_id", "id"],  # an event id is unique in its project only
-    write_disposition="merge",
-)
+@dlt.resource(write_disposition="merge")
 @for_threads
 def events(resource: Resource, date_created: Incremental) -> Iterator[pa.Table]:
     """Error events: GET /v1/projects/{organization}/{project}/events/ of each project."""
@@ -41,57 +38,57 @@ def events(resource: Resource, date_created: Incremental) -> Iterator[pa.Table]:
             batch.confirm()  # dlt has the rows: now the bookmarks may move
 
 
-@dlt.resource(primary_key="id", write_disposition="merge")
+@dlt.resource(write_disposition="merge")
 @for_threads
 def issues(resource: Resource, last_seen: Incremental) -> Iterator[pa.Table]:
-    """Groups of like events: GET /v1/projects/{organization}/{project}/issues/ of each."""
+    """Issues: GET /v1/projects/{organization}/{project}/issues/ of each project."""
     with resource.reading("issues", last_seen) as reading:
-        for batch in reading.batches():  # newest first, by the links of each list
+        for batch in reading.batches():
             yield batch.rows
-            batch.confirm()  # dlt has the rows: now the bookmarks may move
+            batch.confirm()
 
 
 @dlt.transformer(write_disposition="merge")
 def issue_history(rows: Any, row_format: str) -> Any:
-    """The states of issues, from when to when, as far as runs have seen them."""
+    """States of issues, each with the time from which to which it was valid."""
     return as_history(states(rows), row_format)
 
 
-@dlt.resource(primary_key="id", write_disposition="merge")
+@dlt.resource(write_disposition="merge")
 @for_threads
 def projects(resource: Resource, date_created: Incremental) -> Iterator[pa.Table]:
-    """The organization's projects that the token may see: GET /v1/projects/, whole."""
+    """Projects that the token can access: GET /v1/projects/, read completely each time."""
     with resource.reading("projects", date_created) as reading:
-        for batch in reading.batches():  # newest first, by the links of each list
+        for batch in reading.batches():
             yield batch.rows
-            batch.confirm()  # dlt has the rows: now the bookmarks may move
+            batch.confirm()
 
 
-@dlt.resource(primary_key="id", write_disposition="merge")
+@dlt.resource(write_disposition="merge")
 @for_threads
 def releases(resource: Resource, date_created: Incremental) -> Iterator[pa.Table]:
     """Releases of all projects: GET /v1/organizations/{organization}/releases/."""
     with resource.reading("releases", date_created) as reading:
-        for batch in reading.batches():  # newest first, by the links of each list
+        for batch in reading.batches():
             yield batch.rows
-            batch.confirm()  # dlt has the rows: now the bookmarks may move
+            batch.confirm()
 
 
-@dlt.resource(primary_key="id", write_disposition="merge")
+@dlt.resource(write_disposition="merge")
 @for_threads
 def project_detail(resource: Resource, date_created: Incremental) -> Iterator[pa.Table]:
-    """Settings, secrets masked: GET /v1/projects/{organization}/{project}/ of each."""
+    """Settings of each project: GET /v1/projects/{organization}/{project}/."""
     with resource.reading("project_detail", date_created) as reading:
-        for batch in reading.batches():  # newest first, by the links of each list
+        for batch in reading.batches():
             yield batch.rows
-            batch.confirm()  # dlt has the rows: now the bookmarks may move
+            batch.confirm()
 
 
-RESOURCES: tuple[Any, ...] = (events, issues, projects, releases, project_detail)
+RESOURCES: list[Any] = [events, issues, projects, releases, project_detail]
 
 
 def make_client(config: Config) -> Client:
-    """Return a client of the server that is configured."""
+    """Return a client of the configured server."""
     return Client(
         ApiSession(config.base_url, config.auth_token, config.workers, config.headers),
         config.spec,
@@ -126,72 +123,70 @@ def analytics_source(
 ) -> Iterator[DltResource]:
     """Events, issues, projects, releases and project details of an organization.
 
-    What is not given is taken from `.dlt/config.toml`, `.dlt/secrets.toml` or the
-    environment, as with every dlt source.
+    Settings that are not given are taken from `.dlt/config.toml`, `.dlt/secrets.toml` or
+    the environment, as for every dlt source. No request is sent before dlt reads the
+    resources.
 
-    The resources give Arrow tables of some thousand rows, so that is what `add_map` and
-    `add_filter` work on. To keep only some rows:
+    The resources yield Arrow tables of some thousand rows, and `add_map` and `add_filter`
+    get these tables. To keep only some rows:
 
         import pyarrow.compute as pc
         python_only = pc.field("platform") == "python"
         source.events.add_map(lambda table: table.filter(python_only))
 
     Args:
-        base_url: address of the server, `https://errors.example.com`, with or without
-            the prefix of the API's paths. For `api="sentry"` it is `https://sentry.io`
-            unless given.
+        base_url: address of the server, `https://errors.example.com`, with or without the
+            prefix of the API's paths. Default for `api="sentry"`: `https://sentry.io`.
         auth_token: bearer token. Sent to `base_url` and nowhere else.
         organization: slug, or a web address of the organization.
         project: slug, or a list of slugs. A list that the server refuses (403, 404) is
-            skipped: a warning, the trace and the summary of `runner.load` name it.
-        api: kind of server: `"v1"`, `"sentry"` or `"glitchtip"`.
-        since: ISO text or datetime, UTC without zone, not in the future; or a span such
-            as `"7d"`, so long ago. How far back events, issues and releases are loaded. An earlier time than before loads the
-            part that is missing; a later one changes nothing. Projects are always read
-            whole.
-        until: end of a span, exclusive. Exactly `since` to `until` is loaded then, and
-            the stored bookmarks stay as they are.
-        full_events: whole events with stack traces where the server's list holds
+            skipped, and reported in a warning, the trace and the summary of `runner.load`.
+        api: type of server: `"v1"`, `"sentry"` or `"glitchtip"`.
+        since: how far back to load events, issues and releases: ISO text or datetime (UTC
+            if it has no zone), or a span such as `"7d"` for seven days ago. Moving it back
+            loads the missing part; moving it forward has no effect. Projects are always
+            read completely.
+        until: exclusive end. Exactly `since` to `until` is loaded then, and the stored
+            bookmarks do not change.
+        full_events: load whole events with stack traces where the server's list holds
             summaries (Sentry: ten times as many requests).
-        lookback: how much is read again behind a bookmark, for late rows: seconds, a
-            timedelta, or a span as `"12h"`, `"3d"`.
-        full_refresh: read everything again in spite of the bookmarks. No table is
-            dropped, so rows that the server has forgotten stay.
-        rows_per_load: rows after which a load ends, so that a long first load can go on
-            from there with the next one. `runner.load` does that by itself, after
-            100,000 rows unless given. None: `pipeline.run` reads all in one load.
-        workers: requests at a time.
-        redact: a path, or several, whose values are replaced by `***` before anything
-            is written, for instance `["user.email", "tags.user.email"]`. Names are as
-            the server sends them; the summary of `runner.load` names what matched
-            nothing.
-        allow_http: send the token over http:// to other machines, too.
-        history: load `issue_history`, too: one row for each state of an issue, from when
-            to when. For databases; files cannot keep it.
-        sweep: all issues are read again when that was done longer ago than this, since a
-            change of status leaves no other trace: a span as `"12h"`, `"7d"` or a
-            timedelta; `"now"` or `"never"`.
-        tags: tags that become text columns of `events`: `["browser"]` gives
-            `tag_browser`. The list in the column `tags` stays as it is.
-        exclude: columns to leave out, as `["events.entries"]`: neither written nor, like
-            fields that nobody knows, kept in `extra`.
-        row_format: how rows come to dlt: `"arrow"` tables, `"python"` dicts, or `"auto"`:
-            what the destination loads right. A resource that is iterated by hand always
-            gives Arrow tables.
-        headers: further headers of each request, name → value, such as those that a
-            login proxy before the server wants. As secret as the token, and sent to
-            `base_url` and nowhere else.
+        lookback: how much before a bookmark is read again, for late rows: seconds, a
+            timedelta, or a span such as `"12h"` or `"3d"`.
+        full_refresh: ignore the bookmarks and read everything again. No table is dropped,
+            so rows that the server has deleted are kept.
+        rows_per_load: number of rows after which a load ends, so that the next load can
+            continue a long first one. `runner.load` continues automatically, and uses
+            100,000 by default. None: `pipeline.run` reads everything in one load.
+        workers: number of concurrent requests.
+        redact: one or more paths whose values are replaced by `***` before anything is
+            written, such as `["user.email", "tags.user.email"]`. Names are those that the
+            server sends; the summary of `runner.load` lists paths that matched nothing.
+        allow_http: send the token over http:// to other machines.
+        history: load `issue_history` as well: one row for each state of an issue. Needs a
+            database, because rows in files cannot be updated.
+        sweep: read all issues again if the last time is longer ago than this, because a
+            change of status leaves no other trace: a span such as `"12h"` or `"7d"`, a
+            timedelta, `"now"` or `"never"`.
+        tags: tags that become text columns of `events`: `["browser"]` adds `tag_browser`.
+            The column `tags` does not change.
+        exclude: columns to leave out, such as `["events.entries"]`. They are not kept in
+            `extra` either.
+        row_format: how rows are passed to dlt: `"arrow"` tables, `"python"` dicts, or
+            `"auto"`: what the destination loads correctly. A resource that is iterated
+            outside of a pipeline always yields Arrow tables.
+        headers: additional headers of each request, name → value, for example for a login
+            proxy. They are secret like the token, and sent to `base_url` and nowhere else.
 
     Returns:
         A source with the resources `events`, `issues`, `projects`, `releases` and
         `project_detail`, write disposition merge; columns in
-        `analytics_pipeline.tables.schema`. With `history` there is `issue_history`, too,
-        which is loaded together with `issues`; columns in `tables.history`.
+        `analytics_pipeline.tables.columns`. With `history`, also `issue_history`, which is
+        loaded together with `issues`; columns in `tables.history`.
 
     Raises:
-        ConfigurationError: a setting is missing or makes no sense.
-        ApiError: while reading: a list failed, or the server refused all. dlt then keeps
-            rows and bookmarks as they were.
+        ConfigurationError: a setting is missing or invalid.
+        ApiError: while reading: a list failed, or the server refused all lists. dlt then
+            keeps rows and bookmarks as they were.
     """
     config = parse_config(
         base_url=base_url,
@@ -218,7 +213,9 @@ def analytics_source(
     shared = Api(config, make_client(config))
     hide_expected_warnings(shared)
     for resource in RESOURCES:
-        endpoint = config.spec.endpoints[resource.name]
+        endpoint = config.spec.endpoints.get(resource.name)
+        if endpoint is None:
+            continue  # this API does not have it
         incremental: Any = dlt.sources.incremental(
             column_name(endpoint.replication_key),
             initial_value=config.since,
@@ -228,11 +225,11 @@ def analytics_source(
         table = config.tables[resource.name]
         made = resource(shared, incremental)
         made.apply_hints(**table.hints)
-        # The first version sorted copies by this column, which its schemas still say.
+        # Schemas of the first version still sort copies by this column.
         unsorted: Any = {"name": incremental.cursor_path, "dedup_sort": None}
         made.apply_hints(columns={incremental.cursor_path: unsorted})
         made.add_step(AdaptToDestination(table, config.row_format))
-        # Said here, since dlt forgets it of a resource that is called with arguments.
+        # Not in the decorator: dlt forgets it when the resource is called with arguments.
         made.parallelize()
         yield made
         if config.history and resource is issues:

@@ -16,8 +16,9 @@ from analytics_pipeline.loading.warehouse import (
     location,
     nothing_loaded,
 )
+from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.history import HISTORY
-from analytics_pipeline.tables.schema import PROJECT_SLUG, READ_AT, TABLES
+from analytics_pipeline.tables.schema import PROJECT_SLUG, READ_AT
 from analytics_pipeline.values import utc
 
 UNASKED = timedelta(days=7)

@@ -1,15 +1,14 @@
-"""JSON and times: what servers send, as values that every warehouse takes.
+"""JSON and times: what servers send, as values that every warehouse accepts.
 
-orjson does the work. What it refuses, or would change in silence, goes the slow way
-through the standard library: integers beyond 64 bits, NaN, lone surrogates, NUL
-characters, values nested deeper than 254 levels.
+orjson does the work. The standard library, which is slower, takes what orjson would
+refuse or change silently: integers beyond 64 bits, NaN, lone surrogates, NUL characters,
+values nested deeper than 254 levels.
 """
 
 import gc
 import json
 import math
 import re
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,58 +20,54 @@ import orjson
 from analytics_pipeline.errors import shortened
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-"""Stands for what no database takes in text: NUL and lone surrogates."""
+"""Replaces what no database accepts in text: NUL and lone surrogates."""
 
-# Digits become "0", what may stand before a number ":", all else ".": so a number too
-# long for 64 bits is a substring, found many times faster than by an expression.
+# Digits become "0", characters that may precede a number ":", all others ".", so that a
+# number too long for 64 bits is a substring: many times faster than a regular expression.
 _SHAPE = bytes(
     ord("0" if byte in b"0123456789" else ":" if byte in b":,[- \n\r\t" else ".")
     for byte in range(256)
 )
 _LONG_NUMBER = b":" + b"0" * 19
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-_DEEPEST = 4096
-_DEEP = 200
-"""Brackets of a text, below which it is nested no deeper than orjson writes."""
-_MANY_VALUES = 500_000
-_recursion = threading.RLock()
+
+
+class NestedTooDeeply(ValueError, RecursionError):
+    """JSON that is nested deeper than Python's recursion limit."""
 
 
 def loads(body: bytes) -> tuple[Any, int]:
     """Parse JSON text; return the value, and how many characters had to be replaced.
 
     Raises:
-        ValueError: the text is not JSON, or nested deeper than some 2,000 levels.
+        ValueError: the text is not JSON.
+        NestedTooDeeply: it is nested deeper than some 900 levels.
     """
     shape = body.translate(_SHAPE)
-    if _LONG_NUMBER in shape or shape.startswith(b"0") or b"\\u0000" in body:
-        return _loads_slowly(body)
     try:
-        return orjson.loads(body), 0
+        if not (_LONG_NUMBER in shape or shape[:1] == b"0" or b"\\u0000" in body):
+            return orjson.loads(body), 0
     except orjson.JSONDecodeError:
-        return _loads_slowly(body)
+        pass
+    try:
+        return _storable(json.loads(body, parse_constant=str))
+    except RecursionError:
+        raise NestedTooDeeply("nested too deeply") from None
 
 
 def nested_value(text: str) -> Any:
-    """Return what JSON text says, as dlt takes it for a column of JSON.
+    """Return the list or object that JSON text says, as dlt takes it for a JSON column.
 
-    dlt writes by orjson, so integers beyond 64 bits become text, and so does all of a
-    value that is nested too deeply. What is neither list nor object stays JSON text,
-    which dlt parses itself.
+    Other text is returned as it is, because dlt parses it itself. What orjson cannot
+    write, as dlt will, becomes one JSON string.
     """
     if text[:1] not in ("{", "["):
         return text
-    body = text.encode()
-    if _LONG_NUMBER in body.translate(_SHAPE):
-        with deep_recursion():
-            value = json.loads(text, parse_int=_short_integer)
-    else:
-        value = loads(body)[0]
-    if text.count("[") + text.count("{") > _DEEP:
-        try:
-            orjson.dumps(value)
-        except TypeError:
-            return orjson.dumps(text).decode()
+    value, _ = loads(text.encode())
+    try:
+        orjson.dumps(value)
+    except TypeError:  # integers beyond 64 bits, or nested deeper than 254 levels
+        return orjson.dumps(text).decode()
     return value
 
 
@@ -80,31 +75,8 @@ def dumps(value: Any) -> bytes:
     """Return compact JSON text in UTF-8."""
     try:
         return orjson.dumps(value)
-    except TypeError:  # integers beyond 64 bits, or nested deeper than 254 levels
-        with deep_recursion():
-            text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        return text.encode()
-
-
-def _loads_slowly(body: bytes) -> tuple[Any, int]:
-    try:
-        with deep_recursion():
-            value = json.loads(body, parse_constant=str, parse_int=_integer)
-            return _storable(value)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def _integer(text: str) -> int | str:
-    """Return the integer; as text where it is longer than Python has to read."""
-    is_long = len(text) > sys.int_info.str_digits_check_threshold
-    return text if is_long else int(text)
-
-
-def _short_integer(text: str) -> int | str:
-    """Return the integer; as text where it is longer than 64 bits."""
-    is_long = len(text) > 20 or not -(2**63) <= int(text) < 2**64
-    return text if is_long else int(text)
+    except TypeError:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _storable(value: Any) -> tuple[Any, int]:
@@ -119,85 +91,57 @@ def _storable(value: Any) -> tuple[Any, int]:
         replaced = 0
         for name, item in value.items():
             name, in_name = _storable(name)
-            while name in clean:  # two names became one; none may lose its value
+            while name in clean:  # two names became the same
                 name += REPLACEMENT
             clean[name], in_item = _storable(item)
             replaced += in_name + in_item
         return clean, replaced
     if isinstance(value, float) and math.isinf(value):
-        return str(value), 0  # 1e400: no JSON number can say it
+        return str(value), 0  # 1e400, which JSON cannot say
     return value, 0
 
 
-@contextmanager
-def deep_recursion() -> Iterator[None]:
-    """Let functions recurse deeper than Python's thousand calls."""
-    with _recursion:
-        limit = sys.getrecursionlimit()
-        sys.setrecursionlimit(limit + _DEEPEST)
-        try:
-            yield
-        finally:
-            sys.setrecursionlimit(limit)
+_gc_lock = threading.Lock()
+_gc_thresholds: list[tuple[int, int, int]] = []
 
 
 @contextmanager
 def infrequent_gc() -> Iterator[None]:
-    """Let the garbage collector run seldom while any thread is inside.
+    """Let the garbage collector run less often while any thread is inside.
 
-    It would take most of the time: parsed JSON has no cycles for it to find, but many
-    values for it to look at.
+    It would take most of the time, since parsed JSON is many values without cycles.
     """
-    with _collector.lock:
-        if not _collector.users:
-            _collector.thresholds = gc.get_threshold()
-            gc.set_threshold(_MANY_VALUES)
-        _collector.users += 1
+    with _gc_lock:
+        _gc_thresholds.append(gc.get_threshold())
+        gc.set_threshold(500_000)
     try:
         yield
     finally:
-        with _collector.lock:
-            _collector.users -= 1
-            if not _collector.users:
-                gc.set_threshold(*_collector.thresholds)
-
-
-class _Collector:
-    """How many are inside `infrequent_gc`, and the thresholds to go back to."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.users = 0
-        self.thresholds = gc.get_threshold()
-
-
-_collector = _Collector()
+        with _gc_lock:  # the last one out restores what the first one found
+            gc.set_threshold(*_gc_thresholds.pop())
 
 
 def describe_type(value: Any) -> str:
-    """Return the type of a value as JSON calls it; of an object, its fields with theirs.
+    """Return the JSON type of a value; for an object, the types of its fields.
 
-    Never a value: it may be personal data.
+    The value itself is not shown, because it may be personal data.
     """
-    if isinstance(value, dict):
-        fields = ", ".join(
-            f"{name}: {_type_name(item)}" for name, item in value.items()
-        )
-        return shortened("{" + fields + "}", 200)
-    return _type_name(value)
+    if not isinstance(value, dict):
+        return _type_name(value)
+    fields = (f"{name}: {_type_name(item)}" for name, item in value.items())
+    return shortened("{" + ", ".join(fields) + "}", 200)
 
 
 def _type_name(value: Any) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return "number"
     names = {dict: "object", list: "array", str: "text", bool: "boolean"}
+    names |= {int: "number", float: "number"}
     return names.get(type(value), "null")
 
 
 def parse_timestamp(value: Any) -> datetime | None:
-    """Return the time that ISO text says, in UTC; None where it says none.
+    """Return the time in ISO text, in UTC; None if the value is not a time.
 
-    Text without a zone is UTC. What is finer than microseconds is cut.
+    Text without a zone is UTC. Fractions finer than microseconds are cut off.
     """
     if not isinstance(value, str):
         return None
@@ -212,9 +156,9 @@ def utc(time: datetime | str) -> datetime: ...
 @overload
 def utc(time: datetime | str | None) -> datetime | None: ...
 def utc(time: datetime | str | None) -> datetime | None:
-    """Return the time in UTC; one without a zone is UTC already.
+    """Return the time in UTC; a time without a zone already is.
 
-    It may be ISO text, as SQLite has times.
+    SQLite returns times as ISO text.
     """
     if time is None:
         return None

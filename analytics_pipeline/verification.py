@@ -31,12 +31,12 @@ from analytics_pipeline.loading.failures import words
 from analytics_pipeline.loading.sql import literal, translated
 from analytics_pipeline.loading.summary import listed
 from analytics_pipeline.reading import Extent
+from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.schema import (
     GONE_AT,
     LOAD_ID,
     PROJECT_SLUG,
     READ_AT,
-    TABLES,
     column_name,
 )
 
@@ -574,8 +574,7 @@ class _Comparison:
         """Return the expression for the list that a row belongs to; null: none of them."""
         if not self.endpoint.by_project:
             return literal(*self.lists)
-        is_detail = self.endpoint.table == "project_detail"
-        column = "id" if is_detail else "project_id"
+        column = "id" if self.endpoint.single else "project_id"
         if not {column, PROJECT_SLUG} & kinds.keys():
             return "cast(null as text)"  # as an earlier version has loaded issues
         cases = []
@@ -599,8 +598,8 @@ class _Comparison:
         since, until, time = self.extent.since, self.extent.until, f"w.{self._time}"
         if self.endpoint.full_scan:
             since = until = None
-        elif until and self.endpoint.table != "events":
-            return "1 = 0"  # they may have another time by now
+        elif until and (self.endpoint.is_swept or self.endpoint.refresh_window):
+            return "1 = 0"  # they may have changed by now
         if self.endpoint.listed_for:
             oldest = datetime.now(UTC) - self.endpoint.listed_for
             since = max(since or oldest, oldest)

@@ -9,9 +9,10 @@ import duckdb
 from analytics_pipeline import runner
 from analytics_pipeline.client.endpoints import APIS
 from analytics_pipeline.demo import DemoServer
+from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.redaction import Redactor
 from analytics_pipeline.tables.rows import RowBuilder
-from analytics_pipeline.tables.schema import READ_AT, TABLES
+from analytics_pipeline.tables.schema import READ_AT
 from tests.conftest import Warehouse
 
 Row = dict[str, Any]

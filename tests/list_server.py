@@ -90,8 +90,8 @@ class ListServer:
                 rows = self.lists[organization, project, "project_detail"]
                 body = {"data": rows[0] if rows else detail(project)}
                 return Response(200, headers, json.dumps(body).encode())
-            case ["organizations", organization, "releases"]:
-                rows = self.lists[organization, "", "releases"]
+            case ["organizations", organization, table]:
+                rows = self.lists[organization, "", table]
             case _:
                 return Response(404, headers, b'{"detail": "Not Found"}')
         start = int(request.query.get("cursor", "0"))

@@ -23,9 +23,9 @@ from analytics_pipeline.client.page import http_error
 from analytics_pipeline.client.retry import RequestStats
 from analytics_pipeline.errors import ApiError
 from analytics_pipeline.reading import Budget, Extent, ListReader, side_by_side
+from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.redaction import Redactor
 from analytics_pipeline.tables.rows import RowBuilder
-from analytics_pipeline.tables.schema import TABLES
 
 Row = dict[str, Any]
 HOUR = timedelta(hours=1)

@@ -10,9 +10,8 @@ from typing import Any, NoReturn
 from rich_argparse import RawDescriptionRichHelpFormatter
 
 from analytics_pipeline.cli.terminal import RED, json_line, say
-from analytics_pipeline.client.endpoints import APIS
+from analytics_pipeline.client.endpoints import APIS, table_names
 from analytics_pipeline.errors import did_you_mean
-from analytics_pipeline.tables.descriptions import TABLES
 
 USAGE = 2
 """The exit code for words that make no sense, and for missing settings."""
@@ -169,7 +168,7 @@ def _server(command: Parser, *, has_workers: bool = True) -> None:
 
 
 def _tables(add: Add, *, has_history: bool = False) -> None:
-    names = [name for name in TABLES if has_history or name != "issue_history"]
+    names = table_names() + ["issue_history"] * has_history
     add(
         "--resource",
         action="append",

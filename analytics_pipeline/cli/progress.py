@@ -21,7 +21,7 @@ from analytics_pipeline.cli.process import at_interruption
 from analytics_pipeline.cli.terminal import counted, is_terminal, say
 from analytics_pipeline.client import retry
 from analytics_pipeline.extraction import READ, REQUESTS
-from analytics_pipeline.tables.schema import TABLES
+from analytics_pipeline.tables.columns import TABLES
 
 EVERY = 5.0
 """Seconds between two lines of one list."""

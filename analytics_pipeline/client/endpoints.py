@@ -60,7 +60,7 @@ class Endpoint:
     @property
     def by_project(self) -> bool:
         """Each project has a list of its own; otherwise the organization has one."""
-        return self.table in ("events", "issues", "project_detail")
+        return any("{project}" in text for text in (self.path, *self.params.values()))
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ _RELEASES_CHANGE = timedelta(days=30)
 """Deploys, commits and new issues are added to a release for about so long."""
 
 
-def _by_table(*endpoints: Endpoint) -> Mapping[str, Endpoint]:
+def _by_table(*endpoints: Endpoint) -> dict[str, Endpoint]:
     return {endpoint.table: endpoint for endpoint in endpoints}
 
 
@@ -248,3 +248,18 @@ APIS: Mapping[str, ApiSpec] = {
         ),
     ),
 }
+
+
+def table_names() -> list[str]:
+    """Return the names of all tables."""
+    return [*dict.fromkeys(name for spec in APIS.values() for name in spec.endpoints)]
+
+
+def endpoints_of(table: str) -> list[Endpoint]:
+    """Return the endpoints of a table in all APIs."""
+    return [s.endpoints[table] for s in APIS.values() if table in s.endpoints]
+
+
+def cursors_of(table: str) -> list[str]:
+    """Return the API fields that are the cursor of a table in any API."""
+    return [*dict.fromkeys(each.replication_key for each in endpoints_of(table))]

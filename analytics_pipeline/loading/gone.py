@@ -18,8 +18,9 @@ from dlt.extract import DltSource
 
 from analytics_pipeline.bookmarks import EARLIEST, Bookmark, earlier
 from analytics_pipeline.loading.destinations import can_update
+from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.history import HISTORY, VALIDITY
-from analytics_pipeline.tables.schema import GONE_AT, MAY_GO, PROJECT_SLUG, READ_AT
+from analytics_pipeline.tables.schema import GONE_AT, PROJECT_SLUG, READ_AT
 
 
 class CompleteList(NamedTuple):
@@ -40,7 +41,7 @@ def mark_gone(pipeline: dlt.Pipeline, source: DltSource) -> None:
     after `pipeline.run` call it with the same source. In files, Delta and Iceberg tables
     `gone_at` is always NULL.
     """
-    tables = {*MAY_GO, HISTORY}
+    tables = {t.name for t in TABLES.values() if t.has_gone_at} | {HISTORY}
     if not tables & source.selected_resources.keys() or not can_update(pipeline):
         return
     names = {

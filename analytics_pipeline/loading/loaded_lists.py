@@ -12,9 +12,9 @@ from dlt.common.schema.utils import has_table_seen_data
 from dlt.pipeline.state_sync import load_pipeline_state_from_destination
 
 from analytics_pipeline.bookmarks import Bookmark
-from analytics_pipeline.client.endpoints import APIS
+from analytics_pipeline.client.endpoints import endpoints_of
+from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.history import HISTORY
-from analytics_pipeline.tables.schema import TABLES
 
 SOURCE = "analytics"
 
@@ -39,8 +39,8 @@ class LoadedList(NamedTuple):
 
 def is_read_whole(table: str) -> bool:
     """Tell whether a table is read whole in each run, on every server."""
-    endpoints = [spec.endpoints.get(table) for spec in APIS.values()]
-    return all(endpoint is not None and endpoint.full_scan for endpoint in endpoints)
+    endpoints = endpoints_of(table)
+    return bool(endpoints) and all(endpoint.full_scan for endpoint in endpoints)
 
 
 def table_names(stored: Mapping[str, TTableSchema]) -> dict[str, str]:

@@ -12,7 +12,8 @@ from dlt.extract import DltSource
 
 from analytics_pipeline.errors import ConfigurationError, PipelineLocked
 from analytics_pipeline.loading.destinations import destination_kind
-from analytics_pipeline.tables.schema import READ_AT, TABLES
+from analytics_pipeline.tables.columns import TABLES
+from analytics_pipeline.tables.schema import READ_AT
 
 _FAR = 1 << 30
 """Where Windows locks: a locked byte cannot be read, and the process id should be."""

@@ -11,19 +11,12 @@ from typing import Any
 import dlt
 from sqlglot import exp, maybe_parse, parse_one
 
+from analytics_pipeline.client.endpoints import cursors_of
 from analytics_pipeline.loading.loaded_lists import table_names
-from analytics_pipeline.tables.history import HISTORY
+from analytics_pipeline.tables.history import HISTORY, VALIDITY
+from analytics_pipeline.tables.schema import column_name
 from analytics_pipeline.values import utc
 
-TIMES = {
-    "events": ("date_created", "date_received"),
-    "issues": ("last_seen",),
-    "projects": ("date_created",),
-    "releases": ("date_created",),
-    "project_detail": ("date_created",),
-    HISTORY: ("valid_from",),
-}
-"""Table → columns that say when a row came to be: the first that is there and not null."""
 _BEGINNING = {
     "sqlite": "strftime('{form}', {time})",
     "mysql": "date_format({time}, '{form}')",
@@ -76,8 +69,11 @@ class Queries:
         return f"max(case when {time} <= {literal(now)} then {time} end)"
 
     def row_time(self, table: str) -> str:
-        """Return the SQL for the time at which a row of a table came to be."""
-        times = [name for name in TIMES[table] if name in self.columns(table)]
+        """Return the SQL for the time of a row: the first cursor of an API with a value."""
+        cursors = (
+            VALIDITY[:1] if table == HISTORY else map(column_name, cursors_of(table))
+        )
+        times = [name for name in cursors if name in self.columns(table)]
         return f"coalesce({', '.join(times)})" if len(times) > 1 else times[0]
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:

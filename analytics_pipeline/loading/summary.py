@@ -7,7 +7,7 @@ from typing import Any
 
 import dlt
 
-from analytics_pipeline.tables.schema import TABLES
+from analytics_pipeline.tables.columns import TABLES
 
 
 @dataclass

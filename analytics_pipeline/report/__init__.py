@@ -31,8 +31,8 @@ from analytics_pipeline.report.facts import (
 )
 from analytics_pipeline.report.history import History
 from analytics_pipeline.status import ago
+from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.history import HISTORY
-from analytics_pipeline.tables.schema import TABLES
 from analytics_pipeline.values import utc
 
 LISTS = 200

@@ -12,7 +12,9 @@ from typing import Any
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
 from analytics_pipeline.errors import ConfigurationError
-from analytics_pipeline.loading.sql import TIMES, Queries, literal
+from analytics_pipeline.loading.sql import Queries, literal
+from analytics_pipeline.tables.columns import TABLES
+from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.values import loads, utc
 
 Row = tuple[Any, ...]
@@ -103,7 +105,7 @@ def gather(queries: Queries, now: datetime) -> Facts:
                 f"the report needs {name}.{missing[0]}, which is not loaded: leave it out"
                 " of the setting exclude"
             )
-    for name in TIMES:
+    for name in (*TABLES, HISTORY):
         try:
             if queries.columns(name):  # by the schema; the table itself may be gone
                 newest = queries.newest_time(name, now)

@@ -1,12 +1,10 @@
-"""A page of records as one Arrow table; what does not fit a column goes into `extra`."""
+"""A page of records as one Arrow table; values that do not fit a column go to `extra`."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,25 +14,18 @@ from analytics_pipeline.values import describe_type, dumps, parse_timestamp
 
 Record = dict[str, Any]
 
-
+_INTEGER = re.compile("-?[0-9]{1,19}")
 _FIRST_TIME, _LAST_TIME = (
     pa.scalar(time, pa.timestamp("us")).value for time in (datetime.min, datetime.max)
 )
 
 
-class ArrowRows(NamedTuple):
-    """Rows of one table."""
+def to_arrow(
+    table: Table, records: Sequence[Record], read_at: datetime
+) -> tuple[pa.Table, int]:
+    """Return records as an Arrow table of `table.schema`, and how many values did not fit.
 
-    table: pa.Table
-    mismatches: int
-    """Values that did not fit their column, and went into `extra`."""
-
-
-def to_arrow(table: Table, records: Sequence[Record], read_at: datetime) -> ArrowRows:
-    """Return records as one Arrow table of `table.schema`.
-
-    A value that does not fit its column, and a field that no column is declared for,
-    go into the JSON column `extra` under their API names.
+    These, and fields without a column, go to the JSON column `extra` by their API names.
 
     Raises:
         MissingField: a field of the key is missing, or does not fit its column.
@@ -43,9 +34,8 @@ def to_arrow(table: Table, records: Sequence[Record], read_at: datetime) -> Arro
         records = [_without_aliases(record, table.aliases) for record in records]
     fields = set().union(*records)
     unknown = sorted(fields - table.types.keys() - table.excluded)
-    extra: list[Record | None] = [
-        {name: record[name] for name in unknown if name in record} or None
-        for record in (records if unknown else [{}] * len(records))
+    extra: list[Record] = [
+        {name: record[name] for name in unknown if name in record} for record in records
     ]
     mismatches = 0
     arrays = []
@@ -54,13 +44,12 @@ def to_arrow(table: Table, records: Sequence[Record], read_at: datetime) -> Arro
         if field in texts:
             array = texts[field]
         elif field not in fields:
-            array = _nulls(len(records), kind)
+            array = pa.nulls(len(records), ARROW[kind])
         else:
-            values = [record.get(field) for record in records]
-            array, misplaced = column(kind, values)
+            array, misplaced = column(kind, [record.get(field) for record in records])
             mismatches += len(misplaced)
             for row in misplaced:
-                extra[row] = {**(extra[row] or {}), field: values[row]}
+                extra[row][field] = records[row][field]
         if field in table.key and array.null_count:
             row = array.is_null().index(True).as_py()
             value = describe_type(records[row].get(field))
@@ -69,19 +58,13 @@ def to_arrow(table: Table, records: Sequence[Record], read_at: datetime) -> Arro
                 f" {field!r} ({value}): {describe_type(records[row])}"
             )
         arrays.append(array)
-    arrays.append(column("json", extra)[0])
+    arrays.append(column("json", [each or None for each in extra])[0])
     arrays.append(pa.repeat(pa.scalar(read_at, ARROW["timestamp"]), len(records)))
-    return ArrowRows(pa.Table.from_arrays(arrays, schema=table.schema), mismatches)
-
-
-@lru_cache
-def _nulls(rows: int, kind: str) -> pa.Array:
-    """Return a column without values; most pages have as many rows."""
-    return pa.nulls(rows, ARROW[kind])
+    return pa.Table.from_arrays(arrays, schema=table.schema), mismatches
 
 
 def _texts(table: Table, records: Sequence[Record]) -> dict[str, pa.Array]:
-    """Return the columns of text, made all at once; none if a value is no text."""
+    """Return all text columns, made in one step; none if a value is not text."""
     try:
         texts = pa.array(records, table.texts)
     except pa.ArrowTypeError:
@@ -90,7 +73,7 @@ def _texts(table: Table, records: Sequence[Record]) -> dict[str, pa.Array]:
 
 
 def _without_aliases(record: Record, aliases: Mapping[str, str]) -> Record:
-    """Return a record with its fields' first names, unless both hold different values."""
+    """Return a record with its aliases renamed, unless both fields differ."""
     for alias, field in aliases.items():
         if alias not in record:
             continue
@@ -102,90 +85,47 @@ def _without_aliases(record: Record, aliases: Mapping[str, str]) -> Record:
 
 
 def newest_copies(rows: pa.Table, key: Sequence[str]) -> pa.Table:
-    """Return the rows of which no later one has the same key, in their order."""
+    """Return the last row of each key, in their order."""
     numbered = rows.select(key).append_column("row", pa.array(range(rows.num_rows)))
     last = numbered.group_by(list(key)).aggregate([("row", "max")])["row_max"]
     return rows if len(last) == rows.num_rows else rows.take(last.sort())
 
 
 def column(kind: str, values: list[Any]) -> tuple[pa.Array, list[int]]:
-    """Return the array and the indexes of values that do not fit (null in the array)."""
-    if (array := _fast[kind](values)) is not None:
+    """Return the array, and the indexes of values that do not fit and are null in it."""
+    if (array := _at_once(kind, values)) is not None:
         return array, []
-    fitting = [_fit[kind](value) for value in values]
-    misplaced = [
-        index
-        for index, value in enumerate(values)
-        if fitting[index] is None and value is not None
-    ]
+    fitting = [_FIT[kind](value) for value in values]
+    pairs = enumerate(zip(values, fitting, strict=True))
+    misplaced = [n for n, (value, fit) in pairs if fit is None and value is not None]
     return pa.array(fitting, ARROW[kind]), misplaced
 
 
-# A column whose values are all of the expected type is built at once; None tells
-# that they are not, and that each value has to be looked at.
-
-
-def _of(kind: str, expected: type) -> Callable[[list[Any]], pa.Array | None]:
-    allowed = {type(None), expected}
-
-    def build(values: list[Any]) -> pa.Array | None:
-        # pa.array() alone would take 1.5 for 1 and True for 1.0.
-        if not allowed.issuperset(map(type, values)):
-            return None
-        try:
+def _at_once(kind: str, values: list[Any]) -> pa.Array | None:
+    """Return the array, made in one step; None if a value is not of the usual type."""
+    if kind == "json":
+        texts = [None if value is None else dumps(value) for value in values]
+        return pa.array(texts, ARROW[kind])
+    # pa.array() alone would take 1.5 for 1 and True for 1.0.
+    if not {type(None), _USUAL[kind]}.issuperset(map(type, values)):
+        return None
+    try:
+        if kind != "timestamp":
             return pa.array(values, ARROW[kind])
-        except (pa.ArrowInvalid, OverflowError):
-            return None
-
-    return build
-
-
-def _text(values: list[Any]) -> pa.Array | None:
-    # Of what JSON has it takes text alone.
-    try:
-        return pa.array(values, ARROW["text"])
-    except pa.ArrowTypeError:
+        times = pa.array(values, ARROW["text"]).cast(ARROW[kind])
+    except (pa.ArrowInvalid, OverflowError):
         return None
-
-
-def _timestamps(values: list[Any]) -> pa.Array | None:
-    if (texts := _text(values)) is None:
-        return None
-    try:
-        times = texts.cast(ARROW["timestamp"])
-    except pa.ArrowInvalid:
-        return None
-    # Arrow has years that Python and databases do not have.
+    # Arrow accepts years that Python and databases do not have.
     bounds = pc.min_max(times)
     first, last = bounds["min"].value or 0, bounds["max"].value or 0
     return times if first >= _FIRST_TIME and last <= _LAST_TIME else None
 
 
-def _json(values: Iterable[Any]) -> pa.Array:
-    try:
-        texts = [None if value is None else orjson.dumps(value) for value in values]
-    except TypeError:
-        texts = [None if value is None else dumps(value) for value in values]
-    return pa.array(texts, ARROW["json"])
-
-
-_fast: Mapping[str, Callable[[list[Any]], pa.Array | None]] = {
-    "text": _text,
-    "timestamp": _timestamps,
-    "bigint": _of("bigint", int),
-    "double": _of("double", float),
-    "bool": _of("bool", bool),
-    "json": _json,
-}
-
-
-_INTEGER = re.compile("-?[0-9]{1,19}")
+_USUAL = {"text": str, "timestamp": str, "bigint": int, "double": float, "bool": bool}
 
 
 def _as_text(value: Any) -> str | None:
-    if isinstance(value, str):
-        return value
-    return str(value) if type(value) is int else None
+    return str(value) if type(value) in (str, int) else None
 
 
 def _as_bigint(value: Any) -> int | None:
@@ -206,7 +146,7 @@ def _as_bool(value: Any) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-_fit: Mapping[str, Callable[[Any], Any]] = {
+_FIT: Mapping[str, Callable[[Any], Any]] = {
     "text": _as_text,
     "timestamp": parse_timestamp,
     "bigint": _as_bigint,

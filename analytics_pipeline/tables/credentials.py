@@ -60,41 +60,33 @@ _LAST_SEGMENT = re.compile(r"(?P<keep>^[^/]*/[^?#]*/)[^/?#]+")
 def mask_credentials(value: Any) -> Any:
     """Return the value with `***` for every credential in it, at any depth.
 
-    A credential is what stands under the name of one, in pairs of name and value as
-    well; and in text private keys in PEM form, passwords and keys in URLs, and the
-    secret part of web-hook URLs. Text that holds JSON is looked into: Sentry keeps
-    symbol sources so. What has no credential is returned as it is, not as a copy.
+    Credentials are values under a name such as `token`, also in pairs of name and value;
+    and, in text, private keys in PEM form, passwords and keys in URLs, and the secret
+    part of web-hook URLs. Text that holds JSON is searched as well, because Sentry stores
+    symbol sources so. A value without credentials is returned as it is, not as a copy.
     """
     if isinstance(value, str):
-        inside = mask_json_text(value, mask_credentials)
-        return _mask_text(value) if inside is None else inside
+        masked = mask_json_text(value, mask_credentials)
+        return _mask_text(value) if masked is None else masked
     changes: dict[Any, Any] = {}
     if isinstance(value, dict):
         names = [value[name] for name in _NAMED_BY if isinstance(value.get(name), str)]
         for key, item in value.items():
-            if _is_credential(*(names if key in _VALUES else [key])):
-                new = _mask_unless_empty(item)
-            elif key in ("id", "slug", "name") and isinstance(item, str):
-                continue  # they identify the row, or what is in it
-            else:
-                new = mask_credentials(item)
-            if new is not item:
-                changes[key] = new
-        return updated(value, changes)
-    if isinstance(value, list):
+            if _is_credential(names if key in _VALUES else [key]):
+                changes[key] = _mask_unless_empty(item)
+            elif key not in ("id", "slug", "name") or not isinstance(item, str):
+                changes[key] = mask_credentials(item)
+    elif isinstance(value, list):
         for index, item in enumerate(value):
-            if isinstance(item, list) and _is_credential(*pair_names(item)):
-                new = updated(item, {1: _mask_unless_empty(item[1])})
+            if isinstance(item, list) and _is_credential(pair_names(item)):
+                changes[index] = updated(item, {1: _mask_unless_empty(item[1])})
             else:
-                new = mask_credentials(item)
-            if new is not item:
-                changes[index] = new
-        return updated(value, changes)
-    return value
+                changes[index] = mask_credentials(item)
+    return updated(value, changes)
 
 
 def pair_names(item: Any) -> list[str]:
-    """Return the names of a pair; none where the item is no pair of name and value.
+    """Return the names of a pair; none where the item is not a pair of name and value.
 
     Pairs are `["Accept", "*/*"]`, as request headers are sent, `{"key": …, "value": …}`,
     as tags are, and `{"name": …, "value": …}`.
@@ -107,57 +99,50 @@ def pair_names(item: Any) -> list[str]:
     return [name for name in names if isinstance(name, str)]
 
 
-def json_inside(text: str) -> Any:
-    """Return the list or object that is the text's content; None where there is none."""
-    if not _begins_as_json(text):
+def mask_json_text(text: str, mask: Callable[[Any], Any]) -> str | None:
+    """Return JSON text, or lines of JSON, with masked values; None for other text.
+
+    Text that is nested too deeply to be searched is masked as a whole.
+    """
+    body = text.lstrip(_BEFORE_JSON)
+    if body[:1] not in ("{", "["):
         return None
     try:
-        return loads(text.lstrip(_BEFORE_JSON).encode())[0]
+        content = loads(body.encode())[0]
+        masked = mask(content)
+        return text if masked is content else dumps(masked).decode()
+    except RecursionError:
+        return MASK
     except ValueError:
-        return None
+        return _mask_lines(text, mask) if "\n" in text.strip() else None
 
 
-def _begins_as_json(text: str) -> bool:
-    return text.lstrip(_BEFORE_JSON)[:1] in ("{", "[")
-
-
-def mask_json_text(text: str, mask: Callable[[Any], Any]) -> str | None:
-    """Return JSON text with its content masked; None where the text is no JSON.
-
-    It may also be JSON by lines.
-    """
-    content = json_inside(text)
-    if content is None:
-        if not _begins_as_json(text) or "\n" not in text.strip():
-            return None
-        lines = text.split("\n")
-        for number, line in enumerate(lines):
-            inside = mask_json_text(line, mask) if line.strip() else line
-            if inside is None:
-                return None
-            lines[number] = inside
-        joined = "\n".join(lines)
-        return text if joined == text else joined
-    masked = mask(content)
-    return text if masked is content else dumps(masked).decode()
+def _mask_lines(text: str, mask: Callable[[Any], Any]) -> str | None:
+    lines = [
+        mask_json_text(line, mask) if line.strip() else line
+        for line in text.split("\n")
+    ]
+    masked = "\n".join(line or "" for line in lines)
+    return None if None in lines else text if masked == text else masked
 
 
 def updated(value: _Container, changes: Mapping[Any, Any]) -> _Container:
-    """Return a copy with changed items, or the value itself if there are no changes."""
-    if not changes:
+    """Return a copy with the changed items, or the value itself if nothing changed."""
+    changed = {key: item for key, item in changes.items() if item is not value[key]}
+    if not changed:
         return value
     copy = value.copy()
-    for key, item in changes.items():
+    for key, item in changed.items():
         copy[key] = item
     return copy
 
 
-def _is_credential(*names: str) -> bool:
+def _is_credential(names: list[str]) -> bool:
     return any(_CREDENTIAL.search(name) for name in names)
 
 
 def _mask_unless_empty(value: Any) -> Any:
-    """Return the mask, or what tells only whether there is a credential."""
+    """Return the mask; a value that only says whether there is a credential is kept."""
     return value if isinstance(value, bool) or value in (None, "", [], {}) else MASK
 
 

@@ -1,4 +1,4 @@
-"""Columns that servers have no field for: taken from tags, or from deep inside of a row."""
+"""Columns without a field of their own: taken from tags, or from inside other fields."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,16 +11,15 @@ _HANDLED = {"yes": True, "no": False, "true": True, "false": False}
 
 
 def add_derived(table: Table, record: Record) -> None:
-    """Set the fields of a record that are not sent as such; those that are sent stay.
+    """Set the derived fields of a record, unless the server sent them.
 
-    Comes after masking, so what was masked where it stood is masked here.
+    This runs after masking, so values derived from masked ones are masked as well.
     """
+    derived: Record = {}
     if table.name == "events":
         derived = _of_event(record, table.tags)
     elif table.name == "issues":
         derived = {"project_id": _inside(record.get("project"), "id")}
-    else:
-        return
     for name, value in derived.items():
         if record.get(name) is None:
             record[name] = value
@@ -28,51 +27,46 @@ def add_derived(table: Table, record: Record) -> None:
 
 def _of_event(event: Record, columns: Mapping[str, str]) -> Record:
     tags = _tags(event.get("tags"))
-    entries = event.get("entries")  # which whole events have
+    entries = _list(event.get("entries"))  # only whole events have them
     release = event.get("release")
+    if not isinstance(release, str):
+        release = _inside(release, "version") or tags.get("release")
     return {
         "level": tags.get("level"),
         "environment": tags.get("environment"),
-        "release_version": release
-        if isinstance(release, str)
-        else _inside(release, "version") or tags.get("release"),
+        "release_version": release,
         "user_id": _inside(event.get("user"), "id"),
         "handled": _is_handled(tags.get("handled"), entries),
-        "url": tags.get("url") or (_request_url(entries) if entries else None),
+        "url": tags.get("url") or _request_url(entries),
         "server_name": tags.get("server_name"),
-        **{field: tags.get(tag) for field, tag in columns.items()},
+        **{column: tags.get(tag) for column, tag in columns.items()},
     }
 
 
 def _tags(tags: Any) -> Record:
-    """Return tags by their names: of Sentry's objects, of pairs, or of one object of all.
+    """Return name → value of tags, which servers send as objects, pairs or one object.
 
-    Of a name that is there twice the first value counts, as on the servers' own pages.
+    If a name occurs twice, the first value counts, as on the servers' own pages.
     """
     if isinstance(tags, dict):
         return tags
     found = {}
     for tag in reversed(_list(tags)):
-        if isinstance(tag, dict):
-            name, value = tag.get("key"), tag.get("value")
-        elif isinstance(tag, list) and len(tag) == 2:
+        name, value = _inside(tag, "key"), _inside(tag, "value")
+        if isinstance(tag, list) and len(tag) == 2:
             name, value = tag
-        else:
-            continue
         if isinstance(name, str):
             found[name] = value
     return found
 
 
-def _is_handled(tag: Any, entries: Any) -> bool | None:
-    """Tell whether the program caught the error; it did not if one of a chain was not.
+def _is_handled(tag: Any, entries: list[Any]) -> bool | None:
+    """Return whether the program caught the error: every exception of a chain.
 
-    Sentry says it in a tag; in whole events each exception does, too.
+    Sentry says it in a tag; in whole events each exception does as well.
     """
     if tag is not None:
         return _HANDLED.get(str(tag).lower())
-    if not entries:
-        return None
     values = [
         _inside(_inside(exception, "mechanism"), "handled")
         for data in _data_of(entries, "exception")
@@ -82,16 +76,14 @@ def _is_handled(tag: Any, entries: Any) -> bool | None:
     return all(known) if known else None
 
 
-def _request_url(entries: Any) -> Any:
+def _request_url(entries: list[Any]) -> Any:
     urls = (_inside(data, "url") for data in _data_of(entries, "request"))
-    return next((url for url in urls if url), None)
+    return next(filter(None, urls), None)
 
 
-def _data_of(entries: Any, kind: str) -> Iterator[Any]:
-    """Give the data of the entries of a kind."""
-    for entry in _list(entries):
-        if _inside(entry, "type") == kind:
-            yield entry.get("data")
+def _data_of(entries: list[Any], kind: str) -> Iterator[Any]:
+    """Yield the data of the entries of a kind."""
+    return (each.get("data") for each in entries if _inside(each, "type") == kind)
 
 
 def _inside(value: Any, name: str) -> Any:

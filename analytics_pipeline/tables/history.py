@@ -1,105 +1,80 @@
-"""The table `issue_history`: what state an issue was in, and from when to when."""
+"""The table `issue_history`: one row for each state of an issue, with its validity."""
 
 import hashlib
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
-from dlt.common.data_types import TDataType
 from dlt.common.schema.typing import TColumnSchema
 
 from analytics_pipeline.secrets import MASK
-from analytics_pipeline.tables import descriptions
 from analytics_pipeline.tables.arrow import newest_copies
 from analytics_pipeline.tables.schema import (
-    ARROW,
-    LOAD_ID,
     LOAD_ID_COLUMN,
-    READ_AT,
-    column_name,
+    arrow_schema,
+    dlt_columns,
+    parse_columns,
     reference,
 )
 from analytics_pipeline.values import dumps, loads
 
 HISTORY = "issue_history"
 VERSION = "version"
-"""Hash of the state, by which dlt tells whether it has changed."""
+"""By this hash of the state, dlt sees whether it has changed."""
 VALIDITY = ("valid_from", "valid_to")
 
-_STATE = {
-    "project_id": "text",
-    "id": "text",
-    "status": "text",
-    "substatus": "text",
-    "priority": "text",
-    "level": "text",
-    "assigned_to": "text",
-    "is_unhandled": "bool",
-    "release": "text",
-}
-_TYPES = _STATE | {
-    "project_slug": "text",
-    "last_seen": "timestamp",
-    READ_AT: "timestamp",
-    VERSION: "text",
-}
-_FROM = {*_TYPES, "status_details"} - {"release", VERSION}
+# The order decides the hash.
+_STATE = parse_columns(
+    """
+project_id    text       Project of the issue: projects.id.
+id            text       Issue: issues.id.
+status        text       Status: unresolved, resolved, ignored and others.
+substatus     text       Detail of the status, such as new, ongoing, escalating or regressed.
+priority      text       Priority: low, medium or high.
+level         text       Severity: fatal, error, warning, info or debug.
+assigned_to   text       Email address of a user, or name of a team.
+is_unhandled  bool       Whether the newest event was not caught by the program.
+release       text       Release in which the issue was resolved, if that was reported.
+""",
+    required=["id"],
+)
+_COLUMNS = _STATE | parse_columns(
+    """
+project_slug  text       Slug of the project when the row was read.
+last_seen     timestamp  Time of the last event when the state was first seen.
+read_at       timestamp  When the state was first seen.
+version       text       Hash of the state.
+""",
+    required=[VERSION],
+)
+_VALIDITY = parse_columns("""
+valid_from    timestamp  Time of the load that first saw the state.
+valid_to      timestamp  Time of the load that saw another state; NULL while it lasts.
+""")
+_FROM = {*_COLUMNS, "status_details"} - {"release", VERSION}
 """Columns of issues that the states are made from."""
-_REQUIRED = ("id", VERSION)
-_DESCRIPTIONS = {
-    "project_id": "Project of the issue: projects.id.",
-    "id": "The issue: issues.id.",
-    "project_slug": descriptions.PROJECT_SLUG,
-    **{
-        column_name(field): descriptions.COLUMNS["issues"][field]
-        for field in ("status", "substatus", "priority", "level", "isUnhandled")
-    },
-    "assigned_to": "Email address of a user, or name of a team.",
-    "release": "The release that it was resolved in, if it was said.",
-    "last_seen": "Time of its last event when the state was first seen.",
-    READ_AT: "When the state was first seen.",
-    VERSION: "Hash of the state.",
-}
 
-SCHEMA = pa.schema(
-    [
-        pa.field(name, ARROW[kind], nullable=name not in _REQUIRED)
-        for name, kind in _TYPES.items()
-    ]
-)
-COLUMNS: dict[str, TColumnSchema] = {
-    name: cast(
-        TColumnSchema,
-        {
-            "name": name,
-            "data_type": cast(TDataType, kind),
-            "nullable": name not in _REQUIRED,
-            "description": _DESCRIPTIONS[name],
-        },
-    )
-    for name, kind in _TYPES.items()
-}
+SCHEMA = arrow_schema(_COLUMNS.values())
+COLUMNS = dlt_columns(_COLUMNS.values())
 DESCRIBED_BY_SCHEMA: tuple[TColumnSchema, ...] = tuple(
-    {"name": name, "description": text}
-    for name, text in {
-        VERSION: _DESCRIPTIONS[VERSION],
-        "valid_from": "Time of the load that first saw the state.",
-        "valid_to": "Time of the load that saw another state; NULL while it lasts.",
-    }.items()
+    {"name": each.name, "description": each.description}
+    for each in [_COLUMNS[VERSION], *_VALIDITY.values()]
 )
-"""Columns of which dlt forgets all hints, since they are those of its scd2."""
+"""Columns of dlt's scd2, which takes no hints for them."""
 HINTS: dict[str, Any] = {
-    "columns": {**COLUMNS, LOAD_ID: LOAD_ID_COLUMN},
+    "columns": COLUMNS | LOAD_ID_COLUMN,
     "merge_key": "id",
     "references": (reference("id", "issues"), reference("project_id", "projects")),
-    "additional_table_hints": {"description": descriptions.TABLES[HISTORY]},
+    "additional_table_hints": {
+        "description": "States that issues were in, as seen by the runs."
+    },
 }
-"""What dlt knows of the table."""
+"""The table as `apply_hints` wants it."""
 
 
 def states(issues: Any) -> pa.Table:
     """Return the states of issues: rows of the table `issues`, as Arrow or as dicts.
 
-    Of an issue that is there several times only the last state is returned.
+    Of several copies of an issue only the last is used.
     """
     if isinstance(issues, pa.Table):
         # A user may have left some columns out.
@@ -107,7 +82,7 @@ def states(issues: Any) -> pa.Table:
         issues = newest_copies(issues, ["id"]).select(known).to_pylist()
     rows = []
     for issue in {issue["id"]: issue for issue in issues}.values():
-        row = {name: issue.get(name) for name in _TYPES}
+        row = {name: issue.get(name) for name in _COLUMNS}
         row["assigned_to"] = _assignee(_parsed(row["assigned_to"]))
         row["release"] = _release(_parsed(issue.get("status_details")))
         row[VERSION] = _hash(tuple(row[name] for name in _STATE))
@@ -128,10 +103,8 @@ def _assignee(assigned_to: Any) -> str | None:
 
 
 def _release(status_details: Any) -> str | None:
-    if not isinstance(status_details, dict):
-        return None
-    value = status_details.get("inRelease")
-    return value if isinstance(value, str) else None
+    release = isinstance(status_details, dict) and status_details.get("inRelease")
+    return release if isinstance(release, str) else None
 
 
 def _hash(state: tuple[Any, ...]) -> str:

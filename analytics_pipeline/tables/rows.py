@@ -16,22 +16,22 @@ Record = dict[str, Any]
 
 
 class BuiltRows(NamedTuple):
-    """The rows of a page, and what became of its values."""
+    """The rows of a page, and what was done to their values."""
 
     rows: pa.Table
     mismatches: int
-    """Values that did not fit their column, and went into `extra`."""
+    """Values that did not fit their column, and were put into `extra`."""
     masked: frozenset[str]
     """Paths of `redact` that masked a value."""
     unmatched: frozenset[str]
-    """Paths of `redact` that should be in this table, and are not on this page."""
+    """Paths of `redact` that belong to this table, but masked nothing on this page."""
 
 
 class RowBuilder:
     """Makes rows of records.
 
     Args:
-        tables: name → columns.
+        tables: name → table.
         redactor: masks values before anything else sees them.
     """
 
@@ -59,34 +59,26 @@ class RowBuilder:
             unfilled: API fields in which 0 or an empty value means unknown.
 
         Raises:
-            UnexpectedAnswer: a record is nested too deeply.
             MissingField: a record has no usable key.
         """
         table = self._tables[table_name]
         for record in records:
-            _complete(record, table, key, project)
+            if PROJECT_SLUG in table.types:
+                record[PROJECT_SLUG] = project
+            if "projectID" in table.key and record.get("projectID") is None:
+                record["projectID"] = project
+            if table.name == "issues":
+                promote_totals(record)
+            if key != "id":
+                record["id"] = record[key]
             for name in unfilled:
                 if _is_blank(record.get(name)):
                     record[name] = None
-        cleaned = self._redactor.clean_all(table.name, records)
+        cleaned = self._redactor.clean_all(table, records)
         for record in cleaned.records:
             add_derived(table, record)
-        made = to_arrow(table, cleaned.records, read_at)
-        return BuiltRows(
-            made.table, made.mismatches, cleaned.matched, cleaned.unmatched
-        )
-
-
-def _complete(record: Record, table: Table, key: str, project: str) -> None:
-    """Add what the key and the project's columns need; let figures be totals."""
-    if PROJECT_SLUG in table.types:
-        record[PROJECT_SLUG] = project
-    if table.name == "events" and record.get("projectID") is None:
-        record["projectID"] = project
-    if table.name == "issues":
-        promote_totals(record)
-    if key != "id":
-        record["id"] = record[key]
+        rows, mismatches = to_arrow(table, cleaned.records, read_at)
+        return BuiltRows(rows, mismatches, cleaned.matched, cleaned.unmatched)
 
 
 def _is_blank(value: Any) -> bool:

@@ -11,7 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from analytics_pipeline.tables.schema import READ_AT, TABLES
+from analytics_pipeline.tables.columns import TABLES
+from analytics_pipeline.tables.schema import READ_AT
 from tests.airflow.engine import Engine, wait_until
 from tests.conftest import ORGANIZATION, TOKEN
 from tests.examples import edited

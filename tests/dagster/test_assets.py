@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from analytics_pipeline import runner
-from analytics_pipeline.tables.descriptions import TABLES as DESCRIPTIONS
+from analytics_pipeline.tables.columns import TABLES
 from tests.conftest import Warehouse, small_server
 from tests.examples import environment, imported
 from tests.fake_server import FakeServer
@@ -132,7 +132,7 @@ def test_assets_have_the_names_and_descriptions_of_the_tables(assets: Any) -> No
     assert {*specs} == {*assets.BY_DAY, *assets.WHOLE}
     for name, spec in specs.items():
         assert spec.key.path == ["analytics", name]
-        assert spec.description == DESCRIPTIONS[name]
+        assert spec.description == TABLES[name].description
         assert not [*spec.deps]
 
 

@@ -19,7 +19,7 @@ from tests.conftest import Warehouse, small_server
 from tests.fake_server import FakeServer
 from tests.integration.test_conventions import assert_no_promise_beyond_the_rows
 
-DEEP = 1_000
+DEEP = 500
 NOON = "2026-11-01T12:00:00"
 
 

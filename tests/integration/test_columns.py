@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from analytics_pipeline.cli.main import main
-from analytics_pipeline.tables.schema import LOAD_ID, TABLES
+from analytics_pipeline.tables.columns import TABLES
+from analytics_pipeline.tables.schema import LOAD_ID
 from tests.children import arguments
 from tests.conftest import TOKEN, Warehouse
 from tests.fake_server import FakeServer

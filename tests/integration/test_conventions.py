@@ -30,8 +30,9 @@ from analytics_pipeline.config import parse_config, resolve_config
 from analytics_pipeline.demo import DemoServer
 from analytics_pipeline.errors import ApiError, ConfigurationError, IncompleteLoad
 from analytics_pipeline.extraction import Api
+from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.history import HISTORY
-from analytics_pipeline.tables.schema import TABLES, column_name
+from analytics_pipeline.tables.schema import column_name
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
 from tests.fake_server import FakeServer
 

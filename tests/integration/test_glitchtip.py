@@ -20,7 +20,7 @@ from analytics_pipeline.errors import (
     OtherApi,
     UnknownName,
 )
-from analytics_pipeline.tables.schema import TABLES
+from analytics_pipeline.tables.columns import TABLES
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse
 from tests.fake_server import FakeServer, Fault
 

@@ -11,7 +11,7 @@ from analytics_pipeline.demo import Request, Response
 from analytics_pipeline.demo.http import json_response
 from analytics_pipeline.errors import HttpError, IncompleteLoad
 from analytics_pipeline.runner import Summary
-from analytics_pipeline.tables.redaction import MASK
+from analytics_pipeline.secrets import MASK
 from tests.conftest import Clock, Warehouse, small_server
 from tests.fake_server import FakeServer
 

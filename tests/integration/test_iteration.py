@@ -11,7 +11,7 @@ from dlt.common.configuration.container import Container
 from dlt.common.pipeline import PipelineContext
 from dlt.extract.exceptions import ResourceExtractionError
 
-from analytics_pipeline.tables.schema import TABLES
+from analytics_pipeline.tables.columns import TABLES
 from tests.conftest import Warehouse, small_server
 from tests.fake_server import FakeServer
 from tests.integration.test_conventions import ids, make

@@ -17,7 +17,7 @@ import pytest
 
 from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.demo import Response
-from analytics_pipeline.tables.redaction import MASK
+from analytics_pipeline.secrets import MASK
 from tests.children import ROOT, arguments, environment
 from tests.conftest import TOKEN, Warehouse, small_server
 from tests.fake_server import Fault

@@ -12,7 +12,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.cli.main import main
 from analytics_pipeline.errors import IncompleteLoad, Unreachable
-from analytics_pipeline.tables.schema import TABLES
+from analytics_pipeline.tables.columns import TABLES
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
 from tests.fake_server import FakeServer
 

@@ -13,7 +13,8 @@ import pytest
 
 from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.report import page
-from analytics_pipeline.tables.schema import EXTRA, READ_AT, TABLES
+from analytics_pipeline.tables.columns import TABLES
+from analytics_pipeline.tables.schema import EXTRA, READ_AT
 from analytics_pipeline.values import loads, utc
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
 from tests.fake_server import FakeServer

@@ -20,8 +20,8 @@ from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.cli.arguments import parser
 from analytics_pipeline.cli.main import main
 from analytics_pipeline.client.endpoints import APIS
+from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.history import HISTORY
-from analytics_pipeline.tables.schema import TABLES
 from tests.assertions import assert_kept
 from tests.benchmarks.cases import cases
 from tests.children import ROOT

@@ -18,7 +18,7 @@ from analytics_pipeline.errors import (
     OtherApi,
     PageCursorLoop,
 )
-from analytics_pipeline.tables.schema import TABLES
+from analytics_pipeline.tables.columns import TABLES
 from tests.conftest import Warehouse
 from tests.replay import Recording, recorded, replay
 

@@ -16,9 +16,8 @@ from analytics_pipeline.cli import progress
 from analytics_pipeline.cli.main import main
 from analytics_pipeline.errors import ApiError, ConfigurationError, MissingTable
 from analytics_pipeline.runner import Verification
-from analytics_pipeline.tables import descriptions
+from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.history import VALIDITY
-from analytics_pipeline.tables.schema import TABLES
 from analytics_pipeline.verification import Counts
 from tests.conftest import ORGANIZATION, TOKEN, small_server
 from tests.fake_server import FakeServer
@@ -690,9 +689,8 @@ def test_a_column_that_is_new_in_the_package_is_null_in_the_warehouse(
     lists.lists["acme", "frontend", "events"][0]["shiny"] = "x"
     duck.load(lists, "events")
     table = TABLES["events"]
-    newer = replace(table, text=f"{table.text} shiny")
+    newer = replace(table, lines=f"{table.lines}shiny text New.\n")
     monkeypatch.setitem(TABLES, "events", newer)
-    monkeypatch.setitem(descriptions.COLUMNS["events"], "shiny", "New.")
     found = duck.verify(lists, "events")
     assert differing(found, "events") == {"1 e0": {"shiny", "extra"}}
     assert duck.verify(lists, "events", repair=True).is_equal

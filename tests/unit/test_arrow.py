@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from analytics_pipeline.errors import MissingField
 from analytics_pipeline.tables.arrow import column, newest_copies, to_arrow
-from analytics_pipeline.tables.schema import ARROW, EXTRA, READ_AT, TABLES
+from analytics_pipeline.tables.columns import TABLES
+from analytics_pipeline.tables.schema import ARROW, EXTRA, READ_AT
 from tests.unit.profiles import SHORT
 from tests.unit.test_values import NOON, NOT_A_TIME, TIMES
 
@@ -306,7 +307,7 @@ def test_a_table_of_several_chunks_is_one_table() -> None:
 
 def test_of_rows_of_one_key_the_one_that_was_read_last_stays() -> None:
     pages = [
-        to_arrow(TABLES["events"], [record], READ + timedelta(seconds=second)).table
+        to_arrow(TABLES["events"], [record], READ + timedelta(seconds=second))[0]
         for second, record in enumerate(
             [
                 {"id": "1", "projectID": "7", "title": "old"},

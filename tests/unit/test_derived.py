@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.derived import add_derived
-from analytics_pipeline.tables.schema import TABLES
 
 EVENTS, ISSUES = TABLES["events"], TABLES["issues"]
 

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analytics_pipeline.tables.arrow import to_arrow
+from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.derived import add_derived
 from analytics_pipeline.tables.history import COLUMNS, SCHEMA, VERSION, states
-from analytics_pipeline.tables.schema import PROJECT_SLUG, READ_AT, TABLES
+from analytics_pipeline.tables.schema import PROJECT_SLUG, READ_AT
 from tests.unit.profiles import SHORT
 
 READ = datetime(2026, 12, 1, 8, 30, 0, 123456, tzinfo=UTC)
@@ -37,7 +38,7 @@ def rows(*issues: dict[str, Any], read_at: datetime = READ) -> pa.Table:
     records = [{PROJECT_SLUG: "web", **issue} for issue in issues]
     for record in records:
         add_derived(table, record)
-    return to_arrow(table, records, read_at).table
+    return to_arrow(table, records, read_at)[0]
 
 
 def state(**changes: Any) -> dict[str, Any]:

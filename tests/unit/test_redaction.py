@@ -7,12 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytics_pipeline.errors import UnexpectedAnswer
-from analytics_pipeline.tables.redaction import MASK, Redacted, Redactor, redact
+from analytics_pipeline.secrets import MASK
+from analytics_pipeline.tables import redaction
+from analytics_pipeline.tables.columns import TABLES
+from analytics_pipeline.tables.redaction import Redacted, Redactor
 from analytics_pipeline.values import dumps, loads
 from tests.unit.profiles import SHORT
 
 # A path
+
+
+def redact(value: Any, path: list[str]) -> Any:
+    return redaction.redact(value, path, [])
 
 
 @pytest.mark.parametrize(
@@ -217,7 +223,7 @@ def test_a_path_finds_its_value_in_any_nesting(
 @pytest.mark.parametrize("table", ["projects", "project_detail"])
 def test_projects_lose_their_credentials_without_being_asked(table: str) -> None:
     rows = [{"id": "1", "securityToken": "s3cret"}]
-    page = Redactor([]).clean_all(table, rows)
+    page = Redactor([]).clean_all(TABLES[table], rows)
     assert page == Redacted(
         [{"id": "1", "securityToken": MASK}], frozenset(), frozenset()
     )
@@ -226,21 +232,23 @@ def test_projects_lose_their_credentials_without_being_asked(table: str) -> None
 @pytest.mark.parametrize("table", ["events", "issues", "releases"])
 def test_other_tables_are_not_touched_without_paths(table: str) -> None:
     rows = [{"id": "1", "token": "a word"}]
-    page = Redactor([]).clean_all(table, rows)
+    page = Redactor([]).clean_all(TABLES[table], rows)
     assert page.records is rows
     assert page == Redacted(rows, frozenset(), frozenset())
 
 
 def test_events_keep_everything_but_the_paths_named() -> None:
     row = {"id": "1", "token": "a word", "user": {"email": "a@b.example", "id": 5}}
-    page = Redactor(["user.email", "user.ip_address"]).clean_all("events", [row])
+    page = Redactor(["user.email", "user.ip_address"]).clean_all(
+        TABLES["events"], [row]
+    )
     assert page.records == [{**row, "user": {"email": MASK, "id": 5}}]
     assert page.matched == {"user.email"}
 
 
 def test_a_path_matches_if_one_row_has_it_even_as_null() -> None:
     rows: list[dict[str, Any]] = [{"user": None}, {"user": {"email": None}}]
-    page = Redactor(["user.email", "user.name"]).clean_all("events", rows)
+    page = Redactor(["user.email", "user.name"]).clean_all(TABLES["events"], rows)
     assert page.records == rows
     assert page.matched == {"user.email"}
     assert page.unmatched == {"user.name"}
@@ -249,13 +257,13 @@ def test_a_path_matches_if_one_row_has_it_even_as_null() -> None:
 @pytest.mark.parametrize("order", [1, -1])
 def test_paths_of_which_one_leads_to_the_other_match_both(order: int) -> None:
     paths = ["user", "user.email", "*"][::order]
-    page = Redactor(paths).clean_all("events", [{"user": {"email": "x"}}])
+    page = Redactor(paths).clean_all(TABLES["events"], [{"user": {"email": "x"}}])
     assert page == Redacted([{"user": MASK}], frozenset({*paths}), frozenset())
 
 
 def test_a_path_into_a_credential_matches_though_it_is_masked_anyway() -> None:
     rows = [{"id": "1", "options": {"credentials": {"user": "x", "b": 1}}}]
-    page = Redactor(["options.credentials.user"]).clean_all("projects", rows)
+    page = Redactor(["options.credentials.user"]).clean_all(TABLES["projects"], rows)
     masked = [{"id": "1", "options": {"credentials": MASK}}]
     path = frozenset({"options.credentials.user"})
     assert page == Redacted(masked, path, frozenset())
@@ -277,13 +285,15 @@ def test_a_path_is_missed_only_where_its_field_belongs(
 ) -> None:
     redactor = Redactor([path])
     for table in ("events", "issues", "releases", "projects"):
-        unmatched = redactor.clean_all(table, [{"id": "1"}]).unmatched
+        unmatched = redactor.clean_all(TABLES[table], [{"id": "1"}]).unmatched
         assert unmatched == ({path} if table in tables else set())
-        assert redactor.clean_all(table, []) == ([], frozenset(), frozenset())
+        assert redactor.clean_all(TABLES[table], []) == ([], frozenset(), frozenset())
 
 
 def test_a_path_is_followed_in_tables_that_do_not_declare_its_field() -> None:
-    page = Redactor(["user.email"]).clean_all("issues", [{"user": {"email": "x"}}])
+    page = Redactor(["user.email"]).clean_all(
+        TABLES["issues"], [{"user": {"email": "x"}}]
+    )
     masked = [{"user": {"email": MASK}}]
     assert page == Redacted(masked, frozenset({"user.email"}), frozenset())
 
@@ -292,23 +302,19 @@ def test_a_path_is_followed_in_tables_that_do_not_declare_its_field() -> None:
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
-def test_deep_nesting_hides_no_credential(opening: str, closing: str) -> None:
-    deep = (opening * 1500 + '{"token": "s3cret", "b": 1}' + closing * 1500).encode()
-    options = loads(deep)[0]
-    row = {"options": options, "text": deep.decode()}
-    text = dumps(Redactor(["x.y"]).clean_all("projects", [row]).records)
-    assert (text.count(b"s3cret"), text.count(MASK.encode())) == (0, 2)
+@pytest.mark.parametrize("depth", [300, 600, 2000])
+def test_deep_json_text_hides_no_credential(
+    opening: str, closing: str, depth: int
+) -> None:
+    deep = opening * depth + '{"token": "s3cret", "b": 1}' + closing * depth
+    for text in (deep, f"{{}}\n{deep}"):
+        row = {"options": text}
+        page = Redactor(["x.y"]).clean_all(TABLES["projects"], [row])
+        assert "s3cret" not in dumps(page.records).decode()
+        assert MASK in page.records[0]["options"]
 
 
-def test_deep_lists_hide_nothing_that_a_path_names() -> None:
-    deep = loads(("[" * 1500 + '{"email": "x"}' + "]" * 1500).encode())[0]
-    page = Redactor(["user.email"]).clean_all("events", [{"user": deep}])
+def test_a_path_is_followed_into_deep_lists() -> None:
+    deep = loads(("[" * 300 + '{"email": "x"}' + "]" * 300).encode())[0]
+    page = Redactor(["user.email"]).clean_all(TABLES["events"], [{"user": deep}])
     assert dumps(page.records).count(MASK.encode()) == 1
-
-
-def test_a_row_too_deep_to_be_looked_through_is_refused() -> None:
-    row: dict[str, Any] = {}
-    for _ in range(50_000):
-        row = {"a": row}
-    with pytest.raises(UnexpectedAnswer, match="projects: .* nested too deeply"):
-        Redactor([]).clean_all("projects", [row])

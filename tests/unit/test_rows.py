@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from analytics_pipeline.client.endpoints import APIS
+from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.redaction import Redactor
 from analytics_pipeline.tables.rows import RowBuilder
-from analytics_pipeline.tables.schema import TABLES
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,13 @@ from typing import Any
 import pytest
 
 from analytics_pipeline.client.endpoints import APIS
-from analytics_pipeline.tables import descriptions
+from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.schema import (
     ARROW,
     EXTRA,
     GONE_AT,
     LOAD_ID,
     READ_AT,
-    TABLES,
     column_name,
 )
 
@@ -108,18 +107,13 @@ def test_the_type_of_an_event_has_two_names() -> None:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_description_stands_at_its_column(name: str) -> None:
+def test_all_columns_have_a_description(name: str) -> None:
     table = TABLES[name]
     columns = table.hints["columns"]
-    gone = [GONE_AT] if name in ("issues", "projects", "project_detail") else []
+    gone = [GONE_AT] if table.has_gone_at else []
     assert [*columns] == [*table.schema.names, *gone, LOAD_ID]
     assert all(column["description"].endswith(".") for column in columns.values())
-    assert table.hints["additional_table_hints"]["description"]
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_what_is_described_is_there(name: str) -> None:
-    assert descriptions.COLUMNS[name].keys() == TABLES[name].types.keys()
+    assert table.description.endswith(".")
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -1,8 +1,8 @@
-"""What differs between the three APIs: paths, envelope, parameters, order, time fields.
+"""How the three APIs differ: paths, envelope, parameters, order, cursors.
 
-Facts without logic, side by side. A fourth API is one more entry in `APIS`; no loop
-needs to change for it. Sources: the vendors' documentation, Sentry's own source code
-(August 2026) and the answers of a running GlitchTip (December 2025).
+Facts without logic, side by side. A fourth API is one more entry in `APIS`. Sources: the
+vendors' documentation, Sentry's source code (August 2026) and the answers of a running
+GlitchTip (December 2025).
 """
 
 from collections.abc import Mapping
@@ -12,50 +12,49 @@ from datetime import timedelta
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One path of an API, and its habits."""
+    """A path of an API, and its properties."""
 
     table: str
     path: str
     """Below the API's prefix; `{organization}` and `{project}` are slugs."""
     path_by_id: str = ""
-    """Lists the same where the project's id is known, as the parameter `project`; without
-    what was merged away."""
-    scope: str = ""
-    """What the token must be allowed; named when the server answers 403."""
+    """Lists the same by the parameter `project`, an id, but without merged rows."""
+    scope: str = "project:read"
+    """Scope that the token needs; named when the server answers 403."""
     replication_key: str = "dateCreated"
-    """API field that dates a record: what is new is newer by it."""
+    """API field of the cursor: new records have later times."""
     key: str = "id"
     """API field that identifies a record within its list."""
     params: Mapping[str, str] = field(default_factory=dict)
     full_params: Mapping[str, str] = field(default_factory=dict)
-    """Further parameters that ask for whole records, where lists hold summaries."""
+    """Further parameters that request whole records, where lists hold summaries."""
     newest_first: bool = False
-    """The order by `replication_key` is documented; otherwise each page has to show it."""
+    """The order by `replication_key` is documented; otherwise each page is checked."""
     full_scan: bool = False
-    """Small, and changes without trace in `replication_key`: read to its end each time."""
+    """Read to its end each time: small, and changes do not move `replication_key`."""
     is_swept: bool = False
-    """Changes without trace in `replication_key`, and is too large to be read each time."""
+    """Changes do not move `replication_key`, but it is too large for a full scan."""
     listed_for: timedelta | None = None
-    """Lists only records of so recent a `replication_key`: of older ones nobody knows."""
+    """Age by `replication_key` after which records are no longer listed."""
     filters_time: bool = False
-    """Honours `start` and `end`, half open, in UTC without zone.
+    """Supports `start` and `end`: half open, in UTC without zone.
 
-    Old servers ignore them, and a window before all that a server keeps is refused.
+    Old servers ignore them, and a window before the retention period is refused.
     """
     refresh_window: timedelta = timedelta()
-    """Records change for about this long after they were created."""
+    """How long records change after they were created, roughly."""
     tolerated_statuses: tuple[int, ...] = (403, 404)
-    """How the server says that a list is not there, or not for this token."""
+    """Statuses for a list that does not exist, or not for this token."""
     unknown_is_empty: bool = False
     """Answers an empty list, not 404, for names that do not exist."""
     of_all_organizations: bool = False
-    """May list rows of others than the organization that was asked for."""
+    """May list rows of organizations other than the requested one."""
     unlinked: str = ""
     """What an answer without a Link header means, and what to do."""
     unfilled: tuple[str, ...] = ()
-    """Fields that the server does not compute: 0 or empty there means unknown."""
+    """Fields that the server does not compute: 0 or empty means unknown."""
     single: bool = False
-    """One object, not a list: there are no pages and no links."""
+    """One object instead of a list, so there are no pages and no links."""
 
     @property
     def by_project(self) -> bool:
@@ -65,38 +64,44 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class ApiSpec:
-    """The endpoints of one kind of server."""
+    """The endpoints of a type of server."""
 
     prefix: str
     envelope: str | None
     """Key of the body that holds the records; None: the body is the records."""
-    endpoints: Mapping[str, Endpoint]
+    endpoints: dict[str, Endpoint]
     """Table → endpoint."""
     directory: str = "/projects/"
-    """Lists what the token may see of all organizations: tells which names there are."""
+    """Lists all projects that the token can access, of all organizations."""
     link: str = "<"
     """How its Link headers begin."""
     base_url: str | None = None
-    """Of the vendor's own service, if it has one."""
-
-
-_RELEASES_CHANGE = timedelta(days=30)
-"""Deploys, commits and new issues are added to a release for about so long."""
+    """Of the vendor's own service, if there is one."""
 
 
 def _by_table(*endpoints: Endpoint) -> dict[str, Endpoint]:
     return {endpoint.table: endpoint for endpoint in endpoints}
 
 
+_RELEASES_CHANGE = timedelta(days=30)
+"""How long deploys, commits and new issues are added to a release, roughly."""
+_EVENTS_PATH = "/projects/{organization}/{project}/events/"
+_PROJECT_DETAIL = Endpoint(
+    "project_detail",
+    path="/projects/{organization}/{project}/",
+    full_scan=True,
+    single=True,
+)
+
 APIS: Mapping[str, ApiSpec] = {
     "v1": ApiSpec(
         prefix="/v1",
         envelope="data",
-        # No order of its lists is documented.
+        # The order of its lists is not documented.
         endpoints=_by_table(
             Endpoint(
                 "events",
-                path="/projects/{organization}/{project}/events/",
+                path=_EVENTS_PATH,
                 scope="event:read",
             ),
             Endpoint(
@@ -105,12 +110,11 @@ APIS: Mapping[str, ApiSpec] = {
                 scope="event:read",
                 replication_key="lastSeen",
                 is_swept=True,
-                params={"query": ""},  # all, not only the unresolved ones
+                params={"query": ""},  # all issues, not only unresolved ones
             ),
             Endpoint(
                 "projects",
                 path="/projects/",
-                scope="project:read",
                 full_scan=True,
                 of_all_organizations=True,
                 unknown_is_empty=True,
@@ -121,13 +125,7 @@ APIS: Mapping[str, ApiSpec] = {
                 scope="org:read",
                 refresh_window=_RELEASES_CHANGE,
             ),
-            Endpoint(
-                "project_detail",
-                path="/projects/{organization}/{project}/",
-                scope="project:read",
-                full_scan=True,
-                single=True,
-            ),
+            _PROJECT_DETAIL,
         ),
     ),
     "sentry": ApiSpec(
@@ -138,8 +136,7 @@ APIS: Mapping[str, ApiSpec] = {
         endpoints=_by_table(
             Endpoint(
                 "events",
-                path="/projects/{organization}/{project}/events/",
-                scope="project:read",
+                path=_EVENTS_PATH,
                 full_params={"full": "true"},
                 newest_first=True,
                 filters_time=True,
@@ -150,10 +147,9 @@ APIS: Mapping[str, ApiSpec] = {
                 scope="event:read",
                 replication_key="lastSeen",
                 is_swept=True,
-                # Without `query` only unresolved issues come; without project=-1 only
-                # those of projects that the token's user is a member of. The answer
-                # covers 90 days; the totals are in `lifetime`, which collapse=stats
-                # would take away. No sparkline, and no figures of the query.
+                # Without `query` only unresolved issues are listed; without project=-1
+                # only those of the user's own projects. The figures cover 90 days;
+                # collapse=stats would remove the totals in `lifetime`.
                 params={
                     "query": "project:{project}",
                     "project": "-1",
@@ -163,10 +159,10 @@ APIS: Mapping[str, ApiSpec] = {
                     "limit": "100",
                 },
                 newest_first=True,
-                listed_for=timedelta(days=89),  # 90, of which one may pass meanwhile
+                listed_for=timedelta(days=89),  # 90, and a day for the run itself
                 tolerated_statuses=(400, 403, 404),  # 400: no such project in `query`
-                unlinked="Sentry answers so to a user who is in no team: add the token's"
-                " user to a team, or take the token of an internal integration",
+                unlinked="Sentry sends this answer if the token's user is not in a team: add"
+                " the user to a team, or use the token of an internal integration",
             ),
             Endpoint(
                 "projects",
@@ -178,19 +174,12 @@ APIS: Mapping[str, ApiSpec] = {
             Endpoint(
                 "releases",
                 path="/organizations/{organization}/releases/",
-                scope="project:read",
                 # -1: of all projects; an empty status: archived ones too
                 params={"per_page": "100", "project": "-1", "status": ""},
                 newest_first=True,
                 refresh_window=_RELEASES_CHANGE,
             ),
-            Endpoint(
-                "project_detail",
-                path="/projects/{organization}/{project}/",
-                scope="project:read",
-                full_scan=True,
-                single=True,
-            ),
+            _PROJECT_DETAIL,
         ),
     ),
     "glitchtip": ApiSpec(
@@ -200,7 +189,7 @@ APIS: Mapping[str, ApiSpec] = {
         endpoints=_by_table(
             Endpoint(
                 "events",
-                path="/projects/{organization}/{project}/events/",
+                path=_EVENTS_PATH,
                 scope="event:read",
                 key="eventID",  # version 6 gives older events new ids
                 replication_key="dateReceived",  # dateCreated is not in order
@@ -223,7 +212,6 @@ APIS: Mapping[str, ApiSpec] = {
             Endpoint(
                 "projects",
                 path="/organizations/{organization}/projects/",
-                scope="project:read",
                 params={"limit": "100"},
                 full_scan=True,
                 unknown_is_empty=True,
@@ -238,13 +226,7 @@ APIS: Mapping[str, ApiSpec] = {
                 refresh_window=_RELEASES_CHANGE,
                 unknown_is_empty=True,
             ),
-            Endpoint(
-                "project_detail",
-                path="/projects/{organization}/{project}/",
-                scope="project:read",
-                full_scan=True,
-                single=True,
-            ),
+            _PROJECT_DETAIL,
         ),
     ),
 }

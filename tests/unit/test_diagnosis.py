@@ -110,7 +110,7 @@ def test_an_answer_without_rows_or_links_means_what_its_list_says() -> None:
     session = ApiSession("http://host.invalid", TOKEN, 1)
     asked = Diagnosis(session, APIS["sentry"], "acme")
     said = advice(asked, EmptyAnswer("no link"), "issues")
-    assert said.startswith("Sentry answers so to a user who is in no team")
+    assert "is not in a team" in said
 
 
 # Names

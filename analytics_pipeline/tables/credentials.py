@@ -1,4 +1,4 @@
-"""Masking of credentials, which are known by their names or by their shape."""
+"""Masking of credentials, which are recognized by their names or by their shape."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from analytics_pipeline.values import dumps, loads
 
 _NAMED_BY = ("key", "name", "id", "label", "field", "type")
 _VALUES = ("value", "defaultValue", "default_value", "default")
-"""Fields of a pair of name and value, such as one of a form."""
+"""Fields that hold the value of a pair, as in the fields of a form."""
 _BEFORE_JSON = "\N{BYTE ORDER MARK} \t\r\n"
 _Container = TypeVar("_Container", list[Any], dict[str, Any])
 
@@ -24,7 +24,7 @@ _NAME = (
 _CREDENTIAL = re.compile(
     rf"(?:{_NAME}(?:[-_ .]?(?:value|hash|pem|v?\d+))?|^auth|^pass)\s*$", re.IGNORECASE
 )
-# Groups named "keep" stay, the rest of a match is masked.
+# The group "keep" is kept, the rest of a match is masked.
 _IN_TEXT = (
     re.compile(
         r"(?P<keep>)-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,40}-----.*?(-----END [^-]*-----|\Z)",
@@ -48,7 +48,7 @@ _IN_TEXT = (
     ),
 )
 _URL = re.compile(r"://[^\s\"'<>)`\\]+")
-# What names a URL of a web hook: `hooks.slack.com`, `/api/hooks/`, `/webhookb2/`.
+# Part of the URL of a web hook: `hooks.slack.com`, `/api/hooks/`, `/webhookb2/`.
 _HOOK = re.compile(r"[/.][\w-]*hooks?(?:b2)?(?=[/.])", re.IGNORECASE)
 _KEY_SEGMENT = re.compile(
     r"(?<=/)(?:[\da-f]{32}[^/?#]*|(?=[^/?#]*\d)(?=[^/?#]*[a-z])[^/?#]{16,})",
@@ -155,7 +155,7 @@ def _mask_text(text: str) -> str:
 
 
 def _mask_hook(match: re.Match[str]) -> str:
-    """Mask what is like a key in a web-hook URL; where the host is `hooks.…`, its end."""
+    """Mask parts of a web-hook URL that look like keys; on a host `hooks.…`, its end."""
     url = match[0]
     hook = _HOOK.search(url)
     if not hook:

@@ -1,4 +1,4 @@
-"""The figures of an issue: Sentry's list has those of 90 days, the totals beside them."""
+"""The figures of an issue, of which Sentry's list has two kinds: 90 days, and all time."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ from analytics_pipeline.values import parse_timestamp
 
 FIGURES = ("count", "userCount", "firstSeen", "lastSeen")
 RECENT = "last_90_days"
-"""Field that takes the figures of the list's own window."""
+"""Field that takes the figures of 90 days."""
 
 
 def promote_totals(issue: dict[str, Any]) -> None:
-    """Let the figures of an issue be those of all its time, where the server sends them.
+    """Set the figures of an issue to those of all time, if the server sends them.
 
-    Without `start` and `end` Sentry's list covers 90 days, and so do its figures; those
-    of all time stand in `lifetime`. The others are kept as `RECENT`.
+    Without `start` and `end`, Sentry's list and its figures cover 90 days, and the
+    figures of all time are in `lifetime`. Those of 90 days are kept as `RECENT`.
     """
     lifetime = issue.get("lifetime")
     if not isinstance(lifetime, dict):
@@ -21,8 +21,7 @@ def promote_totals(issue: dict[str, Any]) -> None:
     recent = {name: issue.get(name) for name in FIGURES}
     totals = {n: lifetime[n] for n in FIGURES if _is_figure(n, lifetime.get(n))}
     if totals:
-        issue[RECENT] = recent
-        issue.update(totals)
+        issue |= totals | {RECENT: recent}
         issue["lastSeen"] = _later(issue.get("lastSeen"), recent["lastSeen"])
 
 
@@ -33,6 +32,6 @@ def _is_figure(name: str, value: Any) -> bool:
 
 
 def _later(one: Any, other: Any) -> Any:
-    """Return the later of two times in text; one of them if the other is no time."""
-    times = [(parse_timestamp(text), text) for text in (one, other)]
-    return max(((t, text) for t, text in times if t), default=(None, one))[1]
+    """Return the later of two times in text; the first if neither is a time."""
+    times = [(time, text) for text in (one, other) if (time := parse_timestamp(text))]
+    return max(times, default=(None, one))[1]

@@ -123,7 +123,7 @@ RAW: dict[str, str] = {
 }
 
 
-def test_json_that_no_database_takes_arrives_all_the_same(
+def test_json_that_no_database_accepts_is_loaded(
     server: FakeServer, warehouse: Warehouse
 ) -> None:
     rows = server.rows("issues", "frontend")
@@ -230,7 +230,7 @@ def test_a_row_of_nothing_but_its_key(server: FakeServer, warehouse: Warehouse) 
     assert warehouse.rows(nothing) == [(3,)]
 
 
-def test_a_row_too_deep_to_be_read_fails_its_list_with_its_place(
+def test_a_row_nested_too_deeply_fails_its_list(
     server: FakeServer, warehouse: Warehouse
 ) -> None:
     server.rows("events", "frontend")[0]["context"] = "@0@"

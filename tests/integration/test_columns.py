@@ -21,7 +21,7 @@ def events(warehouse: Warehouse, columns: str) -> list[tuple[Any, ...]]:
     )
 
 
-def test_an_event_has_its_tags_as_columns_and_others_by_setting(
+def test_events_have_columns_from_tags_including_configured_ones(
     api: str, server: FakeServer, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AUTH_TOKEN", TOKEN)
@@ -45,7 +45,7 @@ def test_an_event_has_its_tags_as_columns_and_others_by_setting(
         ]
 
 
-def test_what_is_masked_is_masked_in_the_columns_made_of_it(
+def test_columns_derived_from_masked_values_are_masked(
     server: FakeServer, api: str, warehouse: Warehouse
 ) -> None:
     paths = ["user.id", "tags.url", "tags.browser"]
@@ -64,7 +64,7 @@ def test_the_id_of_a_user_is_masked_with_the_user(
 
 
 @pytest.mark.parametrize("api", ["v1"])
-def test_a_row_tells_which_load_brought_it_and_all_is_described(
+def test_rows_have_the_id_of_their_load_and_all_columns_are_described(
     server: FakeServer, warehouse: Warehouse
 ) -> None:
     warehouse.load(server, history=True)
@@ -107,7 +107,7 @@ def check_descriptions(warehouse: Warehouse) -> None:
 
 
 @pytest.mark.parametrize("api", ["v1"])
-def test_a_column_that_is_left_out_is_nowhere(
+def test_an_excluded_column_is_not_loaded(
     server: FakeServer, warehouse: Warehouse
 ) -> None:
     left_out = ["events.tags", "events.user", "issues.metadata"]
@@ -122,7 +122,7 @@ def test_a_column_that_is_left_out_is_nowhere(
 
 
 @pytest.mark.parametrize("api", ["v1"])
-def test_a_column_that_is_left_out_later_stays_empty_in_new_rows(
+def test_a_column_excluded_later_is_null_in_new_rows(
     server: FakeServer, warehouse: Warehouse
 ) -> None:
     tables = ["events"]

@@ -26,7 +26,7 @@ def test_iso_text_is_a_timestamp(text: str, time: datetime) -> None:
 
 
 @pytest.mark.parametrize("value", NOT_A_TIME)
-def test_what_says_no_time_does_not_fit(value: Any) -> None:
+def test_a_value_that_is_not_a_time_does_not_fit(value: Any) -> None:
     array, misplaced = column("timestamp", [value, "2026-11-30T12:00:00Z"])
     assert (array.to_pylist(), misplaced) == ([None, NOON], [0])
 
@@ -93,7 +93,7 @@ def test_a_value_that_fits_is_stored(kind: str, value: Any, stored: Any) -> None
         ("bool", "true"),
     ],
 )
-def test_a_value_that_does_not_fit_is_null_and_its_index_told(
+def test_a_value_that_does_not_fit_is_null_and_its_index_is_returned(
     kind: str, value: Any
 ) -> None:
     array, misplaced = column(kind, [None, value, None])
@@ -101,7 +101,7 @@ def test_a_value_that_does_not_fit_is_null_and_its_index_told(
 
 
 @pytest.mark.parametrize("kind", ARROW)
-def test_no_values_and_nulls_are_columns_of_the_type_too(kind: str) -> None:
+def test_columns_without_values_have_the_type_of_the_column(kind: str) -> None:
     for values in ([], [None, None]):
         array, misplaced = column(kind, values)
         assert (array.type, array.to_pylist()) == (ARROW[kind], values)
@@ -219,13 +219,13 @@ def test_no_records_are_a_table_without_rows() -> None:
 
 
 @pytest.mark.parametrize("bad", [None, {}, 1.5, True])
-def test_a_row_without_a_usable_key_is_named(bad: Any) -> None:
+def test_a_row_without_a_usable_key_raises_an_error_with_its_number(bad: Any) -> None:
     records = [{"id": "1", "projectID": "3"}, {"id": "2", "projectID": bad}]
     with pytest.raises(MissingField, match="events: row 2 of 2 .*'projectID'"):
         to_arrow(TABLES["events"], records, READ)
 
 
-def test_every_row_tells_when_it_was_read() -> None:
+def test_every_row_has_the_time_when_it_was_read() -> None:
     records = [{"id": "1"}, {"id": "2", "readAt": "no", "read_at": "neither"}]
     table, mismatches = to_arrow(TABLES["issues"], records, READ)
     assert table.schema.names[-1] == READ_AT

@@ -45,7 +45,7 @@ def test_names_that_only_resemble_a_credential_are_kept(name: str) -> None:
 
 
 @pytest.mark.parametrize("value", [None, "", [], {}, True, False])
-def test_the_absence_of_a_credential_is_told(value: Any) -> None:
+def test_an_empty_credential_is_kept(value: Any) -> None:
     assert mask_credentials({"token": value}) == {"token": value}
     assert mask_credentials([["token", value]]) == [["token", value]]
 
@@ -106,7 +106,7 @@ def test_a_pair_is_masked_by_its_name(pair: Any, masked: Any) -> None:
     assert mask_credentials({"config": [pair]}) == {"config": [masked]}
 
 
-def test_a_list_of_two_names_is_no_pair() -> None:
+def test_a_list_of_two_names_is_not_a_pair() -> None:
     value = {"sensitiveFields": ["password", "email"]}
     assert mask_credentials(value) == value
 
@@ -181,7 +181,7 @@ def test_a_host_of_hooks_has_its_secret_at_the_end(url: str) -> None:
     "key",
     [HEX, "0" * 32, "a" * 64, "8ej1kmcpqxot-_uwis", "3fa85f64-5717-4562-b3fc-2c96"],
 )
-def test_what_is_like_a_key_is_masked_in_a_hooks_url(url: str, key: str) -> None:
+def test_parts_of_a_hook_url_that_look_like_keys_are_masked(url: str, key: str) -> None:
     masked = url.replace("{0}@{0}", MASK).replace("{0}", MASK).replace("{}", MASK)
     assert mask_credentials(url.format(key)) == masked
 
@@ -211,7 +211,7 @@ def test_what_identifies_a_row_never_changes(name: str) -> None:
     assert mask_credentials(row) == row
 
 
-def test_what_has_no_credential_is_not_copied() -> None:
+def test_values_without_credentials_are_not_copied() -> None:
     row = {"options": {"a": [1, {"b": "text"}]}, "features": ["a"]}
     assert mask_credentials(row) is row
     masked = mask_credentials({**row, "token": SECRET})

@@ -21,7 +21,7 @@ def tags(**values: Any) -> list[dict[str, Any]]:
     return [{"key": key, "value": value} for key, value in values.items()]
 
 
-def test_a_summary_has_what_its_tags_say() -> None:
+def test_columns_of_a_summary_are_taken_from_its_tags() -> None:
     assert derived(
         tags=tags(
             level="error",
@@ -130,11 +130,11 @@ def test_the_address_of_a_whole_event_is_that_of_its_request() -> None:
         {"user": None, "release": 7},
     ],
 )
-def test_what_is_masked_or_odd_gives_nothing(event: dict[str, Any]) -> None:
+def test_masked_or_odd_values_give_no_columns(event: dict[str, Any]) -> None:
     assert derived(**event) == {}
 
 
-def test_further_tags_have_columns_when_they_are_asked_for() -> None:
+def test_configured_tags_have_columns() -> None:
     table = EVENTS.with_tags({"tag_browser": "browser", "tag_plan": "plan"})
     sent = tags(browser="Firefox", customer="acme")
     assert derived(table, tags=sent) == {"tag_browser": "Firefox"}

@@ -135,7 +135,7 @@ def test_a_path_goes_on_behind_the_name_of_a_pair(pair: Any, path: str) -> None:
     assert redact(given, path.split(".")) == pairs([{"email": MASK, "a": 1}, 2])
 
 
-def test_lists_of_two_that_are_no_pairs_are_kept() -> None:
+def test_lists_of_two_that_are_not_pairs_are_kept() -> None:
     for value in ([[1, "x"], ["a"], ["a", "b", "c"], []], ["a", "b"]):
         assert redact({"lines": value}, ["lines", "a"]) == {"lines": value}
 
@@ -166,7 +166,7 @@ def test_the_value_given_is_not_changed() -> None:
     assert json.dumps(value) == before
 
 
-def test_what_does_not_match_is_not_copied() -> None:
+def test_values_that_do_not_match_are_not_copied() -> None:
     value = {"user": {"email": "x"}, "tags": [["a", "b"]], "text": '{"b": 1}'}
     for path in ("a.b", "user.name", "tags.b", "text.a", "*.none"):
         assert redact(value, path.split(".")) is value
@@ -221,7 +221,7 @@ def test_a_path_finds_its_value_in_any_nesting(
 
 
 @pytest.mark.parametrize("table", ["projects", "project_detail"])
-def test_projects_lose_their_credentials_without_being_asked(table: str) -> None:
+def test_credentials_of_projects_are_masked_without_a_setting(table: str) -> None:
     rows = [{"id": "1", "securityToken": "s3cret"}]
     page = Redactor([]).clean_all(TABLES[table], rows)
     assert page == Redacted(
@@ -280,7 +280,7 @@ def test_a_path_into_a_credential_matches_though_it_is_masked_anyway() -> None:
         ("*.email", {"events", "issues", "releases", "projects"}),
     ],
 )
-def test_a_path_is_missed_only_where_its_field_belongs(
+def test_a_path_is_unmatched_only_in_tables_that_have_its_field(
     path: str, tables: set[str]
 ) -> None:
     redactor = Redactor([path])

@@ -59,7 +59,7 @@ def test_every_list_of_the_vendor_has_a_table() -> None:
 
 
 @pytest.mark.parametrize(("table", "field", "said"), FIELDS)
-def test_a_field_of_the_vendor_has_a_column_of_its_type(
+def test_each_field_of_the_vendor_has_a_column_of_its_type(
     table: str, field: str, said: str
 ) -> None:
     plain = said.removesuffix("?")
@@ -96,7 +96,7 @@ def test_columns_are_named_as_dlt_names_them(
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_an_alias_is_no_field_of_its_own_and_leads_to_one(name: str) -> None:
+def test_an_alias_is_not_a_field_and_points_to_one(name: str) -> None:
     table = TABLES[name]
     assert table.aliases.keys().isdisjoint(table.types)
     assert {*table.aliases.values()} <= table.types.keys()
@@ -117,34 +117,34 @@ def test_all_columns_have_a_description(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_reference_leads_from_a_column_to_a_key(name: str) -> None:
+def test_a_reference_points_from_a_column_to_a_key(name: str) -> None:
     for reference in TABLES[name].references:
         assert {*reference["columns"]} <= TABLES[name].columns.keys()
         assert reference["referenced_columns"] == ["id"]
         assert "id" in TABLES[reference["referenced_table"]].primary_key
 
 
-def test_tags_that_were_asked_for_are_text_columns() -> None:
+def test_configured_tags_are_text_columns() -> None:
     table = TABLES["events"].with_tags({"tag_browser": "browser"})
     assert table.columns["tag_browser"]["data_type"] == "text"
     assert table.columns["tag_browser"]["description"] == "Value of the tag 'browser'."
     assert "tag_browser" not in TABLES["events"].columns
 
 
-def test_what_is_left_out_is_no_column() -> None:
+def test_excluded_fields_have_no_column() -> None:
     table = TABLES["events"].without(["entries"])
     assert "entries" not in table.columns
     assert "entries" not in table.schema.names
 
 
-def test_what_an_organization_says_of_itself_is_not_in_each_of_its_projects() -> None:
+def test_settings_of_a_project_are_not_in_the_list_of_projects() -> None:
     only_in_detail = {"avatar", "color", "isInternal", "isPublic", "organization"}
     assert only_in_detail.isdisjoint(TABLES["projects"].types)
     assert only_in_detail <= TABLES["project_detail"].types.keys()
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_arrow_and_dlt_are_told_the_same_columns(name: str) -> None:
+def test_arrow_and_dlt_have_the_same_columns(name: str) -> None:
     table = TABLES[name]
     assert table.schema.names == list(table.columns)
     for field in table.schema:
@@ -154,14 +154,14 @@ def test_arrow_and_dlt_are_told_the_same_columns(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_only_the_key_may_not_be_null(name: str) -> None:
+def test_only_key_columns_are_not_nullable(name: str) -> None:
     table = TABLES[name]
     required = [field.name for field in table.schema if not field.nullable]
     assert required == table.primary_key
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_the_last_column_tells_when_a_row_was_read_and_decides_between_copies(
+def test_the_last_column_is_read_at_and_decides_between_copies(
     name: str,
 ) -> None:
     columns = TABLES[name].columns
@@ -175,7 +175,7 @@ def test_the_last_column_tells_when_a_row_was_read_and_decides_between_copies(
 
 @pytest.mark.parametrize("api", APIS)
 @pytest.mark.parametrize("name", TABLES)
-def test_the_fields_that_an_api_is_read_by_are_columns(api: str, name: str) -> None:
+def test_key_and_cursor_of_each_api_are_columns(api: str, name: str) -> None:
     endpoint = APIS[api].endpoints[name]
     assert endpoint.table == name
     assert TABLES[name].types[endpoint.replication_key] == "timestamp"

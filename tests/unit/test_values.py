@@ -69,7 +69,7 @@ def nested(levels: int, opening: str, closing: str) -> bytes:
         (r'"😀"', "\N{GRINNING FACE}"),
     ],
 )
-def test_values_keep_what_they_say(text: str, value: Any) -> None:
+def test_values_survive_parsing_and_writing(text: str, value: Any) -> None:
     loaded, replaced = loads(text.encode())
     assert (loaded, type(loaded), replaced) == (value, type(value), 0)
     assert loads(dumps(loaded)) == (value, 0)
@@ -125,7 +125,7 @@ def test_any_unicode_encoding_is_read(encoding: str) -> None:
         b"[" * 100_000,
     ],
 )
-def test_what_is_not_json_is_a_value_error(body: bytes) -> None:
+def test_text_that_is_not_json_raises_value_error(body: bytes) -> None:
     with pytest.raises(ValueError):
         loads(body)
 
@@ -137,7 +137,7 @@ def test_deep_nesting_survives_the_way_in_and_out(opening: str, closing: str) ->
     assert dumps(value) == body
 
 
-def test_too_deep_nesting_is_a_value_error_in_words() -> None:
+def test_json_nested_too_deeply_raises_a_value_error_that_says_so() -> None:
     with pytest.raises(ValueError, match="nested too deeply"):
         loads(nested(50_000, "[", "]"))
 
@@ -150,7 +150,7 @@ def test_text_is_compact_utf8(value: Any) -> None:
     assert dumps(value) == text.encode()
 
 
-def test_the_garbage_collector_is_as_it_was_when_the_last_reader_is_out() -> None:
+def test_the_last_reader_restores_the_garbage_collector() -> None:
     usual = gc.get_threshold()
     with infrequent_gc():
         with pytest.raises(ValueError), infrequent_gc():
@@ -199,7 +199,7 @@ def test_iso_text_is_a_time_in_utc(text: str, time: datetime) -> None:
 
 
 @pytest.mark.parametrize("value", [None, *NOT_A_TIME])
-def test_what_says_no_time_is_none(value: Any) -> None:
+def test_a_value_that_is_not_a_time_is_none(value: Any) -> None:
     assert parse_timestamp(value) is None
 
 

@@ -83,12 +83,16 @@ def _storable(value: Any) -> tuple[Any, int]:
     """Replace NUL and lone surrogates; return the value, and how many there were."""
     if isinstance(value, str):
         return _UNSTORABLE.subn(REPLACEMENT, value)
+    replaced = 0
     if isinstance(value, list):
-        pairs = [_storable(item) for item in value]
-        return [item for item, _ in pairs], sum(count for _, count in pairs)
+        items = []
+        for item in value:  # a comprehension would take another call for each level
+            item, in_item = _storable(item)
+            items.append(item)
+            replaced += in_item
+        return items, replaced
     if isinstance(value, dict):
         clean: dict[str, Any] = {}
-        replaced = 0
         for name, item in value.items():
             name, in_name = _storable(name)
             while name in clean:  # two names became the same

@@ -137,6 +137,11 @@ def test_deep_nesting_survives_the_way_in_and_out(opening: str, closing: str) ->
     assert dumps(value) == body
 
 
+def test_deep_nesting_survives_the_replacement_of_characters() -> None:
+    body = nested(DEEP, "[", "]").replace(b"1", rb'"\u0000"')
+    assert dumps(loads(body)[0]) == body.replace(rb"\u0000", "\ufffd".encode())
+
+
 def test_json_nested_too_deeply_raises_a_value_error_that_says_so() -> None:
     with pytest.raises(ValueError, match="nested too deeply"):
         loads(nested(50_000, "[", "]"))

@@ -315,7 +315,8 @@ class Reading:
         """The table is emptied first, so all is read again, in one load."""
         self._has_history = self._endpoint.is_swept and context.selects(HISTORY)
         self._check(incremental)
-        if is_appended(resource) and resource.table_name not in run.checked:
+        is_checked = resource.table_name in run.checked
+        if run.keeps_bookmarks and is_appended(resource) and not is_checked:
             log.warning(
                 "%s: rows that are read again, as by the lookback, are appended beside"
                 " their old copies; write_disposition merge replaces these",

@@ -17,8 +17,9 @@ from dlt.extract import DltSource
 
 from analytics_pipeline.client.client import ListName
 from analytics_pipeline.config import resolve_config
-from analytics_pipeline.errors import ConfigurationError, IncompleteLoad
+from analytics_pipeline.errors import ApiError, ConfigurationError, IncompleteLoad
 from analytics_pipeline.extraction import Run
+from analytics_pipeline.loading.comparison import compare
 from analytics_pipeline.loading.destinations import (
     appended_tables,
     hidden_warnings,
@@ -40,7 +41,11 @@ from analytics_pipeline.loading.locks import (
     skip_stale_rows,
 )
 from analytics_pipeline.loading.partitions import Partition, partitions
+from analytics_pipeline.loading.second_dataset import second_pipeline
+from analytics_pipeline.loading.status import Status
+from analytics_pipeline.loading.status import status as loaded_status
 from analytics_pipeline.loading.summary import Summary, TableSummary, summarise
+from analytics_pipeline.loading.verification import Verification
 from analytics_pipeline.loading.warehouse import (
     check_destination,
     check_table_format,
@@ -48,12 +53,9 @@ from analytics_pipeline.loading.warehouse import (
 )
 from analytics_pipeline.secrets import mask_error
 from analytics_pipeline.source import analytics_source, make_client
-from analytics_pipeline.status import Status
-from analytics_pipeline.status import status as loaded_status
 from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.values import infrequent_gc
-from analytics_pipeline.verification import Verification, compare, second_pipeline
 
 __all__ = [
     "DATASET",
@@ -209,11 +211,16 @@ def _load_pieces(
 
 def _raise_failures(run: Run, total: Summary) -> None:
     """Raise IncompleteLoad if a list failed, or all were refused."""
-    failures = run.failures | (run.refusals if run.is_refused else {})
+    failures = _failures(run)
     total.failed = {name: str(error) for name, error in failures.items()}
     if failures:
         total.skipped = {k: v for k, v in total.skipped.items() if k not in failures}
         raise IncompleteLoad(failures, total)
+
+
+def _failures(run: Run) -> dict[str, ApiError]:
+    """Return the lists that failed; if all were refused, these."""
+    return run.failures | (run.refusals if run.is_refused else {})
 
 
 def status(pipeline: dlt.Pipeline) -> Status:
@@ -298,6 +305,9 @@ def _compared(
     table_format = next(filter(None, formats), None)
     # Of a source that was loaded, the schema has tables that the second dataset lacks.
     source.schema.drop_tables(source.schema.data_table_names(include_incomplete=True))
+    for resource in source.selected_resources.values():
+        # There is nothing to merge with.
+        resource.apply_hints(write_disposition="append")
     with second_pipeline(pipeline) as second:
         _load_pieces(second, source, run, table_format)
         readers = run.readers.items()
@@ -307,7 +317,13 @@ def _compared(
             run.done -= {each for each in run.done if each[0] in swept}
             run.next_load()
             _load_pieces(second, source.with_resources(*swept), run, table_format)
-        return compare(pipeline, second, source, run, began, started)
+        unread = run.failures | run.refusals
+        read = {k: each for k, each in run.readers.items() if each.title not in unread}
+        found = compare(pipeline, second, source, read, run.extents, began, started)
+    failures = _failures(run)
+    found.failed = {title: str(error) for title, error in failures.items()}
+    found.skipped = {k: str(e) for k, e in unread.items() if k not in failures}
+    return found
 
 
 def _restore_state(pipeline: dlt.Pipeline) -> None:

@@ -1,12 +1,13 @@
 """No test sleeps, sees the user's settings, or leaves anything behind."""
 
 import os
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dlt
 import duckdb
@@ -182,6 +183,41 @@ def mariadb(one_mariadb: MariaDB) -> Iterator[MariaDB]:
     """A MariaDB without tables; its server is the same for all tests."""
     yield one_mariadb
     one_mariadb.clear()
+
+
+class Database(NamedTuple):
+    """An empty database to load into, and what runs a query in it."""
+
+    destination: Any
+    query: Callable[[str], list[tuple[Any, ...]]]
+
+
+def _in_sqlite(sql: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("attach 'warehouse__analytics.db' as analytics")
+        return connection.execute(sql).fetchall()
+
+
+@pytest.fixture(params=["duckdb", "postgres", "sqlite", "mariadb"])
+def database(
+    request: pytest.FixtureRequest,
+    warehouse: Warehouse,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Database:
+    """Each database whose rows a merge can replace."""
+    if request.param == "duckdb":
+        file = warehouse.folder / f"{runner.NAME}.duckdb"
+        return Database(dlt.destinations.duckdb(str(file)), warehouse.rows)
+    if request.param == "postgres":
+        postgres: Postgres = request.getfixturevalue("postgres")
+        return Database(dlt.destinations.postgres(postgres.uri), postgres.query)
+    uri, query = "sqlite:///warehouse.db", _in_sqlite
+    if request.param == "mariadb":
+        mariadb: MariaDB = request.getfixturevalue("mariadb")
+        uri, query = mariadb.uri, mariadb.query
+    # By its name alone: until it connects, dlt does not know which database it is.
+    monkeypatch.setenv("DESTINATION__SQLALCHEMY__CREDENTIALS", uri)
+    return Database("sqlalchemy", query)
 
 
 @pytest.fixture(params=["v1", "sentry", "glitchtip"])

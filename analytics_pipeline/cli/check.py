@@ -18,7 +18,7 @@ from analytics_pipeline.client.client import Client, ListName
 from analytics_pipeline.client.page import Page
 from analytics_pipeline.config import Config
 from analytics_pipeline.errors import ApiError, ConfigurationError, Unreachable
-from analytics_pipeline.status import Status, ago
+from analytics_pipeline.loading.status import Status, ago
 
 FRESH_BY_ROWS = ("events", "issues")
 """Tables that have new rows as long as the software is used."""

@@ -18,9 +18,9 @@ from analytics_pipeline.cli.terminal import (
 )
 from analytics_pipeline.errors import by_reason
 from analytics_pipeline.loading.loaded_lists import is_read_whole
+from analytics_pipeline.loading.status import Status, ago
 from analytics_pipeline.loading.summary import Summary, forgotten
-from analytics_pipeline.status import Status, ago
-from analytics_pipeline.verification import Counts, Example, Verification
+from analytics_pipeline.loading.verification import Counts, Example, Verification
 
 
 def show(summary: Summary, as_json: bool) -> None:

@@ -4,7 +4,7 @@ import logging
 import re
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar
 
 import dlt
@@ -17,7 +17,6 @@ from dlt.common.destination.utils import resolve_merge_strategy
 from dlt.common.exceptions import TerminalValueError
 from dlt.common.pipeline import SupportsPipeline, current_pipeline
 from dlt.common.schema.typing import TColumnSchema
-from dlt.common.typing import TLoaderFileFormat
 from dlt.extract import DltResource
 from dlt.extract.items_transform import MapItem
 
@@ -26,15 +25,6 @@ from analytics_pipeline.secrets import mask_record
 from analytics_pipeline.tables.schema import LOAD_ID, Table
 from analytics_pipeline.values import nested_value
 
-ROW_KEY_MERGES = {
-    "lancedb": {"x-lancedb-remove-orphans": True},  # in spite of its name, True is "no"
-    "lance": {"x-lance-remove-orphans": False},
-}
-"""Destinations that merge by dlt's row key, `_dlt_id`, which Arrow tables do not have.
-
-And the hint without which they delete, of all rows with the first part of the key (the
-project of events), those that the load does not hold.
-"""
 KEY_LENGTH = 255
 """Characters of a key where rows go as Python values: MariaDB has no index of longer text."""
 BINARY = "x-analytics-binary"
@@ -60,12 +50,6 @@ def capabilities_of(pipeline: SupportsPipeline) -> DestinationCapabilitiesContex
 def can_update(pipeline: SupportsPipeline) -> bool:
     """Return whether the destination can change a row, as rows of files cannot be."""
     return "scd2" in (capabilities_of(pipeline).supported_merge_strategies or ())
-
-
-def file_format_of(kind: str) -> TLoaderFileFormat | None:
-    """Return the file format by which rows come into a destination; None: dlt's own."""
-    # dlt would bring them as CSV files, where empty text becomes NULL.
-    return "insert_values" if kind == "postgres" else None
 
 
 class AdaptToDestination(MapItem):
@@ -108,7 +92,7 @@ def _as_needed(
     kind = destination_kind(pipeline)
     if row_format == "auto":
         wanted = _asked_file_format(dlt.current.resource())
-        row_format = "arrow" if loads_arrow(kind, capabilities, wanted) else "python"
+        row_format = "arrow" if loads_arrow(capabilities, wanted) else "python"
     if row_format == "python":
         keys: Any = [
             {"name": name, "data_type": "text", "precision": KEY_LENGTH, BINARY: True}
@@ -121,8 +105,6 @@ def _as_needed(
             from analytics_pipeline.loading.collation import register_binary_keys
 
             register_binary_keys()
-        if kind in ROW_KEY_MERGES:
-            hints["additional_table_hints"] = ROW_KEY_MERGES[kind]
         return python_rows(rows, columns), hints
     # dlt's own setting for this, add_dlt_load_id, is one of all sources of the process.
     ids = pa.repeat(pa.scalar(current_load_id()), rows.num_rows).dictionary_encode()
@@ -134,8 +116,8 @@ def _as_needed(
         if not _takes(capabilities, column)
     ]:
         hints["columns"] = texts
-    if file_format := file_format_of(kind):
-        hints["file_format"] = file_format
+    if kind == "postgres":  # dlt would use CSV files, where empty text becomes NULL
+        hints["file_format"] = "insert_values"
     return rows, hints
 
 
@@ -144,16 +126,14 @@ def _asked_file_format(resource: DltResource) -> str:
     return str((resource._hints or {}).get("file_format"))
 
 
-def loads_arrow(
-    kind: str, capabilities: DestinationCapabilitiesContext, file_format: str
-) -> bool:
-    """Tell whether a destination loads Arrow tables with JSON in them right.
+def loads_arrow(capabilities: DestinationCapabilitiesContext, file_format: str) -> bool:
+    """Return whether a destination loads Arrow tables with JSON in them correctly.
 
     It does from Parquet files, or from what dlt makes of them. Where it wants Python's
     values ("typed-jsonl": SQLAlchemy, functions), or a file that holds JSON as such was
-    asked for, text would be encoded twice; and some cannot merge Arrow tables.
+    asked for, text would be encoded twice.
     """
-    if kind in ROW_KEY_MERGES or file_format in ("jsonl", "typed-jsonl", "csv"):
+    if file_format in ("jsonl", "typed-jsonl", "csv"):
         return False
     return (
         "parquet" in (capabilities.supported_loader_file_formats or ())
@@ -162,7 +142,7 @@ def loads_arrow(
 
 
 def _takes(capabilities: DestinationCapabilitiesContext, column: TColumnSchema) -> bool:
-    """Tell whether a destination takes a column's type from Parquet files."""
+    """Return whether a destination takes a column's type from Parquet files."""
     if capabilities.type_mapper is None or column["data_type"] != "json":
         return True
     table: Any = {"name": "", "columns": {}}
@@ -191,7 +171,7 @@ def python_rows(
 
 
 def is_replaced(resource: DltResource) -> bool:
-    """Tell whether a load empties the table first."""
+    """Return whether a load empties the table first."""
     return bool(_write_hints(resource)["disposition"] == "replace")
 
 
@@ -207,7 +187,7 @@ def _write_hints(resource: DltResource) -> dict[str, Any]:
 
 
 def merges_copies(resource: DltResource) -> bool:
-    """Tell whether a load may hold several copies of a row, of which the newest stays.
+    """Return whether a load may hold several copies of a row, of which the newest stays.
 
     Delta and Iceberg tables, the strategy `upsert` and the disposition `replace` refuse
     them, or keep all. So do SQLAlchemy's databases with `create_primary_keys`, since
@@ -266,21 +246,23 @@ def hide_expected_warnings(owner: object) -> None:
 
 
 @contextmanager
-def _filtered(is_wanted: Callable[[logging.LogRecord], bool]) -> Iterator[None]:
-    """Let only some of dlt's log lines through."""
+def _filtered(is_wanted: Callable[[str], bool]) -> Iterator[None]:
+    """Let only dlt's log lines with some messages through."""
+
+    def is_shown(record: logging.LogRecord) -> bool:
+        return is_wanted(record.getMessage())
+
     logger = logging.getLogger("dlt")
-    logger.addFilter(is_wanted)
+    logger.addFilter(is_shown)
     try:
         yield
     finally:
-        logger.removeFilter(is_wanted)
+        logger.removeFilter(is_shown)
 
 
-@contextmanager
-def hidden_warnings(pattern: str) -> Iterator[None]:
-    """Hide warnings of dlt that a pattern matches anywhere."""
-    with _filtered(lambda record: not re.search(pattern, record.getMessage())):
-        yield
+def hidden_warnings(pattern: str) -> AbstractContextManager[None]:
+    """Hide warnings of dlt that match a pattern anywhere."""
+    return _filtered(lambda message: not re.search(pattern, message))
 
 
 @contextmanager
@@ -309,8 +291,7 @@ def appended_tables() -> Iterator[set[str]]:
     """
     tables: set[str] = set()
 
-    def is_wanted(record: logging.LogRecord) -> bool:
-        message = record.getMessage()
+    def is_wanted(message: str) -> bool:
         if table := _APPENDS.match(message):
             tables.add(table[1])
         return not table and not _TOLD_OTHERWISE.search(message)

@@ -1,4 +1,4 @@
-"""What a failure of dlt comes down to, in one sentence for people."""
+"""One readable sentence for each failure of dlt."""
 
 import json
 import re
@@ -26,16 +26,14 @@ from analytics_pipeline.secrets import masked
 
 STEPS = {
     "extract": "reading",
-    "normalize": "preparing what was read",
+    "normalize": "preparing rows",
     "load": "loading into the warehouse",
-    "sync": "asking the warehouse for the state of the last run",
+    "sync": "reading the state of the last run from the warehouse",
 }
-AGAIN = "what is loaded stays; run it again when that has been put right"
+AGAIN = "data loaded so far is kept; fix the problem and run again"
 MAY_NOT_CREATE = re.compile("permission denied for database")
 """PostgreSQL's words to a user who may not create schemas."""
-KEPT = "nothing is lost; run it again when that has been put right"
-
-
+KEPT = "no data is lost; fix the problem and run again"
 _LOCKED = re.compile(
     r'lock on file "(.+)": Conflicting lock is held in (.+) \(PID (\d+)'
 )
@@ -48,12 +46,12 @@ def root_error(error: BaseException) -> BaseException:
 
 
 def is_interruption(error: BaseException) -> bool:
-    """Tell whether Ctrl-C is behind the step that dlt says has failed."""
+    """Return whether Ctrl-C caused the failure that dlt reports."""
     return any(isinstance(cause, KeyboardInterrupt) for cause in causes(error))
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Give the error and, one after the other, what it came from."""
+    """Yield the error and, one after the other, its causes."""
     seen: set[int] = set()  # a chain may be a ring
     while error is not None and id(error) not in seen:
         yield error
@@ -98,13 +96,13 @@ def mask_traces(error: BaseException) -> None:
 
 
 def check_tables(pipeline: dlt.Pipeline, source: DltSource) -> None:
-    """Check before reading that the tables in the dataset are those that dlt has made.
+    """Check before reading that the tables in the dataset are those that dlt created.
 
-    Where one was dropped, dlt itself would fail at the end, or make it anew with new rows
-    only. Where one is of another source, dlt would merge into it.
+    If one was dropped, dlt itself would fail at the end, or create it again with new rows
+    only. If one belongs to another source, dlt would merge into it.
 
     Raises:
-        MissingTable: somebody has dropped a table without dlt's knowledge.
+        MissingTable: a table was dropped without dlt's knowledge.
         ConfigurationError: a table holds rows of another source.
     """
     try:
@@ -124,17 +122,17 @@ def check_tables(pipeline: dlt.Pipeline, source: DltSource) -> None:
     if foreign:
         raise ConfigurationError(
             f"{', '.join(sorted(foreign))}: the table in the dataset"
-            f" {pipeline.dataset_name!r} holds rows of another source, with which those of"
-            " this one would be mixed; load into another dataset (--dataset)"
+            f" {pipeline.dataset_name!r} holds rows of another source, which would be mixed"
+            " with the new ones; load into another dataset (--dataset)"
         )
     gone = {table: name for table, name in names.items() if name not in found}
     if gone:
         pipeline.sync_destination()  # the command needs the state in the working folder
         raise MissingTable(
             f"{', '.join(gone.values())}: the table is not in the dataset"
-            f" {pipeline.dataset_name!r} any more, but dlt still knows it; let it"
-            f" forget the table with `dlt pipeline {pipeline.pipeline_name} drop"
-            f" {' '.join(gone)}`, and the next run loads all of it anew"
+            f" {pipeline.dataset_name!r} any more, but dlt still expects it; run"
+            f" `dlt pipeline {pipeline.pipeline_name} drop {' '.join(gone)}`, and the next"
+            " run loads the whole table again"
         )
 
 

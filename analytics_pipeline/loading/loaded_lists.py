@@ -1,4 +1,4 @@
-"""How far each list is loaded, by the state that the warehouse holds."""
+"""The bookmark of each list, from the state stored in the warehouse."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -38,7 +38,7 @@ class LoadedList(NamedTuple):
 
 
 def is_read_whole(table: str) -> bool:
-    """Tell whether a table is read whole in each run, on every server."""
+    """Return whether every server has a full scan of the table in each run."""
     endpoints = endpoints_of(table)
     return bool(endpoints) and all(endpoint.full_scan for endpoint in endpoints)
 

@@ -1,4 +1,4 @@
-"""Who may run a pipeline, and who may load into a dataset: one process at a time."""
+"""Locks: one process at a time runs a pipeline or loads into a shared dataset."""
 
 import os
 import sqlite3
@@ -25,8 +25,8 @@ DATASET_TIMEOUT = 24 * 3600.0
 def pipeline_lock(pipeline: dlt.Pipeline) -> Iterator[None]:
     """Run this pipeline alone: two runs would take each other's working files away.
 
-    The lock is on an open file, beside the working folder, since dlt empties that. It
-    goes with its process, however that ends; the file stays.
+    The lock is on an open file beside the working folder, because dlt empties that. It
+    ends with its process; the file stays.
 
     Raises:
         PipelineLocked: another run has it.
@@ -40,9 +40,9 @@ def pipeline_lock(pipeline: dlt.Pipeline) -> Iterator[None]:
             file.seek(0)
             owner = f"process {pid}" if (pid := file.read(20)) else "another process"
             raise PipelineLocked(
-                f"{owner} is running the pipeline {pipeline.pipeline_name!r} of"
-                f" {pipeline.pipelines_dir} already; wait until it has ended, or give"
-                " this run a pipeline name and a dataset of its own"
+                f"{owner} is running the pipeline {pipeline.pipeline_name!r} in"
+                f" {pipeline.pipelines_dir}; wait until it ends, or use another pipeline"
+                " name and another dataset"
             ) from None
         file.truncate(0)
         file.write(str(os.getpid()))
@@ -54,9 +54,8 @@ def pipeline_lock(pipeline: dlt.Pipeline) -> Iterator[None]:
 def dataset_lock(pipeline: dlt.Pipeline) -> Iterator[None]:
     """Wait until no other process is in here for the same dataset.
 
-    The lock belongs to a connection, or to an open file, and goes with its process,
-    however that ends. On PostgreSQL it is an advisory lock of a session: behind a
-    pooler, connect the loads in its session mode.
+    The lock belongs to a connection or to an open file, and ends with its process. On
+    PostgreSQL it is an advisory lock of a session: behind a pooler, use session mode.
     """
     client = pipeline.sql_client()
     if destination_kind(pipeline) == "postgres":
@@ -83,7 +82,7 @@ def check_shareable(pipeline: dlt.Pipeline) -> None:
 
 
 def skip_stale_rows(pipeline: dlt.Pipeline, source: DltSource) -> None:
-    """Let no row replace one in the table that was read later."""
+    """Keep a load from replacing rows that were read later than its own."""
     client = pipeline.sql_client()
     for resource in source.selected_resources.values():
         name = str(resource.table_name)

@@ -4,11 +4,12 @@ What it does not translate is how SQLite, MariaDB and MySQL handle times: they h
 columns without a zone, which hold UTC, and SQLite's are text.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import dlt
+from dlt.destinations.sql_client import SqlClientBase
 from sqlglot import exp, maybe_parse, parse_one
 
 from analytics_pipeline.client.endpoints import cursors_of
@@ -44,6 +45,22 @@ def translated(sql: str, dialect: str) -> str:
     if dialect in _BEGINNING:
         tree = tree.transform(_without_zones(dialect))
     return str(tree.sql(dialect))
+
+
+def execute(
+    client: SqlClientBase[Any], sql: str, tables: Mapping[str, str]
+) -> Sequence[Sequence[Any]]:
+    """Execute a statement in PostgreSQL's SQL; return its rows.
+
+    Args:
+        client: connected to the warehouse.
+        sql: names tables by placeholders.
+        tables: placeholder → the table's name in the warehouse's own SQL.
+    """
+    sql = translated(sql, str(client.capabilities.sqlglot_dialect))
+    for placeholder, name in tables.items():
+        sql = sql.replace(placeholder, name)
+    return client.execute_sql(sql) or []
 
 
 class Queries:

@@ -138,7 +138,7 @@ def listed(reasons: dict[str, str]) -> list[dict[str, str]]:
 
 
 def _reports(pipeline: dlt.Pipeline) -> Iterator[dict[str, Any]]:
-    """Give what each resource told of its lists; see `extraction.Reading.report`."""
+    """Yield the report of each list; see `extraction.Reading.report`."""
     trace = pipeline.last_trace
     for step in trace.steps if trace else ():
         if step.step != "extract" or step.step_info is None:

@@ -26,9 +26,9 @@ def current_load_id() -> str | None:
 class DltContext:
     """The source that is read, and its state.
 
-    `dlt.current` has them all through a load. But when somebody iterates a source by
-    hand, it has them only while they wait for the next item, and a resource that is read
-    in a thread may begin or end in between.
+    `dlt.current` has them throughout a load. When a source is iterated by hand, it has
+    them only while the caller waits for the next item, and a resource that is read in a
+    thread may begin or end in between.
     """
 
     source: DltSource
@@ -54,11 +54,11 @@ class DltContext:
         return dlt.current.resource_state(self.resource().name, self.source_state)
 
     def selects(self, resource: str) -> bool:
-        """Tell whether a resource of the source is read."""
+        """Return whether a resource of the source is read."""
         return resource in self.source.selected_resources
 
     def has_rows(self, table: str) -> bool:
-        """Tell whether dlt knows of rows of a table in this dataset."""
+        """Return whether dlt knows of rows of a table in this dataset."""
         tables = self.schema.tables
         return table in tables and has_table_seen_data(tables[table])
 
@@ -83,9 +83,9 @@ class ClosableBatches(Iterator[pa.Table]):
         return batch
 
     def close(self) -> None:
-        """Close the generator, now or when the batch that is being read is there.
+        """Close the generator now, or after the batch that is being read.
 
-        It waits for nobody, since Python may collect garbage in any thread.
+        It does not wait, because Python may collect garbage in any thread.
         """
         self._is_closed = True
         if self._is_running.acquire(blocking=False):

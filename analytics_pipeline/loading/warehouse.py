@@ -53,7 +53,7 @@ def unknown_destination(name: str) -> ConfigurationError:
 
 
 def check_destination(pipeline: dlt.Pipeline) -> None:
-    """Find out before anything is asked what is missing to reach the warehouse.
+    """Check before any request that the warehouse can be reached.
 
     Raises:
         ConfigurationError: its driver is not installed, or credentials are missing.
@@ -77,7 +77,7 @@ def check_destination(pipeline: dlt.Pipeline) -> None:
 
 
 def _hide_secrets(config: BaseConfiguration) -> None:
-    """Hide what is secret in the settings of the destination, and in those inside."""
+    """Hide secrets in the destination's settings, nested ones included."""
     for name, hint in config.get_resolvable_fields().items():
         value = getattr(config, name, None)
         if isinstance(value, BaseConfiguration):
@@ -116,7 +116,7 @@ def _missing(pipeline: dlt.Pipeline, error: ConfigFieldMissingException) -> str:
 
 
 def check_table_format(pipeline: dlt.Pipeline, table_format: str | None) -> None:
-    """Check it before anything is asked: dlt would find out when all is read.
+    """Check the table format before any request; dlt checks it only after reading.
 
     Raises:
         ConfigurationError: the destination has no such tables, or a package is missing.
@@ -127,7 +127,7 @@ def check_table_format(pipeline: dlt.Pipeline, table_format: str | None) -> None
     able = destination.capabilities().supported_table_formats or ()
     if table_format not in able:
         raise ConfigurationError(
-            f"table format {table_format!r} is not for {destination.destination_name}"
+            f"table format {table_format!r} does not work with {destination.destination_name}"
             f" ({', '.join(able) if able else 'filesystem has it'})"
         )
     module, extra = TABLE_FORMATS.get(table_format, ("dlt", ""))
@@ -156,15 +156,15 @@ def check_loaded(pipeline: dlt.Pipeline) -> None:
             pass
     except Exception as error:  # each driver has errors of its own
         raise AnalyticsError(
-            f"the warehouse cannot be opened: {words(reason(error))}; try again when that"
-            " has been put right"
+            f"the warehouse cannot be opened: {words(reason(error))}; fix the problem and"
+            " try again"
         ) from error
 
 
 def nothing_loaded(pipeline: dlt.Pipeline, reason: str) -> ConfigurationError:
     """Return the error for a pipeline that has not loaded anything here."""
     return ConfigurationError(
-        f"nothing is loaded by the pipeline {pipeline.pipeline_name!r} into the dataset"
+        f"the pipeline {pipeline.pipeline_name!r} has loaded nothing into the dataset"
         f" {pipeline.dataset_name!r} of {pipeline.destination.destination_name}: {reason};"
         " run it first, or give its destination, dataset and name"
     )

@@ -19,6 +19,7 @@ from analytics_pipeline.loading.loaded_lists import (
     loaded_lists,
 )
 from analytics_pipeline.loading.sql import Queries
+from analytics_pipeline.loading.status import ago
 from analytics_pipeline.loading.warehouse import check_loaded, nothing_loaded
 from analytics_pipeline.report import charts, history
 from analytics_pipeline.report.facts import (
@@ -30,7 +31,6 @@ from analytics_pipeline.report.facts import (
     gather,
 )
 from analytics_pipeline.report.history import History
-from analytics_pipeline.status import ago
 from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.values import utc
@@ -50,7 +50,7 @@ def page(pipeline: dlt.Pipeline, now: datetime | None = None) -> str:
     queries = Queries(pipeline.dataset())
     facts = gather(queries, now)
     if not facts.tables:
-        raise nothing_loaded(pipeline, "none of its tables is there")
+        raise nothing_loaded(pipeline, "none of its tables exists")
     states = history.gather(queries, facts, now)
     lists = loaded_lists(pipeline)
     lists = [each for each in lists if each.table in facts.tables]

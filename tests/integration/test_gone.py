@@ -1,8 +1,6 @@
 """What is gone from the server keeps its row, and `gone_at` says since when."""
 
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,11 +10,9 @@ import pytest
 from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.errors import IncompleteLoad
 from analytics_pipeline.runner import Summary
-from tests.conftest import Warehouse, set_back, small_server
+from tests.conftest import Database, Warehouse, set_back, small_server
 from tests.integration.test_sweep import issue
 from tests.list_server import ListServer, Row, ago, detail
-from tests.mariadb import MariaDB
-from tests.postgres import Postgres
 
 DAYS = 24 * 60
 Query = Callable[[str], list[tuple[Any, ...]]]
@@ -64,26 +60,9 @@ def store(server: ListServer, warehouse: Warehouse) -> Store:
     return Store(server, "duckdb", warehouse.rows)
 
 
-def in_sqlite(sql: str) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(":memory:")) as connection:
-        connection.execute("attach 'warehouse__analytics.db' as analytics")
-        return connection.execute(sql).fetchall()
-
-
-@pytest.fixture(params=["duckdb", "postgres", "sqlite", "mariadb"])
-def each_store(request: pytest.FixtureRequest, store: Store) -> Store:
-    if request.param == "postgres":
-        postgres: Postgres = request.getfixturevalue("postgres")
-        where: Any = dlt.destinations.postgres(postgres.uri)
-        return Store(store.server, where, postgres.query)
-    if request.param == "sqlite":
-        where = dlt.destinations.sqlalchemy("sqlite:///warehouse.db")
-        return Store(store.server, where, in_sqlite)
-    if request.param == "mariadb":
-        mariadb: MariaDB = request.getfixturevalue("mariadb")
-        where = dlt.destinations.sqlalchemy(mariadb.uri, create_primary_keys=True)
-        return Store(store.server, where, mariadb.query)
-    return store
+@pytest.fixture
+def each_store(server: ListServer, database: Database) -> Store:
+    return Store(server, database.destination, database.query)
 
 
 def test_an_issue_is_gone_from_the_next_sweep_until_it_is_read_again(

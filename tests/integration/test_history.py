@@ -1,9 +1,8 @@
 """The history of issues: each state from when to when, whatever happens meanwhile."""
 
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,10 @@ from analytics_pipeline.errors import (
 )
 from analytics_pipeline.runner import Summary
 from tests.children import fork
-from tests.conftest import Warehouse
+from tests.conftest import Database, Warehouse
 from tests.fake_server import FakeServer
 from tests.integration.test_sweep import at_request, issue
 from tests.list_server import ListServer, Row, ago
-from tests.mariadb import MariaDB
-from tests.postgres import Postgres
 
 State = tuple[str | None, bool]
 """A status, and whether it is the one of today."""
@@ -129,28 +126,9 @@ def store(server: ListServer, warehouse: Warehouse) -> Store:
     return Store(server, warehouse.folder, warehouse.rows)
 
 
-def in_sqlite(sql: str) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(":memory:")) as connection:
-        connection.execute("attach 'warehouse__analytics.db' as analytics")
-        return connection.execute(sql).fetchall()
-
-
-@pytest.fixture(params=["duckdb", "postgres", "sqlite", "mariadb"])
-def each_store(
-    request: pytest.FixtureRequest, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> Store:
-    """What dlt knows of `sqlalchemy` before it connects does not name the database."""
-    if request.param == "postgres":
-        postgres: Postgres = request.getfixturevalue("postgres")
-        store.query = postgres.query
-        store.destination = dlt.destinations.postgres(postgres.uri)
-    elif request.param != "duckdb":
-        uri, store.query = "sqlite:///warehouse.db", in_sqlite
-        if request.param == "mariadb":
-            mariadb: MariaDB = request.getfixturevalue("mariadb")
-            uri, store.query = mariadb.uri, mariadb.query
-        monkeypatch.setenv("DESTINATION__SQLALCHEMY__CREDENTIALS", uri)
-        store.destination = "sqlalchemy"
+@pytest.fixture
+def each_store(store: Store, database: Database) -> Store:
+    store.destination, store.query = database
     return store
 
 

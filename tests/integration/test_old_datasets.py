@@ -14,11 +14,11 @@ import pytest
 from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.client.endpoints import APIS
 from analytics_pipeline.demo import DemoServer
+from analytics_pipeline.loading.verification import Counts
 from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.redaction import Redactor
 from analytics_pipeline.tables.rows import RowBuilder
 from analytics_pipeline.tables.schema import READ_AT, column_name
-from analytics_pipeline.verification import Counts
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
 from tests.list_server import ListServer, event
 

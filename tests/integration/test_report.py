@@ -246,7 +246,7 @@ def test_a_column_that_was_left_out_is_named(warehouse: Warehouse) -> None:
 
 def test_tables_that_are_gone_give_an_error(loaded: Warehouse) -> None:
     loaded.rows("drop schema analytics cascade")
-    with pytest.raises(ConfigurationError, match="none of its tables is there"):
+    with pytest.raises(ConfigurationError, match="none of its tables exists"):
         page(loaded.pipeline())
 
 

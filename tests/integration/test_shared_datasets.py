@@ -11,25 +11,15 @@ import pytest
 
 from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.errors import ConfigurationError
-from tests.conftest import ORGANIZATION, TOKEN, small_server
+from tests.conftest import ORGANIZATION, TOKEN, Database, small_server
 from tests.fake_server import FakeServer
-from tests.mariadb import MariaDB
-from tests.postgres import Postgres
 
 FOREIGN = "the table in the dataset 'analytics' holds rows of another source"
 
 
-@pytest.fixture(params=["duckdb", "postgres", "sqlite", "mariadb"])
-def destination(request: pytest.FixtureRequest, elsewhere: Path) -> Any:
-    if request.param == "postgres":
-        postgres: Postgres = request.getfixturevalue("postgres")
-        return dlt.destinations.postgres(postgres.uri)
-    if request.param == "mariadb":
-        mariadb: MariaDB = request.getfixturevalue("mariadb")
-        return dlt.destinations.sqlalchemy(mariadb.uri)
-    if request.param == "sqlite":
-        return dlt.destinations.sqlalchemy(f"sqlite:///{elsewhere / 'w.db'}")
-    return dlt.destinations.duckdb(str(elsewhere / "w.duckdb"))
+@pytest.fixture
+def destination(database: Database) -> Any:
+    return database.destination
 
 
 Make = Callable[[str], dlt.Pipeline]
@@ -82,7 +72,7 @@ def test_another_source_that_comes_later_is_found(make: Make, destination: Any) 
         load(make, server, "releases")
         load(make, server, "releases", name="another_pipeline")
         row: Any = [{"id": "1"}]
-        if destination.destination_name != "sqlalchemy":
+        if destination != "sqlalchemy":
             row = pa.Table.from_pylist(row)  # as ours are there, without _dlt_id
         make("other").run(row, table_name="releases", schema=dlt.Schema("shop"))
         before = len(server.requests)

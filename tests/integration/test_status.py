@@ -135,7 +135,7 @@ def test_status_tells_what_is_under_way(
     found = status(folder, capsys)
     under_way = found["events", "frontend"]
     assert re.fullmatch(
-        r"reading not at its end yet, come to 20\d\d-.*", under_way["under_way"]
+        r"reading unfinished, read back to 20\d\d-.*", under_way["under_way"]
     )
     assert under_way["last_complete_reading"] is None
 
@@ -196,7 +196,7 @@ def test_where_nothing_was_loaded_no_file_is_made(
         words += ["--freshness", "2h"]
     assert main(words) == 2
     err = capsys.readouterr().err
-    assert "nothing is loaded by the pipeline 'analytics_pipeline'" in err
+    assert "the pipeline 'analytics_pipeline' has loaded nothing" in err
     assert "there is no file" in err
     assert not list(Path().glob("*.duckdb"))
 
@@ -288,7 +288,7 @@ def test_a_sweep_that_failed_is_told_though_the_list_was_read(
         assert load(server, folder, *words, "--sweep", "now") == 1
         found = status(folder, capsys)["issues", "backend"]
         assert "500" in found["problem"]
-        assert found["under_way"].startswith("sweep not at its end yet")
+        assert found["under_way"].startswith("sweep unfinished")
         assert load(server, folder, *words) == 0
     found = status(folder, capsys)["issues", "backend"]
     assert found["problem"] == found["under_way"] == ""

@@ -11,18 +11,18 @@ from typing import Any
 import dlt
 import pytest
 
-from analytics_pipeline import analytics_source, runner, verification
+from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.cli import progress
 from analytics_pipeline.cli.main import main
 from analytics_pipeline.errors import ApiError, ConfigurationError, MissingTable
+from analytics_pipeline.loading import second_dataset
+from analytics_pipeline.loading.verification import Counts
 from analytics_pipeline.runner import Verification
 from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.history import VALIDITY
-from analytics_pipeline.verification import Counts
 from tests.conftest import ORGANIZATION, TOKEN, small_server
 from tests.fake_server import FakeServer
 from tests.list_server import ListServer, ago, detail, event, newest_first
-from tests.mariadb import MariaDB, mariadb_server
 from tests.postgres import Postgres
 
 PROJECTS = ["frontend", "backend"]
@@ -757,19 +757,11 @@ def test_the_time_zone_of_the_session_does_not_matter(
 # The second dataset
 
 
-@pytest.fixture(scope="module")
-def mariadb() -> Iterator[MariaDB]:
-    with mariadb_server() as server:
-        yield server
-
-
 WAREHOUSES = ["duckdb", "postgres", "sqlite", "mariadb", "parquet", "delta", "iceberg"]
 
 
 @pytest.fixture(params=WAREHOUSES)
-def warehouse_of_any_kind(
-    request: pytest.FixtureRequest, elsewhere: Path
-) -> Iterator[Place]:
+def warehouse_of_any_kind(request: pytest.FixtureRequest, elsewhere: Path) -> Place:
     kind = request.param
     destination: Any = kind
     if kind == "postgres":
@@ -780,14 +772,11 @@ def warehouse_of_any_kind(
     elif kind == "sqlite":
         pytest.importorskip("sqlalchemy")
         destination = dlt.destinations.sqlalchemy("sqlite:///warehouse.db")
-    elif kind in ("parquet", "delta", "iceberg"):
+    elif kind != "duckdb":
         module = {"delta": "deltalake", "iceberg": "pyiceberg"}.get(kind, "pyarrow")
         pytest.importorskip(module)
         destination = dlt.destinations.filesystem("lake")
-    table_format = kind if kind in ("delta", "iceberg") else None
-    yield Place(elsewhere, destination, table_format)
-    if kind == "mariadb":
-        request.getfixturevalue(kind).clear()
+    return Place(elsewhere, destination, kind if kind in ("delta", "iceberg") else None)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:pyiceberg")
@@ -909,8 +898,8 @@ def test_what_a_killed_verify_has_left_is_replaced(
 ) -> None:
     place.load(lists, "events")
     with monkeypatch.context() as patch:
-        patch.setattr(verification, "_drop", lambda pipeline: None)
-        patch.setattr(verification, "rmtree", lambda *_, **__: None)
+        patch.setattr(second_dataset, "_drop", lambda pipeline: None)
+        patch.setattr(second_dataset, "rmtree", lambda *_, **__: None)
         assert place.verify(lists, "events").is_equal
         place.sql("create schema if not exists analytics_verify_staging")
         place.sql("create table analytics_verify_staging.other (id int)")

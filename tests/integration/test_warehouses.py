@@ -341,7 +341,7 @@ def test_rows_that_a_user_appends_are_told_of_once_a_run(
 @pytest.mark.parametrize(
     ("destination", "words"),
     [
-        ("duckdb", "is not for duckdb"),
+        ("duckdb", "does not work with duckdb"),
         ("filesystem", r"needs the package deltalake: pip install .*\[deltalake\]"),
     ],
 )

@@ -1,7 +1,6 @@
 """The command that installs an extra is right for how this package was installed."""
 
 import json
-import shlex
 from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -31,63 +30,51 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(extras, "FOLDER", tmp_path / "site-packages")
 
 
-def advice(monkeypatch: pytest.MonkeyPatch, origin: dict[str, Any] | None) -> str:
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        (None, ""),
+        (
+            {"url": "file:///home/ann/my%20clone", "dir_info": {}},
+            " @ file:///home/ann/my%20clone",
+        ),
+        (
+            {
+                "url": "https://git.example.com/acme/analytics_pipeline",
+                "vcs_info": {"vcs": "git", "commit_id": "abc123"},
+            },
+            " @ git+https://git.example.com/acme/analytics_pipeline@abc123",
+        ),
+        (
+            {"url": "https://files.example.com/a.whl", "archive_info": {}},
+            " @ https://files.example.com/a.whl",
+        ),
+    ],
+)
+def test_an_extra_comes_from_where_the_package_was_installed_from(
+    origin: dict[str, Any] | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(extras, "distribution", lambda name: Installed(origin))
-    return extras.install_command("report")
+    command = f"pip install 'analytics-pipeline[report]{expected}'"
+    assert extras.install_command("report") == command
 
 
-def test_from_an_index(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert advice(monkeypatch, None) == "pip install 'analytics-pipeline[report]'"
-
-
-def test_from_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    clone = tmp_path / "my clone"
-    clone.mkdir()
-    command = advice(monkeypatch, {"url": clone.as_uri(), "dir_info": {}})
-    assert shlex.split(command) == ["pip", "install", f"{clone}[report]"]
-
-
-def test_from_a_folder_that_is_gone(
+def test_an_extra_of_a_clone_comes_from_the_clone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    command = advice(monkeypatch, {"url": (tmp_path / "gone").as_uri(), "dir_info": {}})
-    assert command == "pip install 'analytics-pipeline[report]'"
+    """Even if an `.egg-info` beside it says nothing of its origin."""
+    (tmp_path / "setup.cfg").touch()
+    monkeypatch.setattr(extras, "FOLDER", tmp_path)
+    expected = f"pip install 'analytics-pipeline[report] @ {tmp_path.as_uri()}'"
+    assert extras.install_command("report") == expected
 
 
-def test_from_a_repository(monkeypatch: pytest.MonkeyPatch) -> None:
-    origin = {
-        "url": "https://git.example.com/acme/analytics_pipeline",
-        "vcs_info": {"vcs": "git", "commit_id": "abc123"},
-    }
-    assert advice(monkeypatch, origin) == (
-        "pip install 'analytics-pipeline[report] @"
-        " git+https://git.example.com/acme/analytics_pipeline@abc123'"
-    )
-
-
-def test_from_an_archive(monkeypatch: pytest.MonkeyPatch) -> None:
-    url = "https://files.example.com/analytics_pipeline-1.0.0-py3-none-any.whl"
-    assert advice(monkeypatch, {"url": url, "archive_info": {}}) == (
-        f"pip install 'analytics-pipeline[report] @ {url}'"
-    )
-
-
-def test_in_a_clone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Also where an `.egg-info` beside it says nothing of its origin."""
-    clone = tmp_path / "clone"
-    clone.mkdir()
-    (clone / "setup.cfg").touch()
-    monkeypatch.setattr(extras, "FOLDER", clone)
-    command = advice(monkeypatch, None)
-    assert shlex.split(command) == ["pip", "install", f"{clone}[report]"]
-    monkeypatch.chdir(clone)
-    assert advice(monkeypatch, None) == "pip install '.[report]'"
-
-
-def test_without_any_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_is_not_installed_is_taken_from_an_index(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def missing(name: str) -> Distribution:
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(extras, "distribution", missing)
-    command = extras.install_command("report")
-    assert command == "pip install 'analytics-pipeline[report]'"
+    expected = "pip install 'analytics-pipeline[report]'"
+    assert extras.install_command("report") == expected

@@ -144,16 +144,22 @@ def test_who_has_an_issue_is_an_address_or_a_name(
     assert state(assignedTo=assigned_to)["assigned_to"] == expected
 
 
-@pytest.mark.parametrize("value", [None, "web", [], {}, {"id": None}, 5])
-def test_a_project_without_an_id_is_none(value: Any) -> None:
-    assert state(project=value)["project_id"] is None
-
-
 @pytest.mark.parametrize(
-    "value", [None, "1.2", [], {}, {"inRelease": None}, {"inRelease": {"a": 1}}]
+    ("field", "column", "values"),
+    [
+        ("project", "project_id", [None, "web", [], {}, {"id": None}, 5]),
+        (
+            "statusDetails",
+            "release",
+            [None, "1.2", [], {}, {"inRelease": None}, {"inRelease": {"a": 1}}],
+        ),
+    ],
 )
-def test_a_release_that_is_not_said_is_none(value: Any) -> None:
-    assert state(statusDetails=value)["release"] is None
+def test_what_a_nested_field_does_not_say_is_none(
+    field: str, column: str, values: list[Any]
+) -> None:
+    for value in values:
+        assert state(**{field: value})[column] is None
 
 
 def test_of_several_copies_of_an_issue_the_last_is_taken() -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from analytics_pipeline.bookmarks import Bookmark
-from analytics_pipeline.status import ListStatus, Status, lists_of
+from analytics_pipeline.loading.status import ListStatus, Status, lists_of
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)

@@ -1,4 +1,4 @@
-"""What the warehouse holds, and how far: by the rows and bookmarks that are in it."""
+"""Rows, loaded range and last error of every list, from the warehouse alone."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from analytics_pipeline.tables.schema import PROJECT_SLUG, READ_AT
 from analytics_pipeline.values import utc
 
 UNASKED = timedelta(days=7)
-"""A list that runs have left out for so long, while they read others, is not asked for."""
+"""A list that runs have left out for this long, while they read others, is not shown as asked for."""
 
 
 @dataclass
@@ -51,7 +51,7 @@ class ListStatus:
 
     @property
     def span(self) -> Span | None:
-        """From when and up to when it is loaded; none of what is read whole."""
+        """The range that is loaded; None for full scans."""
         spans = self.bookmark.loaded.spans
         if is_read_whole(self.table) or not spans:
             return None
@@ -59,7 +59,7 @@ class ListStatus:
 
     @property
     def under_way(self) -> str:
-        """Readings that have not come to their end, for people; empty: there are none."""
+        """Unfinished readings, as a sentence; empty: none."""
         bookmark = self.bookmark
         found = []
         if bookmark.has_gaps:
@@ -70,12 +70,12 @@ class ListStatus:
 
     @property
     def read(self) -> datetime | None:
-        """When it was read to its end; of rows without a bookmark, when they came."""
+        """When it was last read to its end; for rows without a bookmark, when they came."""
         return self.bookmark.completed_at if self.organization else self.received
 
     @property
     def asked(self) -> datetime | None:
-        """When the last run began that was to read it, as far as that is known."""
+        """When the last run that was to read it began, if known."""
         bookmark = self.bookmark
         if not self.organization:
             return self.received
@@ -83,7 +83,7 @@ class ListStatus:
 
     @property
     def problem(self) -> str:
-        """What went wrong when it was last asked for, if it is asked for still."""
+        """The last error, if runs still read the list."""
         return self.bookmark.problem if self.is_asked else ""
 
     def as_json(self, now: datetime) -> dict[str, Any]:
@@ -126,12 +126,11 @@ class Status:
     def asked_lists(
         self, longest: timedelta, tables: Sequence[str] = ()
     ) -> list[ListStatus]:
-        """Return the lists that runs are to read: within that time, or in the last run.
+        """Return the lists that runs have read within that time, or in the last run.
 
-        So what was taken out of the settings is left out, and what a run reads less often
-        than others is not; where all runs have stopped, the lists of the last one count.
-        The history comes along with the issues, and is left out, as are rows of no list
-        that do not say when they came.
+        A list that was removed from the settings is left out; one that is read less often
+        than others is not. If all runs have stopped, the lists of the last one count. The
+        history and rows without a bookmark and a `read_at` are left out.
         """
         tables = tables or [*TABLES]
         lists = [each for each in self.lists if each.table in tables]
@@ -147,7 +146,7 @@ class Status:
     def old_lists(
         self, longest: timedelta, tables: Sequence[str] = ()
     ) -> list[ListStatus]:
-        """Return the lists that are asked for and were not read to their end for so long."""
+        """Return the asked lists that were not read to their end within that time."""
         return [
             each
             for each in self.asked_lists(longest, tables)
@@ -166,7 +165,7 @@ class Status:
 
 
 def status(pipeline: dlt.Pipeline, now: datetime) -> Status:
-    """Return what is loaded, as of `now`; no server is asked, and nothing is changed.
+    """Return what is loaded, as of `now`, without a request and without a change.
 
     Raises:
         ConfigurationError: nothing was ever loaded, or the destination cannot be used.
@@ -177,7 +176,7 @@ def status(pipeline: dlt.Pipeline, now: datetime) -> Status:
     queries = Queries(pipeline.dataset())
     groups = dict(_groups(queries, now))
     if not groups:
-        raise nothing_loaded(pipeline, "none of its tables is there")
+        raise nothing_loaded(pipeline, "none of its tables exists")
     bookmarks = [ListStatus(**each._asdict()) for each in loaded_lists(pipeline)]
     lists = [
         each
@@ -259,10 +258,10 @@ def _has_rows(each: ListStatus) -> bool:
 
 
 def _reached(coverage: Coverage) -> str:
-    """Return how far down a reading has come; the newest rows are read first."""
+    """Return how far back a reading has come; the newest rows are read first."""
     start = coverage.spans[0].start if coverage.spans else None
-    at = f", come to {start:%Y-%m-%d %H:%M}" if start else ""
-    return f"not at its end yet{at}"
+    at = f", read back to {start:%Y-%m-%d %H:%M}" if start else ""
+    return f"unfinished{at}"
 
 
 def _iso(time: datetime | None) -> str | None:

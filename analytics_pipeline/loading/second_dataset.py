@@ -1,0 +1,209 @@
+"""A second dataset beside the warehouse's, to compare both in one connection."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from shutil import rmtree
+from typing import Any, NamedTuple
+
+import dlt
+from dlt.common.destination.client import WithStagingDataset
+from dlt.common.destination.exceptions import DestinationUndefinedEntity
+from dlt.common.destination.utils import resolve_merge_strategy
+from dlt.common.exceptions import DltException
+from dlt.destinations.impl.duckdb.sql_client import WithTableScanners
+from dlt.destinations.sql_client import SqlClientBase, WithSqlClient
+
+from analytics_pipeline.errors import ConfigurationError
+from analytics_pipeline.loading.destinations import destination_kind
+from analytics_pipeline.loading.failures import words
+from analytics_pipeline.loading.sql import literal
+
+SUFFIX = "_verify"
+"""Ends the names of the second pipeline and its dataset."""
+MEMORY = "200MB"
+"""What DuckDB may take for a comparison, beyond which it uses files."""
+
+
+class StoredTable(NamedTuple):
+    """A table in one of the datasets."""
+
+    name: str
+    """In SQL."""
+    columns: frozenset[str]
+    """Empty: there is no such table."""
+    keeps_versions: bool
+    """Rows are never replaced, so only the newest of a key counts."""
+
+
+@contextmanager
+def second_pipeline(pipeline: dlt.Pipeline) -> Iterator[dlt.Pipeline]:
+    """Yield a pipeline of the same destination with an empty dataset of its own.
+
+    The dataset is dropped at the end; if this process is killed, by the next call. The
+    working folder is in that of the pipeline, and goes with it.
+
+    Raises:
+        ConfigurationError: the destination cannot be queried, or the dataset cannot be
+            created.
+    """
+    kind, client = destination_kind(pipeline), pipeline.destination_client()
+    if not isinstance(client, WithSqlClient):
+        raise ConfigurationError(
+            f"verify compares by SQL, which {kind} does not have: use `status` and queries"
+            " of your own"
+        )
+    name = f"{pipeline.pipeline_name}{SUFFIX}"
+    folder = Path(pipeline.working_dir, name)
+    rmtree(folder, ignore_errors=True)
+    second = dlt.pipeline(
+        name,
+        pipelines_dir=pipeline.working_dir,
+        destination=_same_destination(pipeline, client.config),
+        staging=pipeline.staging,
+        dataset_name=f"{pipeline.dataset_name}{SUFFIX}",
+        progress=pipeline.collector,
+    )
+    second.set_local_state_val(
+        "initial_cwd", pipeline.get_local_state_val("initial_cwd")
+    )
+    try:
+        _check_name(second)
+        _drop(second)
+        _create(second)
+        try:
+            yield second
+        finally:
+            _drop(second)
+    finally:
+        rmtree(folder, ignore_errors=True)
+        pipeline.activate()
+
+
+def _same_destination(pipeline: dlt.Pipeline, config: Any) -> Any:
+    """Return the destination with what dlt has resolved for the pipeline by its name."""
+    destination: Any = pipeline.destination
+    given = destination.config_params | destination.caps_params
+    resolved = {
+        name: value
+        for name in ("credentials", "bucket_url")
+        if (value := getattr(config, name, None))
+        and isinstance(given.get(name), str | None)
+    }
+    return type(destination)(**given | resolved)
+
+
+def _dataset(pipeline: dlt.Pipeline) -> str:
+    """Return the name of the dataset as it is stored."""
+    client: Any = pipeline.destination_client()
+    return WithStagingDataset.create_dataset_names(client.schema, client.config)[0]
+
+
+def _check_name(second: dlt.Pipeline) -> None:
+    """Check that the dataset to drop holds only what verify has loaded.
+
+    Raises:
+        ConfigurationError: other pipelines use it.
+    """
+    try:
+        with second.sql_client() as client:
+            state = client.make_qualified_table_name("_dlt_pipeline_state")
+            found = client.execute_sql(f"SELECT DISTINCT pipeline_name FROM {state}")
+    except DestinationUndefinedEntity:
+        return  # there is no such dataset, or it was left before its first load
+    if any(name != second.pipeline_name for (name,) in found or ()):
+        raise ConfigurationError(
+            f"verify needs the dataset {second.dataset_name!r} for itself and would drop"
+            " it, but it holds tables of another pipeline; load those into a dataset with"
+            " another name"
+        )
+
+
+def _drop(pipeline: dlt.Pipeline) -> None:
+    """Drop the dataset and its staging dataset, if they exist."""
+    with pipeline.destination_client() as client:
+        if client.is_storage_initialized():
+            client.drop_storage()
+        if isinstance(client, WithStagingDataset):
+            with client.with_staging_dataset():
+                if client.is_storage_initialized():
+                    client.drop_storage()
+
+
+def _create(pipeline: dlt.Pipeline) -> None:
+    """Create the dataset, before anything is read that could not be loaded into it."""
+    try:
+        with pipeline.destination_client() as client:
+            client.initialize_storage()
+    except (DltException, OSError) as error:
+        raise ConfigurationError(
+            f"verify needs a dataset {pipeline.dataset_name!r} beside the pipeline's, and"
+            f" cannot create it: {words(error)}; allow the account to create datasets"
+            " (schemas, databases, folders)"
+        ) from error
+
+
+@contextmanager
+def connected(
+    pipeline: dlt.Pipeline, second: dlt.Pipeline, schema: str
+) -> Iterator[SqlClientBase[Any]]:
+    """Yield a connection to which both datasets are open."""
+    with second.sql_client(schema) as client, ExitStack() as stack:
+        if isinstance(client, WithTableScanners):  # files, of which DuckDB has views
+            remote: Any = pipeline.destination_client(schema)
+            database: Any = client.credentials
+            first: Any = type(client)(remote, _dataset(pipeline), cache_db=database)
+            tables = remote.schema.data_tables(seen_data_only=True)
+            names = [t["name"] for t in tables if "table_format" not in t]
+            stack.enter_context(first)
+            first.create_views_for_tables(dict(zip(names, names, strict=True)))
+            client.execute_sql(f"SET temp_directory = {literal(second.working_dir)}")
+        if destination_kind(pipeline) in ("duckdb", "filesystem"):
+            ((before,),) = (
+                client.execute_sql("SELECT current_setting('memory_limit')") or []
+            )
+            client.execute_sql(f"SET memory_limit = '{MEMORY}'")
+            # It is a setting of all connections of this process.
+            stack.callback(client.execute_sql, f"SET memory_limit = '{before}'")
+        yield client
+
+
+def _data_files(pipeline: dlt.Pipeline, schema: str, name: str, form: str) -> str:
+    """Return the rows of a Delta or Iceberg table, without DuckDB's extensions for them.
+
+    Their writers here replace whole files, so the files of the newest version are all.
+    """
+    if form == "delta":
+        from dlt.common.libs.deltalake import get_delta_tables
+
+        files = get_delta_tables(pipeline, name, schema_name=schema)[name].file_uris()
+    else:
+        from dlt.common.libs.pyiceberg import get_iceberg_tables
+
+        table = get_iceberg_tables(pipeline, name, schema_name=schema)[name]
+        files = [task.file.file_path for task in table.scan().plan_files()]
+    return f"read_parquet([{', '.join(map(literal, files))}], union_by_name = true)"
+
+
+def stored_table(
+    pipeline: dlt.Pipeline, client: SqlClientBase[Any], schema: str, name: str
+) -> StoredTable:
+    """Return the table of this name in a pipeline's dataset."""
+    with client.with_alternative_dataset_name(_dataset(pipeline)):
+        table = client.make_qualified_table_name(name)
+    stored = pipeline.schemas[schema] if schema in pipeline.schema_names else None
+    if stored is None or name not in stored.tables:
+        return StoredTable(table, frozenset(), False)
+    with pipeline.destination_client(schema) as storage:
+        if not storage.get_storage_table(name)[1]:  # type: ignore[attr-defined]
+            return StoredTable(table, frozenset(), False)
+    known = stored.tables[name]
+    columns = frozenset(
+        n for n, each in known["columns"].items() if "data_type" in each
+    )
+    form = known.get("table_format")
+    if form and destination_kind(pipeline) == "filesystem":
+        table = _data_files(pipeline, schema, name, form)
+    capabilities = pipeline.destination.capabilities()
+    strategy = resolve_merge_strategy(stored.tables, known, capabilities)
+    return StoredTable(table, columns, strategy is None)

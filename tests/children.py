@@ -1,4 +1,4 @@
-"""The command line in a process of its own, to be killed or interrupted."""
+"""Runs the command line in another process, to be killed or interrupted."""
 
 import multiprocessing
 import os
@@ -16,7 +16,7 @@ from tests.conftest import ORGANIZATION, TOKEN
 ROOT = str(Path(analytics_pipeline.__file__).parents[1])
 PROJECTS = ["frontend", "backend"]
 
-# A process that has imported everything, and is forked for each run.
+# A process that has imported everything is forked for each run.
 if sys.platform == "win32":
     fresh: Any = multiprocessing.get_context("spawn")
 else:
@@ -41,7 +41,7 @@ def environment() -> dict[str, str]:
 def start(
     server: DemoServer, folder: Path, *words: str, **options: Any
 ) -> subprocess.Popen[str]:
-    """As a user starts it; standard error and output are caught."""
+    """Start it as a user does; its output and errors are captured."""
     return subprocess.Popen(
         [
             sys.executable,
@@ -64,7 +64,7 @@ def start(
 def run(
     server: DemoServer, folder: Path, *words: str, **options: Any
 ) -> tuple[int, str]:
-    """To its end: the exit code, and what it said."""
+    """Run it to its end; return exit code and standard error."""
     with start(server, folder, *words, **options) as process:
         _, said = process.communicate(timeout=120)
         return process.returncode, said
@@ -73,7 +73,7 @@ def run(
 def fork(
     server: DemoServer, folder: Path, *words: str, projects: Sequence[str] = PROJECTS
 ) -> Any:
-    """The same as a `multiprocessing.Process`, with less ado."""
+    """Fork it as a `multiprocessing.Process`, which is faster than `start`."""
     process = fresh.Process(
         target=_main,
         args=(

@@ -1,4 +1,4 @@
-"""No test sleeps, sees the user's settings, or leaves anything behind."""
+"""Fixtures: no test sleeps, reads the user's settings, or leaves anything behind."""
 
 import os
 import sqlite3
@@ -28,7 +28,7 @@ ORGANIZATION = "acme"
 
 
 class Clock:
-    """Time that passes only when somebody sleeps."""
+    """A clock that only `sleep` moves."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
@@ -47,7 +47,7 @@ class Clock:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock of retries and rate limits."""
+    """Replace the clock of retries and rate limits."""
     clock = Clock()
     monkeypatch.setattr(retry, "time", clock)
     monkeypatch.setattr(retry, "POLL", float("inf"))
@@ -56,7 +56,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture(autouse=True)
 def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A working folder of its own, without settings from files or environment."""
+    """Work in an empty folder, without settings from files or the environment."""
     for name in list(os.environ):
         if name.lower().endswith("_proxy") or name.startswith(
             ("SOURCES__", "DESTINATION")
@@ -73,14 +73,14 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No secret is known: those of other tests may be ordinary words."""
+    """Forget the secrets of other tests, which may be ordinary words."""
     monkeypatch.setattr(secrets, "_hidden", ())
     monkeypatch.setattr(secrets, "_sent", frozenset())
 
 
 @pytest.fixture(autouse=True)
 def no_pipeline() -> Iterator[None]:
-    """No pipeline is active: the one that dlt used last would be asked by sources."""
+    """Deactivate dlt's last pipeline, which sources would otherwise use."""
     context = Container()[PipelineContext]
     context.deactivate()
     yield
@@ -89,7 +89,7 @@ def no_pipeline() -> Iterator[None]:
 
 @dataclass
 class Warehouse:
-    """A DuckDB in the test's folder, loaded by a pipeline of its own."""
+    """A DuckDB file in the test's folder, and its pipeline."""
 
     folder: Path
 
@@ -120,9 +120,9 @@ class Warehouse:
         return [row[0] for row in self.rows(f"select {key} from analytics.{table}")]
 
     def bookmarks(self) -> dict[str, dict[str, Any]]:
-        """Table → list → its bookmark, as dlt's state has it.
+        """Return table → list → its bookmark, as dlt's state has it.
 
-        Without what is there for people only: when it was complete, and what went wrong.
+        Completion times and errors, which only `status` uses, are left out.
         """
         sources: dict[str, Any] = dict(self.pipeline().state.get("sources", {}))
         resources = sources.get("analytics", {}).get("resources", {})
@@ -142,7 +142,7 @@ class Warehouse:
 def set_back(
     pipeline: dlt.Pipeline, ending: str, *names: str, to: str = "2026-01-01T00:00:00Z"
 ) -> None:
-    """Set times in the stored bookmarks of lists whose keys end so to long ago."""
+    """Change times in the stored bookmarks of lists whose keys have this ending."""
     with pipeline.managed_state(extract_state=True) as state:
         stored: Any = state
         for resource in stored["sources"]["analytics"]["resources"].values():
@@ -167,7 +167,7 @@ def one_postgres() -> Iterator[Postgres]:
 
 @pytest.fixture
 def postgres(one_postgres: Postgres) -> Iterator[Postgres]:
-    """A PostgreSQL without tables; its server is the same for all tests."""
+    """An empty PostgreSQL database; all tests share its server."""
     yield one_postgres
     one_postgres.clear()
 
@@ -180,7 +180,7 @@ def one_mariadb() -> Iterator[MariaDB]:
 
 @pytest.fixture
 def mariadb(one_mariadb: MariaDB) -> Iterator[MariaDB]:
-    """A MariaDB without tables; its server is the same for all tests."""
+    """An empty MariaDB database; all tests share its server."""
     yield one_mariadb
     one_mariadb.clear()
 
@@ -235,7 +235,7 @@ def server(api: str) -> Iterator[FakeServer]:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., FakeServer]]:
-    """Starts small servers, as `small_server` makes them; they end with the test."""
+    """Starts servers of `small_server`, which end with the test."""
     with ExitStack() as stack:
         yield lambda *api, **options: stack.enter_context(small_server(*api, **options))
 

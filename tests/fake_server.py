@@ -1,22 +1,21 @@
-"""The demo server with what only tests need: faults, limits, latency, a wrong clock."""
+"""The demo server with the vendors' real habits, faults, rate limits and latency."""
 
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote_plus
 
 from analytics_pipeline.demo import DemoServer, Request, Response
-from analytics_pipeline.demo.data import DemoData
-from analytics_pipeline.demo.dialects import Dialect, Query, Refusal
 from analytics_pipeline.demo.http import json_response
-from analytics_pipeline.demo.rows import Row
+from analytics_pipeline.demo.rows import PROJECT, Row, fill
+from analytics_pipeline.demo.server import Refusal
+from tests.fake_apis import REAL_APIS, RealGlitchTip, RealSentry
 
 Fault = int | Callable[[BaseHTTPRequestHandler, Response], Response | None]
 TOO_FREQUENT = "You are attempting to use this endpoint too frequently."
@@ -27,7 +26,7 @@ TOO_CONCURRENT = (
 
 @dataclass
 class Plan:
-    """A fault for `times` requests that contain `on`, once `after` have passed."""
+    """A fault for `times` requests that contain `on`, after the first `after` of them."""
 
     fault: Fault
     on: str
@@ -36,21 +35,24 @@ class Plan:
 
 
 class FakeServer(DemoServer):
-    """A demo server that can be told to fail, and records how it answered.
+    """A server with a vendor's habits, which can be told to fail.
 
-    `latency` is in seconds. With `rate_limit`, so many requests for events are answered
-    in each window of `rate_window` seconds of `clock`, and with `concurrent_limit` so
-    many at a time. Headers tell the limits if there is a `rate_limit`, unless
-    `limit_headers` is False. `clock_skew` is added to the real time in the Date header,
-    except where a fault sets or sends that header itself.
-
-    Only for Sentry: with `ignores_time`, `start` and `end` of events are ignored, as
-    before August 2025; a page of whole events has `full_page_size` rows, 100 on older
-    servers; with `invalid_range`, a window outside retention is a 400 and not a 500;
-    to a `teamless` user every issue search is an empty list without a Link header.
+    Args:
+        api: as of `DemoServer`.
+        latency: seconds that each request takes.
+        rate_limit: requests for events in each window; the headers of the limits are
+            sent only if there is one.
+        rate_window: seconds.
+        concurrent_limit: requests for events at the same time.
+        clock: returns the time that the windows go by.
+        other_organizations: organization → slugs of projects that the list of all
+            projects has, too.
+        options: of `DemoServer`, or attributes of `RealSentry`.
     """
 
-    statuses: list[tuple[Request, int]]  # how each was answered; 0: not at all
+    apis = REAL_APIS
+    statuses: list[tuple[Request, int]]
+    """How each request was answered; 0: not at all."""
 
     def __init__(
         self,
@@ -60,60 +62,129 @@ class FakeServer(DemoServer):
         rate_limit: int | None = None,
         rate_window: float = 60.0,
         concurrent_limit: int | None = None,
-        limit_headers: bool = True,
         clock: Callable[[], float] = time.time,
-        clock_skew: timedelta = timedelta(),
-        ignores_time: bool = False,
-        full_page_size: int = 10,
-        invalid_range: bool = False,
-        teamless: bool = False,
+        other_organizations: Mapping[str, Sequence[str]] | None = None,
         **options: Any,
     ) -> None:
+        habits = {k: options.pop(k) for k in [*options] if hasattr(RealSentry, k)}
         super().__init__(api, **options)
-        if api == "sentry":
-            self._dialect = other_sentry(
-                self._dialect, ignores_time, full_page_size, invalid_range, teamless
-            )
+        for name, value in habits.items():
+            setattr(self._api, name, value)
+        if isinstance(self._api, RealSentry):
+            self._api.projects = self._data.projects
         self.statuses = []
         self._latency = latency
         self._limits = Limits(rate_limit, rate_window, concurrent_limit, clock)
-        self._limit_headers = limit_headers
-        self._clock_skew = clock_skew
         self._plans: list[Plan] = []
         self._plans_lock = threading.Lock()
+        self._foreign = [
+            self._project(organization, slug)
+            for organization, slugs in (other_organizations or {}).items()
+            for slug in slugs
+        ]
+
+    def _project(self, organization: str, slug: str) -> Row:
+        return fill(
+            PROJECT,
+            **{"id": f"{organization}-{slug}", "slug": slug, "name": slug.title()},
+            **{"organization": organization, "created": "2026-01-01T00:00:00Z"},
+            **dict.fromkeys(("platform", "language"), "python"),
+        )
+
+    def insert(self, table: str, project: str, row: Row) -> None:
+        """Add a row."""
+        with self._lock:
+            self._data.lists[table, project].append(row)
+
+    def remove(self, table: str, project: str, row: Row) -> None:
+        """Delete a row."""
+        with self._lock:
+            self._data.lists[table, project].remove(row)
+
+    def add_project(self, slug: str) -> None:
+        """Add an empty project."""
+        with self._lock:
+            self._data.add_project(slug, self._data.now)
+
+    def age(self, issue_id: str, *, first_seen: str, count: int, users: int) -> None:
+        """Add events from before the 90 days that Sentry's list of issues covers."""
+        assert isinstance(self._api, RealSentry)
+        issue = next(row for row in self.rows("issues") if row["id"] == issue_id)
+        names = ("count", "userCount", "firstSeen")
+        self._api.recent[issue_id] = {name: issue[name] for name in names}
+        issue["count"] = str(int(issue["count"]) + count)
+        issue["userCount"] += users
+        issue["firstSeen"] = first_seen
+
+    def answer(self, request: Request) -> Response:
+        """As the base class, but refuse cursors that cannot be parsed."""
+        try:
+            return super().answer(request)
+        except (ValueError, LookupError):
+            status = 422 if isinstance(self._api, RealGlitchTip) else 400
+            return json_response(status, {"detail": "Invalid cursor"})
+
+    def _route(self, path: str) -> tuple[str, dict[str, str]]:
+        """As the base class, but refuse with the vendor's web pages."""
+        try:
+            return super()._route(path)
+        except Refusal:
+            is_api = path.startswith(self._api.prefix) and path.endswith("/")
+            if isinstance(self._api, RealGlitchTip) and not is_api:
+                raise Refusal(html_response(200, "GlitchTip")) from None
+            if isinstance(self._api, RealSentry):
+                raise Refusal(html_response(404, "Page Not Found")) from None
+            raise
+
+    def _find(self, table: str, names: dict[str, str]) -> list[Row]:
+        """As the base class, but with GlitchTip's empty lists and foreign projects."""
+        try:
+            rows = super()._find(table, names)
+        except Refusal:
+            known = names["organization"] == self._organization
+            unknown = "project" if known else "organization"
+            if (table, unknown) in getattr(self._api, "unknown_is_empty", ()):
+                return []
+            raise
+        if table == "projects" and not names:
+            return self._api.ordered(table, rows + self._foreign)
+        return rows
+
+    def _link(self, request: Request, rel: str, more: bool, cursor: str | None) -> str:
+        """As the base class, but Sentry's links name a host that the client cannot reach."""
+        link = super()._link(request, rel, more, cursor)
+        if isinstance(self._api, RealSentry):
+            return link.replace(self.url, "https://sentry.example.invalid")
+        return link
 
     def fail(
         self, fault: Fault, *, on: str = "", times: int = 1, after: int = 0
     ) -> None:
-        """Spoil the next requests whose path and query contain `on`.
+        """Let requests fail whose `path?query`, decoded, contains `on`.
 
-        They are compared as `path?query`, with the query decoded. After letting `after`
-        of the requests through, the next `times` get the fault: a status with the body
-        `{"detail": …}`, or a function. The function is given the handler and the good
-        answer, and returns another one, or None when it has dealt with the socket
-        itself; the connection is then closed.
+        Args:
+            fault: a status, or a function of the handler and the good answer that returns
+                another answer, or None if it has used the handler's socket itself.
+            on: part of the request.
+            times: how many requests fail.
+            after: how many are answered before.
         """
         with self._plans_lock:
             self._plans.append(Plan(fault, on, times, after))
 
     def mend(self) -> None:
-        """Forget what is left of the faults."""
+        """Forget the remaining faults."""
         with self._plans_lock:
             self._plans.clear()
 
     def respond(
         self, request: Request, handler: BaseHTTPRequestHandler
     ) -> Response | None:
-        """Answer within the limits, spoil that as planned, and record the status."""
+        """Answer within the limits or with a planned fault, and record the status."""
         good = self._answer_within_limits(request)
         response = self._spoil(handler, good)
         self.statuses.append((request, response.status if response else 0))
-        if response is None:
-            return None
-        now = time.time() + self._clock_skew.total_seconds()
-        date = {"Date": handler.date_time_string(now)}
-        # a copy: a fault may return the same response again
-        return replace(response, headers=date | response.headers)
+        return response
 
     def _answer_within_limits(self, request: Request) -> Response:
         limited = request.path.endswith("/events/")
@@ -123,8 +194,7 @@ class FakeServer(DemoServer):
                 response = json_response(429, {"detail": refusal})
             else:
                 response = self.answer(request)
-        if self._limit_headers:
-            response.headers |= headers
+        response.headers |= headers
         return response
 
     def _spoil(
@@ -151,7 +221,7 @@ class FakeServer(DemoServer):
 
 
 def too_many(headers: Mapping[str, str], detail: str = TOO_FREQUENT) -> Fault:
-    """A fault: 429 with these headers and none of the usual ones.
+    """Return a fault: 429 with these headers instead of the usual ones.
 
     The database behind Sentry sends `{"X-Sentry-Rate-Limit-Reset": "None"}`.
     """
@@ -162,40 +232,17 @@ def too_many(headers: Mapping[str, str], detail: str = TOO_FREQUENT) -> Fault:
     return fault
 
 
-def other_sentry(
-    sentry: Dialect,
-    ignores_time: bool,
-    full_page_size: int,
-    invalid_range: bool,
-    teamless: bool,
-) -> Dialect:
-    """The dialect of a Sentry that differs as `FakeServer` says."""
-
-    def size(table: str, query: Query) -> int:
-        if table == "events" and query.get("full") == "true":
-            return full_page_size
-        return sentry.size(table, query)
-
-    def events(rows: list[Row], query: Query, data: DemoData) -> list[Row] | None:
-        try:
-            return sentry.select["events"](rows, {} if ignores_time else query, data)
-        except Refusal as refusal:
-            if invalid_range and refusal.status == 500:
-                detail = "Invalid date range. Please try a more recent date range."
-                raise Refusal(400, detail) from None
-            raise
-
-    def issues(rows: list[Row], query: Query, data: DemoData) -> list[Row] | None:
-        return None if teamless else sentry.select["issues"](rows, query, data)
-
-    select = {**sentry.select, "events": events, "issues": issues}
-    return replace(sentry, size=size, select=select)
+def html_response(status: int, title: str) -> Response:
+    """Return a web page, where a client expects JSON."""
+    page = f"<!doctype html><html><head><title>{title}</title></head></html>"
+    kind = {"Content-Type": "text/html; charset=utf-8"}
+    return Response(status, kind, page.encode())
 
 
 class Limits:
-    """Counts requests for events, in each window of time and at a time.
+    """Counts requests for events, in each window of time and at the same time.
 
-    Only requests for events are limited; the others are told that all is free.
+    Only requests for events are limited.
     """
 
     def __init__(
@@ -216,7 +263,7 @@ class Limits:
 
     @contextmanager
     def entered(self, limited: bool) -> Iterator[tuple[dict[str, str], str]]:
-        """Yield the headers that tell the limits, and why to refuse, or nothing."""
+        """Yield the headers about the limits, and the reason to refuse, or ''."""
         with self._lock:
             headers, refusal = self._count(limited)
             counted = limited and not refusal

@@ -1,7 +1,4 @@
-"""An API whose lists are just what a test says, in the order that it gives.
-
-Unlike the demo server it sorts nothing, and knows nothing of how the package reads.
-"""
+"""An API that serves a test's lists in the order that the test gives them."""
 
 import json
 from collections import defaultdict
@@ -18,12 +15,12 @@ NOW = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
 
 
 def ago(minutes: float) -> str:
-    """Return ISO text of a time so long before `NOW`."""
+    """Return the ISO time of so many minutes before `NOW`."""
     return (NOW - timedelta(minutes=minutes)).isoformat()
 
 
 def event(number: int, minutes: float, **fields: Any) -> Row:
-    """Return an event of so many minutes ago."""
+    """Return an event of so many minutes before `NOW`."""
     return {
         "id": f"e{number}",
         "projectID": "1",
@@ -33,16 +30,15 @@ def event(number: int, minutes: float, **fields: Any) -> Row:
 
 
 def newest_first(count: int, every: float = 90, start: int = 0) -> list[Row]:
-    """Return events, one in so many minutes, the newest first."""
+    """Return events at an interval of so many minutes, newest first."""
     return [event(start + n, n * every) for n in range(count)]
 
 
 class ListServer:
     """Serves v1 lists below `/v1`, or below a further path prefix.
 
-    `lists` maps (organization, project, table) to rows, with "" as the project of lists
-    of an organization, and ("", "", "projects") for all projects. What is not there is
-    an empty list.
+    `lists` maps (organization, project, table) to rows; the project of an organization's
+    lists is "", and all projects are at ("", "", "projects"). Other lists are empty.
     """
 
     def __init__(self, page_size: int = 20, prefix: str = "", link: str = LINK) -> None:
@@ -50,13 +46,13 @@ class ListServer:
         self.requests: list[Request] = []
         self.page_size = page_size
         self.link = link
-        """Of the header; empty: there is none."""
+        """The Link header; none is sent if empty."""
         self.date: datetime | None = None
-        """What the `Date` header says; None: the time that it is."""
+        """Of the `Date` header; None: the current time."""
         self.before: Callable[[Request], object] = lambda request: None
         """Called with each request before it is answered."""
         self.refused: dict[str, int] = {}
-        """Part of a path → status of its refusal."""
+        """Part of a path → status with which it is refused."""
         self._prefix = prefix
 
     def __enter__(self) -> Self:
@@ -69,7 +65,7 @@ class ListServer:
         self._http.stop()
 
     def asked(self, part: str) -> int:
-        """Return how many requests there were for paths that hold this."""
+        """Return the number of requests whose path contains this."""
         return sum(part in request.path for request in self.requests)
 
     def _respond(self, request: Request, handler: BaseHTTPRequestHandler) -> Response:

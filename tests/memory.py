@@ -1,8 +1,8 @@
-"""A server and a warehouse in memory, for tests of what lies between them.
+"""A server and a warehouse in memory, for fast tests of the readers between them.
 
-The server is asked by the package's own client, through a session that sends nothing;
-what a reader yields is kept as dlt would keep it: rows and bookmarks together at the end
-of a load, or not at all. So a test of the rules takes milliseconds.
+The package's own client asks the server through a session that sends nothing. What a
+reader yields is stored as dlt does: rows and bookmarks together at the end of a load, or
+neither.
 """
 
 import json
@@ -30,7 +30,7 @@ from analytics_pipeline.tables.rows import RowBuilder
 Row = dict[str, Any]
 HOUR = timedelta(hours=1)
 NOW = datetime.now(UTC).replace(microsecond=0) - 2 * HOUR
-"""The time of the newest rows, unless a test says otherwise."""
+"""The time of the newest rows, unless a test sets another."""
 
 
 def ago(minutes: float) -> datetime:
@@ -38,7 +38,7 @@ def ago(minutes: float) -> datetime:
 
 
 def event(number: int, minutes: float, **fields: Any) -> Row:
-    """An event of so many minutes before `NOW`."""
+    """Return an event of so many minutes before `NOW`."""
     time = ago(minutes).isoformat()
     return {
         "id": f"e{number}",
@@ -50,12 +50,12 @@ def event(number: int, minutes: float, **fields: Any) -> Row:
 
 
 def events(count: int, every: float = 90, start: int = 0) -> list[Row]:
-    """Events, one in so many minutes, the newest first."""
+    """Return events at an interval of so many minutes, newest first."""
     return [event(start + n, n * every) for n in range(count)]
 
 
 def issue(number: int, minutes: float, **fields: Any) -> Row:
-    """An issue that was last seen so many minutes before `NOW`."""
+    """Return an issue that was last seen so many minutes before `NOW`."""
     return {
         "id": f"i{number}",
         "project": {"id": "1", "slug": "web"},
@@ -74,9 +74,8 @@ class Request:
 class Session:
     """Answers as one of the servers does, from lists that a test may change.
 
-    `lists` is (table, project) → rows. They are sent newest first, unless `order` (of
-    their times) says otherwise. A row may have a `_time` that the server goes by instead
-    of the one that it shows.
+    `lists` is (table, project) → rows, which are sent newest first or in the order that
+    `order` returns. A row may have a `_time` that the server uses but does not show.
     """
 
     def __init__(self, api: str = "v1", page_size: int = 20) -> None:
@@ -85,20 +84,19 @@ class Session:
         self.requests: list[Request] = []
         self.page_size = page_size
         self.before: Callable[[Request], int | None] = lambda request: None
-        """Called with each request; a status that it returns is a refusal."""
+        """Called with each request; if it returns a status, the request is refused."""
         self.after: Callable[[Request], object] = lambda request: None
-        """Called once the answer is made."""
+        """Called when the answer is ready."""
         self.order: Callable[[list[Row]], list[Row]] | None = None
         self.date: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.ignores_time = False
         self.kept_from: datetime | None = None
-        """Sentry refuses windows that end before it. Its pages cannot be sent that hold a
-    row with `_broken`."""
+        """Sentry refuses windows that end before this time."""
         self._spec = APIS[api]
         self._api = api
 
     def forget_outage(self) -> None:
-        """There is none."""
+        """Do nothing."""
 
     def client(self) -> Client:
         session: Any = self
@@ -185,12 +183,12 @@ class Session:
         page, more = rows[first:end], end < len(rows)
         cursor = str(end)
         if by_position and more:
-            # Behind the last row of another time than the next page's first.
+            # Behind the last row whose time differs from the next page's first row.
             following = time(rows[end])
             above = [time(row) for row in rows[:end] if time(row) > following]
             tied = sum(time(row) == following for row in rows[:end])
             cursor = f"{min(above).isoformat() if above else ''}:{tied}"
-        if any("_broken" in row for row in page):
+        if any("_broken" in row for row in page):  # cannot be serialized
             return _refusal(500)
         shown = [{k: v for k, v in row.items() if k != "_time"} for row in page]
         link = '<http://memory/>; rel="next"; results="{}"; cursor="{}"'
@@ -219,7 +217,7 @@ def _refusal(status: int) -> requests.Response:
 
 
 class Killed(Exception):
-    """A load ended before dlt had stored anything of it."""
+    """A load ended before dlt had stored any of it."""
 
 
 @dataclass
@@ -229,11 +227,11 @@ class Warehouse:
     session: Session
     table: str = "events"
     rows: dict[str, Row] = field(default_factory=dict)
-    """Key → the copy that was loaded last."""
+    """Key → the row that was loaded last."""
     bookmarks: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Project → bookmark."""
     errors: dict[str, ApiError] = field(default_factory=dict)
-    """Project → why its list could not be read in the last run."""
+    """Project → the error of its list in the last run."""
     loads: int = 0
     """Of the last run."""
     sizes: dict[str, int] = field(default_factory=dict)
@@ -256,12 +254,12 @@ class Warehouse:
         full_refresh: bool = False,
         **extent: Any,
     ) -> int:
-        """Load as `runner.load` does, in as many loads as it takes.
+        """Load as `runner.load` does, in as many loads as are needed.
 
-        `kill` is asked after each part whether the process dies there.
+        `kill` returns after each part whether the process dies there.
 
         Returns:
-            How many requests for the table it took.
+            The number of requests for the table.
         """
         assert self.client
         before = self.session.asked(self.table)
@@ -331,7 +329,7 @@ class Warehouse:
 
 
 def shuffled(seed: int) -> Callable[[list[Row]], list[Row]]:
-    """An order that is none, the same for each request."""
+    """Return a random order that is the same for each request."""
 
     def order(rows: list[Row]) -> list[Row]:
         return sorted(

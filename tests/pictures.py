@@ -1,6 +1,6 @@
-"""Make the pictures of the README anew: `python tests/pictures.py`. Needs Chromium.
+"""Make the pictures of the README: `python tests/pictures.py`. Needs Chromium.
 
-They show what `run` and `report` make of a server with made-up rows.
+They show `run` and `report` with the rows of the built-in server.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ CHROMIUM = next(
 
 
 def chromium(page: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    """The page in a browser without a window, which asks nobody anything."""
+    """Open the page in a headless browser that connects to no service of its own."""
     with tempfile.TemporaryDirectory() as profile:
         return subprocess.run(
             [
@@ -56,7 +56,7 @@ def chromium(page: Path, *words: str) -> "subprocess.CompletedProcess[str]":
 
 
 def report(folder: Path) -> str:
-    """The HTML page of a DuckDB in the folder, loaded from the built-in server."""
+    """Return the report on a DuckDB in the folder, loaded from the built-in server."""
     projects = ["frontend", "backend"]
     pipeline = runner.make_pipeline(
         pipelines_dir=str(folder / "pipelines"), name="analytics_demo"
@@ -67,7 +67,7 @@ def report(folder: Path) -> str:
 
 
 class MidPoint(LiveCollector):
-    """Keeps what the terminal shows when half of the pages have come."""
+    """Keeps what the terminal shows when half of the rows are read."""
 
     text = ""
 
@@ -81,7 +81,7 @@ class MidPoint(LiveCollector):
 
 
 def run(folder: Path) -> str:
-    """The HTML page of a terminal in which a run was at half of its way, and at its end."""
+    """Return an HTML page of a terminal, in the middle and at the end of a run."""
     projects, token = ["frontend", "backend"], "demo"
     collector = MidPoint(Console(file=io.StringIO()))
     pipeline = runner.make_pipeline(
@@ -106,7 +106,7 @@ def run(folder: Path) -> str:
 
 
 def picture(html: str, target: Path, *words: str, height: int = HEIGHT) -> None:
-    """Of the top of the page, `WIDTH` × `height` pixels, as PNG."""
+    """Write a PNG of the top of the page, `WIDTH` × `height` pixels."""
     source = target.with_suffix(".html")
     source.write_text(html, "utf-8")
     chromium(

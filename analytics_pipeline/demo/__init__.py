@@ -1,4 +1,4 @@
-"""The built-in API server of the `demo` command, which tests use too."""
+"""The built-in API server of the `demo` command and the notebook."""
 
 from analytics_pipeline.demo.http import Request, Response
 from analytics_pipeline.demo.server import DemoServer

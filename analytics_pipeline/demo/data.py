@@ -1,23 +1,20 @@
-"""The data of the demo server: how it grows, the same for the same seed and time."""
+"""The rows of the demo server, which are the same for the same seed and time."""
 
 import itertools
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from operator import itemgetter
-from typing import Any
 
+from analytics_pipeline.demo.apis import V1
 from analytics_pipeline.demo.rows import (
     DETAIL,
     ENTRIES,
-    FLAGS,
     ISSUE,
     PROJECT,
     RELEASE,
-    SHAPES,
     Row,
     event,
     fill,
@@ -46,86 +43,47 @@ _NO_ISSUE: Row = {
 }
 
 
-def seconds(text: str) -> float:
-    """Unix time of an ISO date, which is in UTC when it names no zone."""
-    time = datetime.fromisoformat(text)
-    return time.replace(tzinfo=time.tzinfo or UTC).timestamp()
-
-
-def rank(name: str) -> Callable[[Row], Any]:
-    """The sort key of a list ordered by this field: newest first, slugs from a to z."""
-    if name == "slug":
-        return itemgetter(name)
-    return lambda row: -seconds(row[name])
-
-
-@dataclass
-class Past:
-    """What an issue went through before the 90 days that Sentry's list covers."""
-
-    count: int
-    users: int
-    first_seen: str  # when the issue's first event of the 90 days was
-
-
 class DemoData:
-    """All rows of one organization; they grow as time passes.
+    """All rows of one organization.
 
-    `now` is the time of the newest row; `projects` maps slugs to project rows,
-    `renamed` old slugs to those of today. `foreign_projects` are the project rows of
-    other organizations. What `retention` and `member_of` mean, `DemoServer` says.
+    Attributes:
+        now: time of the newest row.
+        projects: slug → project.
+        lists: (table, slug) → rows, in the order in which they were added.
     """
 
-    def __init__(
-        self,
-        api: str,
-        organization: str,
-        seed: int,
-        now: datetime,
-        retention: timedelta | None = None,
-        member_of: Collection[str] | None = None,
-    ) -> None:
+    def __init__(self, api: V1, organization: str, seed: int, now: datetime) -> None:
         self.now = now
-        self.retention = retention
-        self.member_of = member_of
         self.projects: dict[str, Row] = {}
-        self.renamed: dict[str, str] = {}
-        self.foreign_projects: list[Row] = []
-        self.past: dict[str, Past] = {}  # by issue; most have none
+        self.lists: dict[tuple[str, str], list[Row]] = defaultdict(list)
+        self._api = api
         self._organization = organization
-        self._shape = SHAPES[api]
         self._random = random.Random(seed)
         self._serial = itertools.count(1)
-        self._rows: dict[tuple[str, str], list[Row]] = defaultdict(list)
         self._releases: dict[str, str] = {}  # project → its newest version
         self._entries: dict[str, Row] = {}  # issue → the stack trace of all its events
-        self._users: dict[str, set[int]] = defaultdict(set)  # issue → whom it hit
-
-    def order(self, table: str) -> str:
-        """The field by which the table's list is sorted."""
-        return self._shape.order[table]
+        self._users: dict[str, set[int]] = defaultdict(set)  # issue → affected users
 
     def rows(self, table: str, project: str | None = None) -> list[Row]:
-        """The live rows of a table in the order in which the server lists them."""
-        if project and table == "events":  # too many to sort for every answer
-            return self._rows[table, project]
+        """Return the rows of one project or all, in the order of the server's list."""
         slugs = [project] if project else self.projects
-        rows = itertools.chain(*(self._rows[table, slug] for slug in slugs))
-        return sorted(rows, key=rank(self.order(table)))
-
-    def held(self, table: str, project: str) -> list[Row]:
-        """The list itself, to add to it or take from it."""
-        return self._rows[table, project]
-
-    def sort_events(self) -> None:
-        """Put the events in order again, after dates of some were changed."""
-        for slug in self.projects:
-            self._rows["events", slug].sort(key=rank(self.order("events")))
+        rows = itertools.chain(*(self.lists[table, slug] for slug in slugs))
+        return self._api.ordered(table, list(rows))
 
     def add_project(self, slug: str, created: datetime) -> None:
         """Add an empty project."""
-        number = len(self.projects) + 1
-        project = self._project(slug, number, self._organization, created)
+        number = len(self.projects)
+        language, platform = _PLATFORMS[number % len(_PLATFORMS)]
+        project = fill(
+            PROJECT,
+            id=str(number + 1),
+            slug=slug,
+            name=slug.title(),
+            platform=platform,
+            language=language,
+            organization=self._organization,
+            created=self._stamp(created),
+        )
         detail = project | fill(
             DETAIL,
             security_token=f"demo-security-token-{slug}",
@@ -133,85 +91,23 @@ class DemoData:
             symbol_sources=_SYMBOL_SOURCES,
         )
         self.projects[slug] = project
-        self._keep("projects", slug, project)
-        self._keep("project_detail", slug, detail)
-
-    def add_foreign_projects(
-        self, organizations: Mapping[str, Sequence[str]], created: datetime
-    ) -> None:
-        """Add the projects of other organizations: organization → slugs."""
-        pairs = [
-            (name, slug) for name, slugs in organizations.items() for slug in slugs
-        ]
-        self.foreign_projects += [
-            self._shown("projects", self._project(slug, number, organization, created))
-            for number, (organization, slug) in enumerate(pairs, start=9001)
-        ]
-
-    def _project(
-        self, slug: str, number: int, organization: str, created: datetime
-    ) -> Row:
-        language, platform = _PLATFORMS[(number - 1) % len(_PLATFORMS)]
-        return dict.fromkeys(FLAGS, False) | fill(
-            PROJECT,
-            id=str(number),
-            slug=slug,
-            name=slug.title(),
-            platform=platform,
-            language=language,
-            organization=organization,
-            created=self._stamp(created),
-        )
-
-    def rename(self, old: str, new: str) -> None:
-        """Give a project another slug, in all rows that name it."""
-        self.projects = {
-            new if slug == old else slug: row for slug, row in self.projects.items()
-        }
-        for table in self._shape.order:
-            self._rows[table, new] = self._rows.pop((table, old), [])
-        if old in self._releases:
-            self._releases[new] = self._releases.pop(old)
-        named = [
-            self.projects[new],
-            *self._rows["projects", new],
-            *self._rows["project_detail", new],
-            *(issue["project"] for issue in self._rows["issues", new]),
-            *(row for each in self._rows["releases", new] for row in each["projects"]),
-        ]
-        for row in named:
-            row["slug"] = new if row["slug"] == old else row["slug"]
-        self.renamed = {
-            slug: new if target == old else target
-            for slug, target in (self.renamed | {old: new}).items()
-            if slug != new
-        }
-
-    def age(self, issue: Row, first_seen: str, count: int, users: int) -> None:
-        """Add to the totals of an issue what happened before the 90 days."""
-        past = self.past.setdefault(issue["id"], Past(0, 0, issue["firstSeen"]))
-        past.count += count
-        past.users += users
-        known = self._users[issue["id"]]
-        known.update(range(-len(known) - users, -len(known)))  # not those of events
-        issue["count"] = str(int(issue["count"]) + count)
-        issue["userCount"] += users
-        issue["firstSeen"] = first_seen
+        self._add("projects", slug, project)
+        self._add("project_detail", slug, detail)
 
     def settle(
-        self, slugs: Sequence[str], *, events: int, issues: int, releases: int = 0
+        self, slugs: Sequence[str], *, events: int, issues: int, releases: int
     ) -> None:
-        """Give the projects a past: issues and releases of 60 days, events of 30."""
+        """Add issues and releases of the last 60 days, and events of the last 30."""
         start = self.now - timedelta(days=60)
         events_from = self.now - timedelta(days=30)
         self._advance(slugs, start, self.now, events, issues, releases, events_from)
 
     def grow(self, seconds: float, events: int, issues: int, releases: int) -> None:
-        """Let so many seconds pass, and add rows that are newer than all present."""
+        """Let some seconds pass, and add rows that are newer than all others."""
         start = self.now + timedelta(seconds=1)  # some dates are in whole seconds
         end = max(start, self.now + timedelta(seconds=seconds))
         slugs = list(self.projects)
-        self._advance(slugs, start, end, events, issues, releases)
+        self._advance(slugs, start, end, events, issues, releases, start)
 
     def _advance(
         self,
@@ -221,17 +117,17 @@ class DemoData:
         events: int,
         issues: int,
         releases: int,
-        events_from: datetime | None = None,
+        events_from: datetime,
     ) -> None:
-        """Add so many rows in all from `start` to `end`, most to the first project.
+        """Add rows in the order of time, most of them to the first project.
 
-        An event belongs to an issue that is there by then, and changes its count.
+        An event belongs to an issue that exists by then, and changes its count.
         """
         share = [slug for n in range(len(slugs), 0, -1) for slug in slugs[:n]]
         times = {
-            self._add_release: self._evenly(releases, start, end),
-            self._add_issue: self._evenly(issues, start, end),
-            self._add_event: self._daily(events, events_from or start, end),
+            self._add_release: _evenly(releases, start, end),
+            self._add_issue: _evenly(issues, start, end),
+            self._add_event: self._daily(events, events_from, end),
         }
         todo = [
             (time, slug, add)
@@ -241,10 +137,6 @@ class DemoData:
         self.now = end
         for time, slug, add in sorted(todo, key=itemgetter(0)):
             add(slug, time)
-        self.sort_events()
-
-    def _evenly(self, count: int, start: datetime, end: datetime) -> list[datetime]:
-        return [start + (end - start) * n / count for n in range(count)]
 
     def _daily(self, count: int, start: datetime, end: datetime) -> list[datetime]:
         """Random times, busiest at 16:00 UTC and rarest at 4:00; the last is `end`."""
@@ -257,19 +149,16 @@ class DemoData:
         return sorted(times)
 
     def _stamp(self, time: datetime, timespec: str | None = None) -> str:
-        text = time.isoformat(timespec=timespec or self._shape.other_time)
+        text = time.isoformat(timespec=timespec or self._api.other_time)
         return text.replace("+00:00", "Z")
 
     def _hex(self, digits: int) -> str:
         return f"{self._random.getrandbits(4 * digits):0{digits}x}"
 
-    def _keep(self, table: str, slug: str, row: Row) -> None:
-        self._rows[table, slug].append(self._shown(table, row))
-
-    def _shown(self, table: str, row: Row) -> Row:
-        """The fields of a row that this server has."""
-        names = self._shape.fields.get(table)
-        return {name: row[name] for name in names} if names else row
+    def _add(self, table: str, slug: str, row: Row) -> None:
+        lacks = self._api.lacks.get(table, ())
+        row = {name: value for name, value in row.items() if name not in lacks}
+        self.lists[table, slug].append(row)
 
     def _reference(self, slug: str) -> Row:
         """The project as issues and releases mention it."""
@@ -277,7 +166,7 @@ class DemoData:
         return {name: self.projects[slug][name] for name in names}
 
     def _add_release(self, slug: str, time: datetime) -> None:
-        n = len(self._rows["releases", slug])
+        n = len(self.lists["releases", slug])
         short = f"1.{n // 3}.{n % 3}"
         row = fill(
             RELEASE,
@@ -294,10 +183,10 @@ class DemoData:
             deploys=n % 3,
         )
         self._releases[slug] = row["version"]
-        self._keep("releases", slug, row | {"projects": [self._reference(slug)]})
+        self._add("releases", slug, row | {"projects": [self._reference(slug)]})
 
     def _add_issue(self, slug: str, time: datetime) -> None:
-        n = len(self._rows["issues", slug])
+        n = len(self.lists["issues", slug])
         kind, value, function, file = _ERRORS[n % len(_ERRORS)]
         identity = str(4500000000 + next(self._serial))
         row = fill(
@@ -317,18 +206,18 @@ class DemoData:
             time=self._stamp(time),
             hour=int(time.timestamp()) // 3600 * 3600,
         )
-        self._keep("issues", slug, row | {"project": self._reference(slug)})
+        self._add("issues", slug, row | {"project": self._reference(slug)})
 
     def _add_event(self, slug: str, time: datetime) -> None:
-        random = self._random
-        issues = self._rows["issues", slug] or [_NO_ISSUE]
+        random, api = self._random, self._api
+        issues = self.lists["issues", slug] or [_NO_ISSUE]
         issue = issues[int(len(issues) * random.random() ** 2)]
         user = random.randrange(1000, 1400)
         luck = random.random()
-        lag = timedelta(seconds=luck * self._shape.lag)
+        lag = timedelta(seconds=luck * api.lag)
         received = time if lag else time + timedelta(seconds=1)
-        if luck > 0.9:  # the phones that were offline
-            delay = timedelta(seconds=(luck - 0.9) * 10 * self._shape.delay)
+        if luck > 0.9:  # phones that were offline
+            delay = timedelta(seconds=(luck - 0.9) * 10 * api.delay)
             received = max(received, min(time + delay, self.now))
         row = event(
             issue,
@@ -336,17 +225,20 @@ class DemoData:
             self._releases.get(slug),
             trace=self._hex(32),
             id=f"{self._hex(24)}{next(self._serial):08x}",
-            projectID=self._shape.project_id(self.projects[slug]["id"]),
+            projectID=api.project_id(self.projects[slug]["id"]),
             platform=self.projects[slug]["platforms"][0],
-            dateCreated=self._stamp(time - lag, self._shape.event_time),
-            dateReceived=self._stamp(received, self._shape.event_time),
+            dateCreated=self._stamp(time - lag, api.event_time),
+            dateReceived=self._stamp(received, api.event_time),
         )
         if issue["id"] not in self._entries:
             self._entries[issue["id"]] = fill(ENTRIES, **issue["metadata"])
-        row |= self._entries[issue["id"]]
-        self._keep("events", slug, row)
+        self._add("events", slug, row | self._entries[issue["id"]])
         if issue is not _NO_ISSUE:
             self._users[issue["id"]].add(user)
             issue["count"] = str(int(issue["count"]) + 1)
             issue["userCount"] = len(self._users[issue["id"]])
             issue["lastSeen"] = self._stamp(time)
+
+
+def _evenly(count: int, start: datetime, end: datetime) -> list[datetime]:
+    return [start + (end - start) * n / count for n in range(count)]

@@ -1,4 +1,4 @@
-"""The socket side of the demo server: connections, and what was asked."""
+"""A small HTTP server on a free port of 127.0.0.1."""
 
 import contextlib
 import socket
@@ -14,10 +14,7 @@ import orjson
 
 
 class Request(NamedTuple):
-    """What a client asked; header names are in lower case.
-
-    Values of a repeated query parameter are joined by commas.
-    """
+    """A request; header names are in lower case."""
 
     method: str
     path: str
@@ -27,7 +24,7 @@ class Request(NamedTuple):
 
 @dataclass
 class Response:
-    """An answer; its headers replace the usual Server, Date and Content-Length."""
+    """A response; its headers replace the default Server, Date and Content-Length."""
 
     status: int
     headers: dict[str, str]
@@ -37,27 +34,20 @@ class Response:
 def json_response(
     status: int, body: Any, headers: dict[str, str] | None = None
 ) -> Response:
-    """An answer with this body as JSON."""
+    """Return a response with this body as JSON."""
     kind = {"Content-Type": "application/json; charset=utf-8"}
     return Response(status, kind | (headers or {}), orjson.dumps(body))
-
-
-def html_response(status: int, page: bytes) -> Response:
-    """An answer with this web page."""
-    return Response(status, {"Content-Type": "text/html; charset=utf-8"}, page)
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    wbufsize = -1  # buffered: head and small bodies leave as one packet
+    wbufsize = -1  # buffered: headers and a small body leave as one packet
     server: "HttpServer"
 
     def do_GET(self) -> None:
         path, _, text = self.path.partition("?")
-        query: dict[str, str] = {}
-        for name, value in parse_qsl(text, keep_blank_values=True):
-            query[name] = f"{query[name]},{value}" if name in query else value
+        query = dict(parse_qsl(text, keep_blank_values=True))
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Request(self.command, path, query, headers)
         self.server.requests.append(request)
@@ -77,11 +67,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(response.body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: `DemoServer.requests` is the log."""
+        """Log nothing."""
 
 
 class HttpServer(ThreadingHTTPServer):
-    """Answers GET on a free port of 127.0.0.1, and records the requests."""
+    """Answer GET requests with `respond`, and append them to `requests`.
+
+    If `respond` returns None, the connection is closed.
+    """
 
     daemon_threads = True
     request_queue_size = 64
@@ -97,7 +90,7 @@ class HttpServer(ThreadingHTTPServer):
         self._connections: set[Any] = set()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Note the connection, so that `stop` can close it."""
+        """Remember the connection until it ends."""
         self._connections.add(request)
         super().process_request(request, client_address)
 
@@ -107,17 +100,17 @@ class HttpServer(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Print the error, unless a client just hung up."""
+        """Print the error, unless the client closed the connection."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
     def start(self) -> None:
-        """Serve in a thread of its own until `stop`."""
+        """Serve in a thread until `stop`."""
         poll = (0.02,)  # seconds that stop() may have to wait
         threading.Thread(target=self.serve_forever, args=poll, daemon=True).start()
 
     def stop(self) -> None:
-        """Close the port and all connections, those kept alive too."""
+        """Close the port and all connections, also idle ones."""
         self.shutdown()
         self.server_close()
         for connection in list(self._connections):

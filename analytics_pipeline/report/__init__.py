@@ -1,7 +1,7 @@
-"""One HTML page of what the warehouse holds: self-contained, without a script.
+"""One HTML page about the data in the warehouse, self-contained and without scripts.
 
-Every value from the warehouse passes through `html.escape`, and the page's own policy
-lets the browser neither run nor load anything.
+All text from the warehouse passes through `html.escape`, and the page's content policy
+forbids the browser to run scripts or load anything.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +27,7 @@ from analytics_pipeline.report.facts import (
     ISSUES,
     OLDER,
     RELEASES,
+    WEEK,
     Facts,
     gather,
 )
@@ -35,15 +36,14 @@ from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.values import utc
 
-LISTS = 200
-
 
 def page(pipeline: dlt.Pipeline, now: datetime | None = None) -> str:
-    """The page, as of `now`, of whatever tables the pipeline's dataset has.
+    """Return the page as of `now` (by default the current time).
 
     Raises:
-        ConfigurationError: nothing was ever loaded, or a column that it needs is not.
-        DltException: the destination could not be asked.
+        ConfigurationError: nothing is loaded, or a column that the page needs was
+            excluded.
+        DltException: a query failed.
     """
     now = now or datetime.now(UTC)
     check_loaded(pipeline)
@@ -52,9 +52,8 @@ def page(pipeline: dlt.Pipeline, now: datetime | None = None) -> str:
     if not facts.tables:
         raise nothing_loaded(pipeline, "none of its tables exists")
     states = history.gather(queries, facts, now)
-    lists = loaded_lists(pipeline)
-    lists = [each for each in lists if each.table in facts.tables]
-    about = f"Written {_time(now)} UTC"
+    lists = [each for each in loaded_lists(pipeline) if each.table in facts.tables]
+    about = f"Created {_time(now)} UTC"
     if facts.loaded:
         about += f", loaded {ago(facts.loaded, now)}"
     template = Template(files(__name__).joinpath("page.html").read_text("utf-8"))
@@ -68,39 +67,33 @@ def page(pipeline: dlt.Pipeline, now: datetime | None = None) -> str:
 def _sections(
     facts: Facts, states: History | None, lists: Sequence[LoadedList], now: datetime
 ) -> Iterable[str]:
-    if not any(rows for rows, _ in facts.tables.values()):
-        yield _section(
-            "Nothing is loaded yet",
-            "<p>The tables have no rows, or are not there. Load them first:</p>"
-            "<p><code>python -m analytics_pipeline run</code></p>",
-        )
-    else:
+    if any(rows for rows, _ in facts.tables.values()):
         yield _tiles(facts, now)
-        yield _section("Events by level, and releases", _events(facts))
-        yield _section("Issues by age and status", _issues(facts))
+        yield _events(facts)
+        yield _issues(facts)
         if states:
-            yield _section("Unresolved issues over time", _unresolved(states))
-            yield _section("Issues opened and resolved per week", _changes(states))
+            yield _unresolved(states)
+            yield _changes(states)
             if states.times:
-                yield _section("Time to resolve an issue", _time_to_resolve(states))
-        yield _section(f"The {ISSUES} issues with the most events", _worst(facts, now))
-        yield _section("Newest releases", _releases(facts))
-    yield _section("Tables", _tables(facts, now))
+                yield _time_to_resolve(states)
+        yield _worst(facts, now)
+        yield _releases(facts)
+    else:
+        load = "<p><code>python -m analytics_pipeline run</code></p>"
+        note = "The tables are empty or missing. Load data first:"
+        yield _section("Nothing is loaded yet", note, load)
+    yield _tables(facts, now)
     if lists:
-        yield _section("How far each list is loaded", _lists(lists, now))
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{title}</h2>\n{content}\n</section>"
+        yield _lists(lists, now)
 
 
 def _tiles(facts: Facts, now: datetime) -> str:
     days = f"since {facts.starts[0]:%Y-%m-%d}" if facts.starts else "none yet"
     newest = facts.tables.get("events", (0, None))[1]
     tiles = [
-        ("Events", f"{sum(map(sum, facts.events.values())):,}", days),
-        ("Issues", f"{sum(map(sum, facts.ages.values())):,}", "in all"),
-        ("Unresolved", f"{sum(facts.ages.get('unresolved', ())):,}", "issues"),
+        ("Events", _number(sum(map(sum, facts.events.values()))), days),
+        ("Issues", _number(sum(map(sum, facts.ages.values()))), "total"),
+        ("Unresolved", _number(sum(facts.ages.get("unresolved", ()))), "issues"),
         ("Newest event", ago(newest, now), _time(newest)),
     ]
     cards = (
@@ -111,81 +104,63 @@ def _tiles(facts: Facts, now: datetime) -> str:
 
 
 def _events(facts: Facts) -> str:
+    title = "Events by level, and releases"
     if not facts.starts:
-        return "<p>No events are loaded.</p>"
+        return _section(title, "No events are loaded.")
     marks = [
         (release.time, (release.short_version or release.version)[:20])
         for release in facts.releases
         if facts.starts[0] <= release.time < facts.starts[-1] + facts.step
     ]
-    return (
-        _key(facts.events)
-        + charts.events(facts.starts, facts.step, facts.events, marks)
-        + _numbers("from", facts.starts, facts.step, facts.events)
+    return _section(
+        title,
+        "",
+        _key(facts.events),
+        charts.events(facts.starts, facts.step, facts.events, marks),
+        _numbers("from", facts.starts, facts.step, facts.events),
     )
-
-
-def _numbers(
-    title: str,
-    starts: Sequence[datetime],
-    step: timedelta,
-    counts: Mapping[str, Sequence[int]],
-) -> str:
-    """The numbers of a chart (name → a count for each span), folded up."""
-    form = "%Y-%m-%d" if step.days else "%Y-%m-%d %H:%M"
-    table = _table(
-        {title: "plain", **dict.fromkeys(counts, "number")},
-        (
-            [f"{start:{form}}", *map(_number, row)]
-            for start, *row in zip(starts, *counts.values(), strict=True)
-        ),
-    )
-    return f"<details><summary>The numbers</summary>{table}</details>"
 
 
 def _issues(facts: Facts) -> str:
+    title = "Issues by age and status"
     if not facts.ages:
-        return "<p>No issues are loaded.</p>"
-    return (
-        '<p class="quiet">Age: since an issue was first seen. Issues that are gone from'
-        " the server are left out.</p>"
-        + _key(facts.ages)
-        + charts.issues([*AGES, OLDER], facts.ages)
+        return _section(title, "No issues are loaded.")
+    return _section(
+        title,
+        "Age: time since an issue was first seen. Issues that the server no longer has are"
+        " not counted.",
+        _key(facts.ages),
+        charts.issues([*AGES, OLDER], facts.ages),
     )
-
-
-def _key(names: Iterable[str]) -> str:
-    entries = (
-        f'<span><i style="background: var(--{name})"></i>{name}</span>'
-        for name in names
-    )
-    return f'<div class="key">{"".join(entries)}</div>'
 
 
 def _unresolved(states: History) -> str:
     unit = "day" if states.step.days else "hour"
-    about = f"At the end of each {unit}, as loads have seen it by then."
+    note = f"At the end of each {unit}, according to the loads up to then."
     if states.began >= states.starts[0]:
-        about += f" The history begins {_time(states.began)}."
-    return (
-        f'<p class="quiet">{about}</p>'
-        + charts.unresolved(states.starts, states.step, states.unresolved)
-        + _numbers(unit, states.starts, states.step, {"unresolved": states.unresolved})
+        note += f" The history begins {_time(states.began)}."
+    return _section(
+        "Unresolved issues over time",
+        note,
+        charts.unresolved(states.starts, states.step, states.unresolved),
+        _numbers(unit, states.starts, states.step, {"unresolved": states.unresolved}),
     )
 
 
 def _changes(states: History) -> str:
+    title = "Issues opened and resolved per week"
     counts = dict(zip(charts.CHANGES, (states.opened, states.resolved), strict=True))
     if not any(map(any, counts.values())):
-        return "<p>No issue was opened or resolved in this time.</p>"
-    return (
-        '<p class="quiet">Weeks begin on Monday; a change is of the week of the load that'
-        " saw it. Opened: a new issue, or one that is unresolved again. Issues that a"
-        " project had when its history began are not new; issues that are gone from the"
-        " server are not resolved.</p>"
-        + _key(counts)
-        + charts.changes(states.weeks, counts)
-        + _numbers("week from", states.weeks, history.WEEK, counts)
+        return _section(title, "No issues were opened or resolved in this period.")
+    return _section(
+        title,
+        "Weeks begin on Monday. A change counts in the week of the load that found it."
+        " Opened: new and reopened issues. Issues that existed when the history of their"
+        " project began do not count as new, and issues that the server no longer has do"
+        " not count as resolved.",
+        _key(counts),
+        charts.changes(states.weeks, counts),
+        _numbers("week from", states.weeks, WEEK, counts),
     )
 
 
@@ -194,34 +169,34 @@ def _time_to_resolve(states: History) -> str:
         [escape(project or "unknown"), _number(resolved), _duration(median)]
         for project, resolved, median in states.times
     )
-    return (
-        '<p class="quiet">From when an issue was first seen, or was last unresolved'
-        " again, to the load that saw it resolved.</p>"
-        + _table({"project": "", "resolved": "number", "median time": "number"}, rows)
+    return _section(
+        "Time to resolve an issue",
+        "From when an issue was first seen or last reopened to the load that found it"
+        " resolved.",
+        _table(["project", "resolved", "median time"], ["", "number", "number"], rows),
     )
 
 
 def _worst(facts: Facts, now: datetime) -> str:
+    title = f"The {ISSUES} issues with the most events"
     if not facts.worst:
-        return "<p>No issues are loaded.</p>"
-    columns = {
-        "issue": "",
-        "level": "plain",
-        "status": "plain",
-        "events": "number",
-        "last seen": "plain",
-    }
+        return _section(title, "No issues are loaded.")
     rows = (
         [
-            _issue(short_id, title, permalink),
+            _issue(short_id, name, permalink),
             escape(shortened(level or "", 20)),
             escape(shortened(status or "", 20)),
             _number(count),
             ago(utc(seen), now),
         ]
-        for short_id, title, level, status, count, seen, permalink in facts.worst
+        for short_id, name, level, status, count, seen, permalink in facts.worst
     )
-    return f'<div class="stack">{_table(columns, rows)}</div>'
+    table = _table(
+        ["issue", "level", "status", "events", "last seen"],
+        ["", "plain", "plain", "number", "plain"],
+        rows,
+    )
+    return _section(title, "", f'<div class="stack">{table}</div>')
 
 
 def _issue(short_id: str | None, title: str | None, permalink: str | None) -> str:
@@ -233,15 +208,9 @@ def _issue(short_id: str | None, title: str | None, permalink: str | None) -> st
 
 
 def _releases(facts: Facts) -> str:
+    title = "Newest releases"
     if not facts.releases:
-        return "<p>No releases are loaded, or none of this time.</p>"
-    columns = {
-        "version": "",
-        "projects": "",
-        "released": "plain",
-        "commits": "number minor",
-        "new issues": "number",
-    }
+        return _section(title, "No releases in this period.")
     rows = (
         [
             escape(release.version),
@@ -252,9 +221,15 @@ def _releases(facts: Facts) -> str:
         ]
         for release in facts.releases[:RELEASES]
     )
-    return (
-        '<p class="quiet">New issues: first seen in one of its projects before the next'
-        " release of that project.</p>" + _table(columns, rows)
+    return _section(
+        title,
+        "New issues: first seen in a project of the release, after it and before the"
+        " project's next release.",
+        _table(
+            ["version", "projects", "released", "commits", "new issues"],
+            ["", "", "plain", "number minor", "number"],
+            rows,
+        ),
     )
 
 
@@ -264,29 +239,22 @@ def _tables(facts: Facts, now: datetime) -> str:
         count, newest = facts.tables.get(name, (None, None))
         age = ago(newest, now) if name in facts.tables else "not loaded"
         rows.append([name, _number(count), _time(newest), age])
-    return _table(
-        {"table": "", "rows": "number", "newest row": "plain minor", "age": "plain"},
-        rows,
-    )
+    names = ["table", "rows", "newest row", "age"]
+    classes = ["", "number", "plain minor", "plain"]
+    return _section("Tables", "", _table(names, classes, rows))
 
 
 def _lists(lists: Sequence[LoadedList], now: datetime) -> str:
-    columns = {
-        "table": "plain",
-        "project": "",
-        "loaded from": "plain minor",
-        "loaded up to": "plain minor",
-        "last read whole": "plain",
-    }
     has_servers = len({each.server for each in lists}) > 1
-    rows = (_list(each, now, has_servers) for each in lists[:LISTS])
-    left = len(lists) - LISTS
-    return (
-        '<p class="quiet">A run reads what is newer than the newest row, up to which a'
-        " list is loaded. What changes in older rows is found when the list is read"
-        " whole.</p>"
-        + _table(columns, rows)
-        + (f'<p class="quiet">And {left:,} more.</p>' if left > 0 else "")
+    return _section(
+        "Loaded range of each list",
+        "A run loads rows that are newer than those already loaded. Changes in older rows"
+        " are found by the next full scan of a list.",
+        _table(
+            ["table", "project", "loaded from", "loaded up to", "last full scan"],
+            ["plain", "", "plain minor", "plain minor", "plain"],
+            (_list(each, now, has_servers) for each in lists),
+        ),
     )
 
 
@@ -297,34 +265,63 @@ def _list(each: LoadedList, now: datetime, has_servers: bool) -> list[str]:
         name += f' <span class="quiet">{escape(each.server)}</span>'
     if is_read_whole(each.table):
         return [each.table, name, "–", "–", "each run"]
-    since, end, whole = "–", "not to its end yet", "–"
+    since, end, scanned = "–", "incomplete", "–"
     if loaded.spans and not each.bookmark.has_gaps:
         since = _time(loaded.start) if loaded.start else "the beginning"
         end = _time(loaded.spans[0].end)
     elif each.bookmark.completed_at:
         end = "no rows"
     if swept:
-        whole = f'<span class="minor">{_time(swept)}</span> {ago(swept, now)}'
-    return [each.table, name, since, end, whole]
+        scanned = f'<span class="minor">{_time(swept)}</span> {ago(swept, now)}'
+    return [each.table, name, since, end, scanned]
 
 
-def _table(columns: Mapping[str, str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns are names and CSS classes, the cells HTML.
+def _section(title: str, note: str, *content: str) -> str:
+    text = f'<p class="quiet">{note}</p>' if note else ""
+    return f"<section><h2>{title}</h2>\n{text}{''.join(content)}\n</section>"
 
-    Classes: `number` is set to the right, `plain` on one line; a phone leaves out
-    what is `minor`.
-    """
-    head = "".join(f'<th class="{kind}">{name}</th>' for name, kind in columns.items())
-    body = "\n".join(
-        "<tr>"
-        + "".join(
-            f'<td class="{kind}">{cell}</td>'
-            for cell, kind in zip(row, columns.values(), strict=True)
-        )
-        + "</tr>"
-        for row in rows
+
+def _key(names: Iterable[str]) -> str:
+    entries = (
+        f'<span><i style="background: var(--{name})"></i>{name}</span>'
+        for name in names
     )
-    return f'<div class="scroll"><table><tr>{head}</tr>\n{body}\n</table></div>'
+    return f'<div class="key">{"".join(entries)}</div>'
+
+
+def _numbers(
+    title: str,
+    starts: Sequence[datetime],
+    step: timedelta,
+    counts: Mapping[str, Sequence[int]],
+) -> str:
+    """Return the numbers of a chart, folded (name → a count for each period)."""
+    form = "%Y-%m-%d" if step.days else "%Y-%m-%d %H:%M"
+    rows = (
+        [f"{start:{form}}", *map(_number, row)]
+        for start, *row in zip(starts, *counts.values(), strict=True)
+    )
+    table = _table([title, *counts], ["plain", *["number"] * len(counts)], rows)
+    return f"<details><summary>Show the numbers</summary>{table}</details>"
+
+
+def _table(
+    names: Sequence[str], classes: Sequence[str], rows: Iterable[Sequence[str]]
+) -> str:
+    """Return a table whose cells are HTML.
+
+    The CSS classes of its columns: `number` aligns to the right, `plain` does not wrap,
+    `minor` is hidden on phones.
+    """
+
+    def row(tag: str, cells: Sequence[str]) -> str:
+        tags = zip(classes, cells, strict=True)
+        texts = (f'<{tag} class="{kind}">{cell}</{tag}>' for kind, cell in tags)
+        return f"<tr>{''.join(texts)}</tr>"
+
+    lines = [row("th", names), *(row("td", cells) for cells in rows)]
+    text = "\n".join(lines)
+    return f'<div class="scroll"><table>{text}</table></div>'
 
 
 def _number(value: int | None) -> str:

@@ -1,4 +1,4 @@
-"""Charts as inline SVG, whose colours are the CSS variables of the page.
+"""Charts as inline SVG, whose colours are CSS variables of the page.
 
 Each comes twice, wide and narrow, because the text of a scaled picture is too small on
 a phone; the style sheet shows one of them.
@@ -13,12 +13,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib import dates
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analytics_pipeline.report.facts import LEVELS, STATUSES
+from analytics_pipeline.report.facts import LEVELS, STATUSES, WEEK
 
 CHANGES = ("opened", "resolved")
 # Matplotlib wants colours; these stand for `var(--name)` until the SVG is written.
@@ -48,6 +47,8 @@ _STYLE: dict[Any, Any] = {
     "figure.facecolor": "none",
     "date.converter": "concise",
 }
+# Matplotlib's types do not know that datetimes can be coordinates, so axes are Any.
+Draw = Callable[[Any], None]
 
 
 def events(
@@ -56,37 +57,32 @@ def events(
     counts: Mapping[str, Sequence[int]],
     releases: Sequence[tuple[datetime, str]],
 ) -> str:
-    """Stacked counts over time, with a mark for each release.
+    """Return stacked counts over time, with a mark for each release.
 
     Args:
-        starts: beginnings of the spans.
-        step: length of a span.
-        counts: level → one count for each span.
-        releases: time and name, newest first; only the names that have room are shown.
+        starts: beginnings of the periods.
+        step: length of a period.
+        counts: level → one count for each period.
+        releases: time and name, newest first; names that would overlap are left out.
     """
     end = starts[-1] + step
 
-    def draw(axes: Axes) -> None:
+    def draw(axes: Any) -> None:
         below = [0] * len(starts)
         for level, values in counts.items():
             top = [a + b for a, b in zip(below, values, strict=True)]
-            axes.stairs(
-                top,
-                [*starts, end],  # type: ignore[arg-type]  # times are units to it
-                baseline=below,
-                fill=True,
-                color=_COLOURS[level],
-            )
+            colour = _COLOURS[level]
+            axes.stairs(top, [*starts, end], baseline=below, fill=True, color=colour)
             below = top
         _set_limits(axes, starts[0], end, max(below))
-        at = axes.get_xaxis_transform()  # x is time, y a share of the height
-        mark: dict[str, Any] = {"transform": at, "color": _COLOURS["text"]}
+        at = axes.get_xaxis_transform()  # x is a time, y a share of the height
+        mark = {"transform": at, "color": _COLOURS["text"]}
         for time, _ in releases:
-            axes.plot([time, time], [0, 1], lw=0.6, ls=(0, (1, 3)), **mark)  # type: ignore[arg-type]
-            axes.plot(time, 1.02, "v", ms=3.5, clip_on=False, **mark)  # type: ignore[arg-type]
+            axes.plot([time, time], [0, 1], lw=0.6, ls=(0, (1, 3)), **mark)
+            axes.plot(time, 1.02, "v", ms=3.5, clip_on=False, **mark)
         point = (end - starts[0]) / _points(axes)
-        for time, name in _with_room(releases, point):
-            axes.text(time, 1.06, name, ha="center", size=7, **mark)  # type: ignore[arg-type]
+        for time, name in _without_overlaps(releases, point):
+            axes.text(time, 1.06, name, ha="center", size=7, **mark)
 
     return _svg("events", draw, 2.8, "Events over time by level; marks are releases")
 
@@ -94,84 +90,46 @@ def events(
 def unresolved(
     starts: Sequence[datetime], step: timedelta, counts: Sequence[int]
 ) -> str:
-    """Area of the issues that were unresolved at the end of each span."""
+    """Return the number of unresolved issues at the end of each period."""
     end = starts[-1] + step
 
-    def draw(axes: Axes) -> None:
-        edges: Any = [*starts, end]  # times are units to it
+    def draw(axes: Any) -> None:
         colour = _COLOURS["unresolved"]
-        axes.stairs(counts, edges, fill=True, color=colour, alpha=0.35)
-        axes.stairs(counts, edges, baseline=None, color=colour, lw=1.5)
+        axes.stairs(counts, [*starts, end], fill=True, color=colour, alpha=0.35)
+        axes.stairs(counts, [*starts, end], baseline=None, color=colour, lw=1.5)
         _set_limits(axes, starts[0], end, max(counts))
 
     return _svg("unresolved", draw, 1.9, "Unresolved issues over time")
 
 
 def changes(weeks: Sequence[datetime], counts: Mapping[str, Sequence[int]]) -> str:
-    """Bars of issues for each week, side by side (kind of change → count per week)."""
-    end = weeks[-1] + timedelta(weeks=1)
-    start = min(weeks[0], end - timedelta(weeks=6))  # or a bar would be very wide
+    """Return bars for each week, side by side (kind of change → count per week)."""
+    end = weeks[-1] + WEEK
+    start = min(weeks[0], end - 6 * WEEK)  # or a bar would be very wide
 
-    def draw(axes: Axes) -> None:
-        width: Any = timedelta(days=2.8)
+    def draw(axes: Any) -> None:
+        width = timedelta(days=2.8)
         for place, (name, values) in enumerate(counts.items()):
-            lefts: Any = [week + timedelta(days=0.7 + 2.8 * place) for week in weeks]
+            lefts = [week + timedelta(days=0.7) + place * width for week in weeks]
             axes.bar(lefts, values, width, align="edge", color=_COLOURS[name])
         _set_limits(axes, start, end, max(map(max, counts.values())))
-        every = math.ceil(40 * ((end - start).days // 7) / _points(axes))
-        shown = weeks[::-every][::-1]
-        middles: Any = [week + timedelta(days=3.5) for week in shown]
-        axes.set_xticks(middles, [f"{week:%b %d}" for week in shown])
+        every = math.ceil(40 * ((end - start) // WEEK) / _points(axes))
+        labelled = weeks[::-every][::-1]
+        middles = [week + WEEK / 2 for week in labelled]
+        axes.set_xticks(middles, [f"{week:%b %d}" for week in labelled])
 
     return _svg("changes", draw, 1.9, "Issues opened and resolved per week")
 
 
-def _set_limits(axes: Axes, start: datetime, end: datetime, top: int) -> None:
-    """Set the limits of counts over time, and what is written at the axes."""
-    axes.set_xlim(start, end)  # type: ignore[arg-type]
-    axes.set_ylim(0, max(top, 1) * 1.05)
-    axes.grid(axis="y")
-    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.yaxis.set_major_formatter("{x:,.0f}")
-    if _points(axes) < 400:
-        times: Any = AutoDateLocator(minticks=3, maxticks=6)  # type: ignore[no-untyped-call]
-        axes.xaxis.set_major_locator(times)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(times))  # type: ignore[no-untyped-call]
-
-
-def _points(axes: Axes) -> float:
-    """Return the width of the picture in points, of which a letter takes about 5."""
-    return axes.figure.bbox.width / axes.figure.dpi * 72
-
-
-def _with_room(
-    releases: Sequence[tuple[datetime, str]], point: timedelta
-) -> Iterator[tuple[datetime, str]]:
-    """Those whose names do not run into a newer one, where a point is so long."""
-    free: datetime | None = None
-    for time, name in releases:
-        half = (len(name) * 5 + 6) / 2 * point
-        if free is None or time + half <= free:
-            yield time, name
-            free = time - half
-
-
 def issues(ages: Sequence[str], counts: Mapping[str, Sequence[int]]) -> str:
-    """Bars of issues, one for each age, stacked by status (status → count per age)."""
+    """Return one bar for each age, stacked by status (status → count per age)."""
 
-    def draw(axes: Axes) -> None:
+    def draw(axes: Any) -> None:
         left = [0] * len(ages)
         for status, values in counts.items():
-            axes.barh(ages, values, left=left, height=0.7, color=_COLOURS[status])
+            bars = axes.barh(ages, values, 0.7, left, color=_COLOURS[status])
             left = [a + b for a, b in zip(left, values, strict=True)]
-        for row, total in enumerate(left):
-            axes.annotate(
-                f"{total:,}",
-                (total, row),
-                (4, 0),
-                textcoords="offset points",
-                va="center",
-            )
+        axes.bar_label(bars, [f"{total:,}" for total in left], padding=4)
         axes.set_xlim(0, max(*left, 1) * 1.12)
         axes.invert_yaxis()
         axes.xaxis.set_visible(False)
@@ -180,7 +138,37 @@ def issues(ages: Sequence[str], counts: Mapping[str, Sequence[int]]) -> str:
     return _svg("issues", draw, 1.9, "Issues by age and status")
 
 
-def _svg(name: str, draw: Callable[[Axes], None], height: float, label: str) -> str:
+def _set_limits(axes: Any, start: datetime, end: datetime, top: int) -> None:
+    """Set the limits and ticks of counts over time."""
+    axes.set_xlim(start, end)
+    axes.set_ylim(0, max(top, 1) * 1.05)
+    axes.grid(axis="y")
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    if _points(axes) < 400:
+        locator: Any = dates.AutoDateLocator(minticks=3, maxticks=6)  # type: ignore[no-untyped-call]
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+
+
+def _points(axes: Any) -> float:
+    """Return the width of the picture in points; a letter takes about 5."""
+    return float(axes.figure.bbox.width / axes.figure.dpi * 72)
+
+
+def _without_overlaps(
+    releases: Sequence[tuple[datetime, str]], point: timedelta
+) -> Iterator[tuple[datetime, str]]:
+    """Yield those whose names do not overlap that of a newer one."""
+    free: datetime | None = None
+    for time, name in releases:
+        half = (len(name) * 5 + 6) / 2 * point
+        if free is None or time + half <= free:
+            yield time, name
+            free = time - half
+
+
+def _svg(name: str, draw: Draw, height: float, label: str) -> str:
     return "".join(
         _picture(f"{name}-{size}", draw, (width, height)).replace(
             "<svg", f'<svg class="{size}" role="img" aria-label="{label}"', 1
@@ -189,22 +177,20 @@ def _svg(name: str, draw: Callable[[Axes], None], height: float, label: str) -> 
     )
 
 
-def _picture(
-    name: str, draw: Callable[[Axes], None], inches: tuple[float, float]
-) -> str:
+def _picture(name: str, draw: Draw, inches: tuple[float, float]) -> str:
     file = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with mpl.rc_context(_STYLE | {"svg.hashsalt": name}), warnings.catch_warnings():
-        # The browser has other fonts than the one that the text is measured with.
+        # Text is measured with a font that the browser does not use.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure = Figure(figsize=inches, layout="constrained")
         draw(figure.add_subplot())
-        figure.savefig(file, format="svg", metadata=nothing)
+        figure.savefig(file, format="svg", metadata=no_metadata)
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :]
-    # The page gives the width, and the view box its proportion.
+    # The page sets the width; the view box keeps the proportions.
     svg = re.sub(r' (width|height)="\d+(\.\d+)?pt"', "", svg)
-    # Ids are unique in a picture, and must be on the page.
+    # Ids are unique within a picture, and must be unique on the page.
     svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     for role, colour in _COLOURS.items():
         svg = svg.replace(colour, f"var(--{role})")

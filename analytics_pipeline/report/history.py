@@ -1,49 +1,47 @@
-"""The history of issues as the report shows it, asked from the warehouse."""
+"""The history of issues that the report shows, queried from the warehouse."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from analytics_pipeline.loading.sql import Queries, literal
-from analytics_pipeline.report.facts import SPAN, Ask, Facts, Row, units
+from analytics_pipeline.report.facts import SPAN, WEEK, Ask, Facts, Row, units
 from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.values import utc
 
 PROJECTS = 20
-"""Of so many projects, those that resolved most, the page shows the time it took."""
-WEEK = timedelta(weeks=1)
+"""The page shows the time to resolve issues of so many projects."""
 
 
 @dataclass
 class History:
-    """What became of issues in the last 90 days, or since the history began.
+    """Changes of issues in the last 90 days, or since the history began.
 
-    Changes are dated by the load that saw them. An issue counts as opened when it is
-    new, that is, first seen after the history of its project began; or when it became
-    unresolved after another status. It counts as resolved when it became so after
-    another status, or was so already when it was new.
+    A change has the time of the load that found it. An issue is opened when it is new,
+    which means first seen after the history of its project began, or when it becomes
+    unresolved after another status. It is resolved when it becomes so, or if it was
+    already resolved when it was new.
     """
 
     began: datetime
-    """Nothing is known of the time before."""
     step: timedelta
     starts: list[datetime]
     """Beginnings of days, or hours."""
     unresolved: list[int]
-    """Issues that were unresolved at the end of each of them."""
+    """Unresolved issues at the end of each of `starts`."""
     weeks: list[datetime]
     """Mondays."""
     opened: list[int]
     resolved: list[int]
     """Issues in each week."""
     times: list[Row]
-    """project, issues resolved, median of the seconds that it took, or None"""
+    """Project, issues resolved, median of the seconds that it took, or None."""
 
 
 def gather(queries: Queries, facts: Facts, now: datetime) -> History | None:
-    """Ask the warehouse; None if it has no history of the time before `now`.
+    """Query the warehouse; None if it has no history before `now`.
 
     Raises:
-        DltException: the destination could not be asked.
+        DltException: the query failed.
     """
     if not facts.tables.get(HISTORY, (0, None))[0]:
         return None
@@ -118,7 +116,7 @@ def _time_to_resolve(ask: Ask, changes: str, facts: Facts) -> list[Row]:
     if "projects" in facts.tables:
         project = "coalesce(p.slug, r.project_id)"
         join = "left join projects as p on p.id = r.project_id"
-    # The median is what stands in the middle, or the mean of the two that do.
+    # The median is the middle value, or the mean of the two middle values.
     rows = ask(f"""
         select {project}, r.total, avg(r.seconds)
         from (
@@ -140,7 +138,7 @@ def _time_to_resolve(ask: Ask, changes: str, facts: Facts) -> list[Row]:
 
 
 def _changes(facts: Facts, span: str) -> str:
-    """SQL: the states that began in a span, and whether and how they were changes."""
+    """Return SQL for the states that began in a span, and whether they were changes."""
     first_seen, join = "cast(null as timestamptz)", ""
     if "issues" in facts.tables:
         first_seen, join = "i.first_seen", "left join issues as i on i.id = h.id"

@@ -1,4 +1,4 @@
-"""Rows that cost next to nothing to make: texts in which an id and a time are put."""
+"""Rows that are cheap to make: rendered texts, into which ids and times are put."""
 
 import math
 import re
@@ -15,7 +15,7 @@ PAGE = 100
 SPAN = 30 * 86_400
 """Seconds over which the rows of a list are spread evenly."""
 VARIANTS = 20
-"""Rows differ in their texts, too, and repeat after so many."""
+"""The texts of rows repeat after so many."""
 _SCATTER = 0x9E3779B97F4A7C15F39CC0605CEDC835  # odd: no two products are equal
 Pick = Callable[[tuple[bytes, bytes, bytes]], Sequence[bytes]]
 _ID, _TIME, _NUMBER = _SLOTS = "{ID}", "{TIME}", "{NUMBER}"

@@ -1,12 +1,11 @@
-"""A local server that answers as fast as it can, so that only the client is measured.
+"""A local server that answers as fast as it can, so that the client is measured.
 
     python -m tests.benchmarks.server '{"api": "v1", "projects": {"p1": {"events": 20000}}}'
 
-With `"certificate": "file.pem"`, which holds the key, too, it speaks https. It prints
-its port when it is ready and ends with its standard input. `GET /stats`
-tells what was asked since the last time; `GET /set?latency=0.05` (seconds, of each
-answer from then on) and `GET /set?grow=100` (newer rows in every list of events)
-change it while it runs.
+With `"certificate": "file.pem"`, which also holds the key, it speaks https. It prints
+its port when it is ready, and ends when its standard input does. `GET /stats` returns
+the number of requests since the last time. `GET /set?latency=0.05` delays each answer
+by so many seconds, and `GET /set?grow=100` adds newer rows to every list of events.
 """
 
 import asyncio
@@ -22,7 +21,7 @@ from urllib.parse import unquote
 from tests.benchmarks.rows import PAGE, Rows
 
 BEFOREHAND = 600_000_000
-"""Bytes of pages that are rendered before the first request; more are when asked for."""
+"""Bytes of pages that are rendered before the first request; others when requested."""
 HEAD = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
@@ -40,9 +39,9 @@ class Server:
         self.prefix = "/v1" if api == "v1" else "/api/0"
         self.latency = latency
         self.depth = depth
-        """Seconds that each page before it adds to an answer."""
+        """Seconds that each earlier page of the list adds to an answer."""
         self.offset = 0
-        """Of the page that was asked for last."""
+        """Of the page that was requested last."""
         self.requests = self.active = self.most = 0
         self.port = 0
         newest = int(time.time()) - 600
@@ -67,7 +66,7 @@ class Server:
         self.ready: dict[tuple[str, str, int], bytes] = {}
 
     def render(self) -> None:
-        """The pages of whole lists, as far as they fit."""
+        """Render the pages of whole lists, up to `BEFOREHAND` bytes."""
         if not self.beforehand:
             return
         size = 0
@@ -123,7 +122,7 @@ class Server:
         return _whole(body, link)
 
     def small(self, last: str, one: bool) -> bytes:
-        """projects, releases (none), and project_detail."""
+        """Return the projects, no releases, or one project."""
         rows: Any = [] if last == "releases" else self.details
         if one:
             rows = next(row for row in self.details if row["slug"] == last)
@@ -147,7 +146,7 @@ def _whole(body: bytes, link: str = "") -> bytes:
 
 
 class Connection(asyncio.Protocol):
-    """Reads nothing of a request but its first line; clients send no bodies."""
+    """Reads only the first line of a request; clients send no bodies."""
 
     def __init__(self, server: Server) -> None:
         self.server = server

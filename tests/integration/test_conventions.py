@@ -352,7 +352,7 @@ def test_a_source_for_each_project_in_one_run(
 
 @pytest.mark.parametrize("api", ["v1", "sentry"])
 def test_replace_gives_all_rows_of_the_server_each_time(
-    server: DemoServer, api: str, warehouse: Warehouse
+    server: FakeServer, api: str, warehouse: Warehouse
 ) -> None:
     tables = ["events", "issues"]
     for _ in range(2):
@@ -550,7 +550,7 @@ def test_apply_hints_goes_before_the_hints_of_the_source(
     ],
 )
 def test_refresh_empties_the_tables_and_reads_all_again(
-    refresh: Any, project: Any, v1: DemoServer, warehouse: Warehouse
+    refresh: Any, project: Any, v1: FakeServer, warehouse: Warehouse
 ) -> None:
     warehouse.load(v1, project, EVENTS)
     v1.remove("events", "frontend", v1.rows("events", "frontend")[-1])

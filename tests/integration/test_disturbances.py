@@ -1,4 +1,4 @@
-"""A warehouse that fails costs one plain sentence; the next run completes the rows."""
+"""When the warehouse fails, one sentence says so, and the next run loads all rows."""
 
 import os
 import re
@@ -29,14 +29,14 @@ def server() -> Iterator[FakeServer]:
 
 
 def assert_one_sentence(said: str, *words: str) -> None:
-    assert re.match(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d )?error: ", said), said
     (line,) = said.splitlines()
+    assert re.match(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d )?error: ", line), said
     for word in words:
         assert word in line
 
 
 class Disk:
-    """A file system of 64 MB, which only processes see that are started in it."""
+    """A file system of 64 MB, visible only to processes that are started in it."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -50,11 +50,11 @@ class Disk:
         )
         assert self._holder.stdout
         self.is_there = self._holder.stdout.readline() == b"ready\n"
-        # The same folder, as seen from outside.
+        # The same folder, as other processes see it.
         self.seen = Path(f"/proc/{self._holder.pid}/root{place}")
 
     def run(self, server: FakeServer, *words: str) -> tuple[int, str]:
-        """The command line, with working folder and state on this disk."""
+        """Run the command line with its working folder and state on this disk."""
         done = subprocess.run(
             [
                 *("nsenter", f"--target={self._holder.pid}", "--user", "--mount"),
@@ -71,7 +71,7 @@ class Disk:
         return done.returncode, done.stderr
 
     def fill(self, rest: int) -> None:
-        """Up to so many bytes."""
+        """Fill the disk except for so many bytes."""
         free = shutil.disk_usage(self.seen).free
         (self.seen / "filler").write_bytes(bytes(free - rest))
 
@@ -85,16 +85,16 @@ class Disk:
 @pytest.fixture
 def disk(elsewhere: Path) -> Iterator[Disk]:
     if not shutil.which("unshare") or not shutil.which("nsenter"):
-        pytest.skip("only Linux lets a test make a small disk of its own")
+        pytest.skip("needs unshare and nsenter, which only Linux has")
     disk = Disk(elsewhere / "small")
     if not disk.is_there:
-        pytest.skip("this machine does not let a user mount a small disk")
+        pytest.skip("this machine does not let users mount file systems")
     yield disk
     disk.end()
 
 
 def test_a_disk_that_fills(disk: Disk, warehouse: Warehouse) -> None:
-    """With so many bytes left, while rows are read, prepared or loaded."""
+    """It fills while rows are read, prepared or loaded."""
     tables = ["events", "issues"]
 
     def run() -> tuple[int, str]:
@@ -115,7 +115,7 @@ def test_a_disk_that_fills(disk: Disk, warehouse: Warehouse) -> None:
             disk.fill(rest)
             code, said = run()
             assert code == 1
-            assert_one_sentence(said, "run it again")
+            assert_one_sentence(said)
             for table, rows in before.items():
                 found = held(inspected(), table)
                 assert len(found) in (len(rows), len(large.rows(table)))
@@ -143,7 +143,7 @@ def in_postgres(postgres: Postgres) -> dict[str, list[Any]]:
 
 
 def assert_loaded(postgres: Postgres, server: FakeServer) -> None:
-    """The same as a load into a new dataset gives."""
+    """Check that the tables are what a load into a new dataset gives."""
     found = in_postgres(postgres)
     for table, rows in found.items():
         ids = sorted(str(row["id"]) for row in server.rows(table))
@@ -163,7 +163,7 @@ def command(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Run:
-    """The command line in this process: the exit code, and what it said."""
+    """Runs the command line in this process; returns exit code and output."""
     monkeypatch.setenv("AUTH_TOKEN", TOKEN)
 
     def run(*words: str) -> tuple[int, str]:
@@ -193,7 +193,7 @@ def test_a_database_that_goes_away_while_rows_are_read(
     code, said = command(*to_postgres)
     postgres.start()
     assert code == 1
-    assert_one_sentence(said, "loading into the warehouse failed", "run it again")
+    assert_one_sentence(said, "loading into the warehouse failed")
     assert in_postgres(postgres) == before
     assert command(*to_postgres)[0] == 0
     assert_loaded(postgres, server)
@@ -211,7 +211,7 @@ def test_a_database_that_goes_away_in_the_middle_of_a_merge(
     assert command(*to_postgres)[0] == 0
     before = in_postgres(postgres)
     server.grow(events=30, issues=3)
-    # The merge has to wait for this lock, and will never have it.
+    # The merge waits for this lock, and never gets it.
     lock = psycopg2.connect(postgres.uri)
     lock.cursor().execute("lock table analytics.events in access exclusive mode")
     waiting = "select 1 from pg_locks where not granted"
@@ -223,7 +223,7 @@ def test_a_database_that_goes_away_in_the_middle_of_a_merge(
         _, said = process.communicate(timeout=120)
     postgres.start()
     assert process.returncode == 1
-    assert_one_sentence(said, "loading into the warehouse failed", "run it again")
+    assert_one_sentence(said, "loading into the warehouse failed")
     assert in_postgres(postgres)["events"] == before["events"]
     assert command(*to_postgres)[0] == 0
     assert_loaded(postgres, server)
@@ -251,6 +251,6 @@ def test_a_duckdb_that_another_process_has_open(
     with duckdb.connect(str(warehouse.folder / f"{runner.NAME}.duckdb")):
         code, said = run(server, warehouse.folder)
     assert code == 1
-    assert_one_sentence(said, "in use by process", str(os.getpid()), "run it again")
+    assert_one_sentence(said, "in use by process", str(os.getpid()))
     warehouse.load(server, tables=["events"])
     assert_kept(warehouse, server, "events")

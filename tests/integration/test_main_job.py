@@ -1,4 +1,4 @@
-"""On each kind of server: all rows, once, in their newest version, by few requests."""
+"""On each API: all rows, once each, in their newest version, with few requests."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -16,7 +16,7 @@ PROJECTS = ["frontend", "backend"]
 
 
 def keys(server: FakeServer, table: str, api: str = "v1") -> list[str]:
-    """The keys that the server holds, as text."""
+    """Return the keys of the server's rows, as text."""
     key = APIS[api].endpoints[table].key
     return sorted(str(row[key]) for row in server.rows(table))
 
@@ -58,7 +58,6 @@ def test_all_rows_then_nothing_then_what_is_new_changed_or_late(
     issue = server.rows("issues", "frontend")[-1]
     seen = datetime.now(UTC) - timedelta(minutes=5)
     issue |= {"status": "resolved", "count": "4711", "lastSeen": text(seen)}
-    server.touch()
     third = load()
     assert third.tables["events"].rows == 25
     assert third.tables["events"].reread >= 1  # the late row lies behind the bookmark
@@ -90,16 +89,6 @@ def test_since_bounds_the_first_run_and_with_until_a_span_leaves_the_bookmarks(
     warehouse.load(server, tables=["events"], api=api, since=since, until=until)
     assert sorted(warehouse.ids("events")) == expected((since, until), (later, "9"))
     assert warehouse.bookmarks() == bookmarks
-
-
-def test_another_project_in_place_of_the_first_is_read_whole(
-    warehouse: Warehouse,
-) -> None:
-    with small_server() as server:
-        for project in PROJECTS:
-            warehouse.load(server, project, ["events"])
-        assert sorted(warehouse.ids("events")) == keys(server, "events")
-        assert warehouse.load(server, tables=["events"]).requests == 2
 
 
 def test_a_full_refresh_reads_all_again_and_keeps_what_the_server_forgot(

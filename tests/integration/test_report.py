@@ -1,4 +1,4 @@
-"""The report: a page that says what the warehouse holds, and runs nothing."""
+"""The report: a page about the data in the warehouse, which runs no scripts."""
 
 import re
 import sys
@@ -30,7 +30,7 @@ IMAGE = "<img src=x onerror=\"document.documentElement.lang = 'ran'\">"
 
 
 def table(html: str, title: str) -> list[list[str]]:
-    """The text of the table below this heading, the header first."""
+    """Return the text of the table below this heading, the header first."""
     section = html.split(f"<h2>{title}</h2>")[1].split("</section>")[0]
     return [
         [
@@ -150,7 +150,7 @@ def test_issues_that_are_gone_are_left_out(loaded: Warehouse) -> None:
 def test_releases_have_their_projects_and_new_issues(
     server: DemoServer, api: str, warehouse: Warehouse
 ) -> None:
-    """Also those of two projects, one of which has another slug by now."""
+    """Including a release of two projects, one of which was renamed."""
     newest = server.rows("releases")[0]["projects"]
     others = {"frontend", "backend"} - {newest[0]["slug"]}
     newest += [
@@ -192,7 +192,7 @@ def test_releases_have_their_projects_and_new_issues(
 
 @dlt.source(name="analytics", section="analytics_pipeline", max_table_nesting=0)
 def earlier_version(server: DemoServer) -> Any:
-    """Issues have no gone_at, nor a project_id; no other table but releases is there."""
+    """Issues without gone_at and project_id; the only other table is releases."""
     issues = without(
         rows(server, "v1", "issues", "frontend"), ["gone_at", "project_id"]
     )
@@ -250,7 +250,7 @@ def test_tables_that_are_gone_give_an_error(loaded: Warehouse) -> None:
         page(loaded.pipeline())
 
 
-def test_a_missing_extra_is_told_in_one_sentence(
+def test_a_missing_extra_is_named(
     monkeypatch: pytest.MonkeyPatch, elsewhere: Path, capsys: Output
 ) -> None:
     for name in [name for name in sys.modules if "analytics_pipeline.report" in name]:
@@ -271,7 +271,7 @@ def test_a_file_that_cannot_be_written_ends_with_exit_code_2(capsys: Output) -> 
 
 @pytest.fixture
 def hostile(warehouse: Warehouse) -> str:
-    """The page of a server that sends markup wherever it can."""
+    """The report on a server that sends markup in all texts."""
     with small_server() as server:
         server.rows("issues")[0] |= {
             "title": SCRIPT,
@@ -324,7 +324,7 @@ def test_the_page_loads_nothing(loaded: Warehouse) -> None:
 
 
 def browse(html: str, folder: Path) -> tuple[str, str]:
-    """What a browser makes of the page: its elements, and what it complains about."""
+    """Return the elements that a browser shows, and its console messages."""
     path = folder / "browsed.html"
     path.write_text(html, "utf-8")
     done = pictures.chromium(path, "--enable-logging=stderr", "--dump-dom")
@@ -340,7 +340,7 @@ in_chromium = pytest.mark.skipif(
 def test_a_browser_shows_markup_as_text_and_runs_nothing(
     hostile: str, elsewhere: Path
 ) -> None:
-    # It would show, if the page ran scripts or said something on the console.
+    # First, that scripts and console messages would be noticed.
     elements, complaints = browse(f"<script>console.log(1)</script>{IMAGE}", elsewhere)
     assert '<html lang="ran">' in elements
     assert complaints
@@ -352,7 +352,7 @@ def test_a_browser_shows_markup_as_text_and_runs_nothing(
 
 
 @in_chromium
-def test_the_pictures_of_the_readme_can_be_made_anew(elsewhere: Path) -> None:
+def test_the_pictures_of_the_readme_can_be_made(elsewhere: Path) -> None:
     target = elsewhere / "report.png"
     pictures.picture(pictures.report(elsewhere), target)
     assert pictures.size(target) == pictures.size(pictures.REPORT)

@@ -1,4 +1,4 @@
-"""The report shows the history of issues, and how far each list is loaded."""
+"""The report shows the history of issues, and the loaded range of each list."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,7 @@ from tests.loaded import FILE, copied, load_once
 from tests.postgres import Postgres
 
 NOW = datetime(2026, 3, 25, 12, tzinfo=UTC)  # a Wednesday
-LISTS = "How far each list is loaded"
+LISTS = "Loaded range of each list"
 PROJECTS = ["frontend", "backend"]  # their ids are 1 and 2
 
 # id, project, first seen, states: status, from, to; days and hours of March 2026.
@@ -39,7 +39,7 @@ fast      2  03-16T00  unresolved 16T06 17T00, resolved 17T00 -
 
 
 def fill(query: Callable[[str], Any], issues: str = ISSUES) -> None:
-    """Replace the issues and their history by what is written above."""
+    """Replace the issues and their history by those above."""
 
     def time(text: str) -> str:
         return "null" if text == "-" else f"timestamptz '2026-03-{text}:00:00Z'"
@@ -82,13 +82,13 @@ def loaded(loaded_file: Path, warehouse: Warehouse) -> Warehouse:
 
 @pytest.fixture
 def filled(loaded: Warehouse) -> Warehouse:
-    """A warehouse with the history that is written above."""
+    """A warehouse with the history above."""
     fill(loaded.rows)
     return loaded
 
 
 def check(states: History) -> None:
-    """Check the figures of the history that is written above."""
+    """Check the figures of the history above."""
     assert states.began == datetime(2026, 3, 2, 8, tzinfo=UTC)
     assert (states.step, len(states.starts)) == (timedelta(days=1), 24)
     assert states.unresolved == [
@@ -153,7 +153,7 @@ def test_the_page_shows_the_history(filled: Warehouse) -> None:
     assert len(ids) == len(set(ids))
 
 
-def test_an_issue_whose_first_event_nobody_knows_is_resolved_in_no_time(
+def test_an_issue_without_first_seen_has_no_time_to_resolve(
     filled: Warehouse,
 ) -> None:
     filled.rows("update analytics.issues set first_seen = null where id = 'fast'")
@@ -182,7 +182,7 @@ def test_a_short_history_is_shown_by_the_hour(loaded: Warehouse) -> None:
     header, *hours = table(html, "Unresolved issues over time")
     assert header[0] == "hour"
     assert hours[-1][1] == unresolved[0]
-    assert "No issue was opened or resolved in this time" in html
+    assert "No issues were opened or resolved in this period" in html
     assert "Time to resolve" not in html
 
 
@@ -193,7 +193,6 @@ def test_changes_between_loads_are_counted(warehouse: Warehouse) -> None:
         old = [row for row in server.rows("issues") if row["status"] == "unresolved"]
         old[0]["status"] = "resolved"
         server.grow(issues=3)
-        server.touch()
         warehouse.load(server, tables=tables, history=True, sweep="now")
     now = datetime.now(UTC)
     states = asked(warehouse.pipeline().dataset(), now)
@@ -215,7 +214,7 @@ def test_the_history_is_shown_without_the_tables_beside_it(
     assert states.unresolved[-1] == 4
     if gone == "projects":
         assert [row[0] for row in states.times] == ["1", "2"]
-    else:  # nobody knows which issues are new
+    else:  # it is unknown which issues are new
         assert (sum(states.opened), sum(states.resolved)) == (2, 4)
         assert states.times == [("frontend", 3, 2 * 86_400), ("backend", 1, None)]
 
@@ -228,7 +227,7 @@ def test_a_history_that_is_empty_or_gone_is_not_shown(
     check_no_history(page(loaded.pipeline()))
 
 
-def test_without_history_the_page_says_nothing_of_it(warehouse: Warehouse) -> None:
+def test_without_history_the_page_does_not_mention_it(warehouse: Warehouse) -> None:
     with small_server() as server:
         warehouse.load(server, tables=["issues"])
     html = page(warehouse.pipeline())
@@ -268,7 +267,7 @@ def test_each_list_is_shown_with_its_bookmark(warehouse: Warehouse) -> None:
     assert rows["project_detail", "acme/backend"] == ["–", "–", "each run"]
 
 
-def test_lists_are_of_the_warehouse_whatever_the_working_folder_holds(
+def test_lists_come_from_the_warehouse_and_not_from_the_working_folder(
     warehouse: Warehouse,
 ) -> None:
     with small_server() as server:
@@ -283,17 +282,19 @@ def test_lists_are_of_the_warehouse_whatever_the_working_folder_holds(
     assert dict(warehouse.pipeline().state) == before
 
 
-def test_a_list_that_was_not_read_to_its_end_says_so(warehouse: Warehouse) -> None:
+def test_a_list_that_is_not_loaded_to_its_end_is_incomplete(
+    warehouse: Warehouse,
+) -> None:
     with small_server(events=200) as server:
         source = analytics_source(
             server.url, TOKEN, ORGANIZATION, PROJECTS, rows_per_load=20
         )
         warehouse.pipeline().run(source.with_resources("events"))
     rows = lists(page(warehouse.pipeline())).values()
-    assert any("not to its end yet" in " ".join(row) for row in rows)
+    assert any("incomplete" in " ".join(row) for row in rows)
 
 
-def test_lists_of_several_servers_name_them(warehouse: Warehouse) -> None:
+def test_lists_of_several_servers_show_their_addresses(warehouse: Warehouse) -> None:
     with small_server() as one, small_server() as two:
         for server in (one, two):
             warehouse.load(server, tables=["releases"])
@@ -328,7 +329,7 @@ def test_another_pipeline_has_no_lists_in_this_dataset() -> None:
     assert LISTS not in html
 
 
-def test_files_have_lists_too(elsewhere: Path) -> None:
+def test_lists_of_a_filesystem_destination_are_found(elsewhere: Path) -> None:
     pipeline = runner.make_pipeline(
         dlt.destinations.filesystem(str(elsewhere / "bucket")),
         pipelines_dir="pipelines",

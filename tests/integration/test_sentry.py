@@ -212,7 +212,7 @@ def test_the_figures_of_an_issue_are_its_totals_and_those_of_90_days_are_kept(
 def test_issues_of_projects_without_the_tokens_user_are_loaded(
     start: Start, warehouse: Warehouse
 ) -> None:
-    server = start(member_of=())
+    server = start()  # which shows issues of teams' projects only, unless asked for all
     load(warehouse, server, tables=["issues"])
     assert len(warehouse.ids("issues")) == len(server.rows("issues"))
 

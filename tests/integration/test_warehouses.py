@@ -57,7 +57,6 @@ def load_twice(server: FakeServer, other: Other, warehouse: Warehouse) -> Summar
         "lastSeen": later.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
     }
     server.rows("projects")[0]["name"] = "Renamed"
-    server.touch()
     warehouse.load(server)
     return other.load(server)
 

@@ -1,4 +1,4 @@
-"""A server that gives canned answers, and a client that reads one list of it."""
+"""A server that gives canned answers, and a client that reads one of its lists."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ Answer = Response | Callable[[BaseHTTPRequestHandler, Response], Response | None
 
 
 class CannedServer(FakeServer):
-    """Gives these answers, whatever it is asked: one after the other; the last stays."""
+    """Gives these answers in turn to all requests, and then the last one again."""
 
     def __init__(self, *answers: Answer) -> None:
         super().__init__(projects=[], events=0, issues=0, releases=0)
@@ -38,7 +38,7 @@ Serve = Callable[..., CannedServer]
 
 
 def link(cursor: str | None, host: str = "http://host") -> dict[str, str]:
-    """The Link header of a page; without a cursor it is the last one."""
+    """Return the Link header of a page; without a cursor it is the last page."""
     more = "false" if cursor is None else "true"
     url = f"{host}/?cursor={cursor or 'end'}"
     return {
@@ -54,7 +54,7 @@ def json_answer(
 
 
 def page(*ids: Any, cursor: str | None = None, host: str = "http://host") -> Response:
-    """A good answer; with a cursor there is more."""
+    """Return a page of rows with these ids; with a cursor there are more pages."""
     return json_answer(200, {"data": [{"id": id} for id in ids]}, link(cursor, host))
 
 
@@ -68,7 +68,7 @@ def redirect(target: str, status: int = 302) -> Response:
 
 
 def cut_short(handler: BaseHTTPRequestHandler, good: Response) -> None:
-    """An answer whose body ends too early."""
+    """Send a body that ends before its Content-Length."""
     handler.send_response(200)
     handler.send_header("Content-Length", "1000")
     handler.end_headers()
@@ -76,7 +76,7 @@ def cut_short(handler: BaseHTTPRequestHandler, good: Response) -> None:
 
 
 def make_client(server: CannedServer | str, api: str = "") -> Client:
-    """A client of an API; of one that has things, and v1's projects, if none is named."""
+    """Return a client of this API, or of one that has things and v1's lists."""
     url = server if isinstance(server, str) else server.url
     things = {**APIS["v1"].endpoints, "things": THINGS}
     spec = APIS[api] if api else ApiSpec("/v1", "data", things)
@@ -84,6 +84,6 @@ def make_client(server: CannedServer | str, api: str = "") -> Client:
 
 
 def read(server: CannedServer | str, wanted: ListName | None = None) -> list[Record]:
-    """All records of a list; of things if none is named."""
+    """Return all records of a list, by default of things."""
     pages = make_client(server).pages(wanted or ListName(THINGS))
     return [record for page in pages for record in page.records]

@@ -9,7 +9,7 @@ import pytest
 from analytics_pipeline.client.diagnosis import PAGES, Diagnosis
 from analytics_pipeline.client.endpoints import APIS
 from analytics_pipeline.client.session import ApiSession
-from analytics_pipeline.demo.http import Response, html_response
+from analytics_pipeline.demo.http import Response
 from analytics_pipeline.errors import (
     ApiError,
     BrokenAnswer,
@@ -21,6 +21,7 @@ from analytics_pipeline.errors import (
     UnknownName,
     Unreachable,
 )
+from tests.fake_server import html_response
 from tests.unit.canned import (
     TOKEN,
     Answer,
@@ -215,7 +216,7 @@ def test_of_very_many_names_the_first_pages_are_enough(serve: Serve) -> None:
 # APIs
 
 
-NOT_FOUND = html_response(404, b"<h1>Not Found</h1>")
+NOT_FOUND = html_response(404, "Not Found")
 GLITCHTIP_LINK = {"Link": '{\'<http://x/>; rel="next"; results="false"\'}'}
 OTHER = [
     OtherApi("not JSON"),

@@ -23,8 +23,6 @@ from analytics_pipeline.client.endpoints import APIS, ApiSpec, Endpoint
 from analytics_pipeline.client.session import is_loopback
 from analytics_pipeline.errors import (
     ConfigurationError,
-    InsecureUrl,
-    MissingSetting,
     did_you_mean,
 )
 from analytics_pipeline.tables.columns import TABLES
@@ -232,13 +230,14 @@ def normalize_base_url(base_url: str, allow_http: bool, prefix: str = "") -> str
         prefix: of the API's paths, which users copy along with the address.
 
     Raises:
-        ConfigurationError: it ends with the prefix of another API.
-        InsecureUrl: not a URL, or http:// to another machine without `allow_http`: the
-            token must not cross a network unencrypted.
+        ConfigurationError: not a URL, with the prefix of another API, or http:// to
+            another machine without `allow_http`, which would send the token unencrypted.
     """
     base_url = base_url.strip()
     if "@" in base_url:
-        raise InsecureUrl("base_url must hold no login")  # other errors would show it
+        raise ConfigurationError(
+            "base_url must hold no login"
+        )  # other errors would show it
     try:
         parts = urlsplit(base_url)
         host = parts.hostname or ""
@@ -248,11 +247,11 @@ def normalize_base_url(base_url: str, allow_http: bool, prefix: str = "") -> str
     if not is_good or not host or parts.scheme not in ("http", "https"):
         bare = re.sub(r"^[a-z]*:?/*", "", base_url) if "/" in base_url else base_url
         example = f"did you mean https://{bare}?" if "." in bare else "give https://…"
-        raise InsecureUrl(f"base_url {base_url!r} is not an address; {example}")
+        raise ConfigurationError(f"base_url {base_url!r} is not an address; {example}")
     if parts.query or parts.fragment:
-        raise InsecureUrl("base_url must hold no query or fragment")
+        raise ConfigurationError("base_url must hold no query or fragment")
     if parts.scheme == "http" and not allow_http and not is_loopback(host):
-        raise InsecureUrl(
+        raise ConfigurationError(
             f"base_url {base_url!r} would send the token unencrypted; use https://,"
             " or set allow_http if the network is yours"
         )
@@ -377,10 +376,10 @@ def required(
     """Return the setting, or say where it can be set."""
     if value:
         return value
-    raise MissingSetting(
-        name,
+    option = "" if name == "auth_token" else f", or pass --{name.replace('_', '-')}"
+    raise ConfigurationError(
         f"{name} is missing: put `{name} = {example}` into .dlt/{file} (at the top or"
-        f" under [{SECTION}]), or set the environment variable {name.upper()}",
+        f" under [{SECTION}]), or set the environment variable {name.upper()}{option}"
     )
 
 

@@ -1,11 +1,11 @@
-"""What can go wrong, in words for people.
+"""Exceptions, and what their messages have in common.
 
-A message says what happened, on which table and project, and what to do next. It holds
-URLs without their query, and no secret.
+A message says what happened, to which list, and what to do. URLs have no query, and
+secrets are masked.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from copy import copy
 from difflib import get_close_matches
 from typing import Any, Self
@@ -15,100 +15,46 @@ import requests
 from analytics_pipeline.secrets import masked
 
 LONGEST_MESSAGE = 1000
-"""Characters of an error that the words of a server may fill."""
+"""Characters of an error; servers send long ones."""
 LINES = 10
-"""Of failures, and of projects, that a message names one by one."""
+"""Failures, or projects, that a message lists one by one."""
+
+TRY_LATER = "Data loaded so far is kept. Try again later."
 
 
 class AnalyticsError(Exception):
-    """Base of all errors of this package. Secrets in its texts are masked."""
+    """Base of all errors of this package. Secrets in messages are masked."""
 
     def __init__(self, *texts: Any, **named: Any) -> None:
         super().__init__(*map(masked, texts), **named)
 
     def about(self, subject: str, advice: str = "") -> Self:
-        """Return the same error for whoever knows more: what it is about, what to do."""
+        """Return a copy that also says what the error is about, and what to do."""
         error = copy(self)
-        text = shortened(str(self), LONGEST_MESSAGE)
-        error.args = (
-            masked(subject) + ": " + text + (f"; {advice}" if advice else ""),
-        )
+        text = f"{masked(subject)}: {shortened(str(self), LONGEST_MESSAGE)}"
+        text = f"{text.removesuffix('.')}. {advice}" if advice else text
+        error.args = (text,)
         return error
 
 
 class ConfigurationError(AnalyticsError, ValueError):
-    """A setting is missing or makes no sense; nothing was asked or loaded."""
-
-
-class MissingSetting(ConfigurationError):
-    """A setting that is always needed is not given anywhere; `setting` is its name."""
-
-    def __init__(self, setting: str, message: str) -> None:
-        super().__init__(message)
-        self.setting = setting
-
-
-class InsecureUrl(ConfigurationError):
-    """`base_url` is no address, or would send the token unencrypted."""
+    """A setting is missing or invalid; no request was sent and nothing was loaded."""
 
 
 class PipelineLocked(AnalyticsError, RuntimeError):
-    """Another process runs the same pipeline; nothing was asked or loaded."""
-
-
-class MissingTable(AnalyticsError, LookupError):
-    """A table that dlt had made is not in the warehouse any more."""
+    """Another process runs the same pipeline; nothing was loaded."""
 
 
 class ApiError(AnalyticsError):
-    """The server did not give what was asked for."""
+    """The server did not return what was requested."""
 
 
 class Unreachable(ApiError, ConnectionError):
     """No connection to the server, after all retries."""
 
 
-class BrokenAnswer(ApiError, ConnectionError):
-    """The connection broke, or fell silent, before an answer was whole; after all retries."""
-
-
-class UnexpectedAnswer(ApiError, ValueError):
-    """The answer has another shape than the API promises."""
-
-
-class MissingField(UnexpectedAnswer):
-    """A record came without its key."""
-
-
-class OtherApi(UnexpectedAnswer):
-    """The answer has not the shape of this API; another one may be behind the address.
-
-    `apis` are the settings that may be right, as far as that could be found out.
-    """
-
-    def __init__(self, message: str, apis: Sequence[str] = ()) -> None:
-        super().__init__(message)
-        self.apis = tuple(apis)
-
-
-class MissingLink(UnexpectedAnswer):
-    """Nothing in an answer tells whether there are more rows."""
-
-
-class EmptyAnswer(MissingLink):
-    """There is no row, either: this is no list."""
-
-
-class UnknownName(ApiError, LookupError):
-    """The server knows no such organization, though it answers as if it were empty."""
-
-
-class PageCursorLoop(ApiError, RuntimeError):
-    """The server sent a page cursor twice in one list, which would never end."""
-
-
 class HttpError(ApiError, requests.HTTPError):
-    """The server refused; its status and its words are in the message."""
+    """The server answered with an error status; the message holds it and the reason."""
 
     @property
     def status(self) -> int:
@@ -116,11 +62,23 @@ class HttpError(ApiError, requests.HTTPError):
         return self.response.status_code if self.response is not None else 0
 
 
-class IncompleteLoad(ApiError):
-    """Some lists could not be read, or the server refused all; all others are loaded.
+class UnexpectedAnswer(ApiError, ValueError):
+    """The answer does not have the shape that the API promises."""
 
-    `failures` is list (`"events of project 'frontend'"`) → error; `summary` tells what
-    was loaded.
+
+class OtherApi(ApiError):
+    """The server speaks another API than the setting `api` says."""
+
+
+class UnknownName(ApiError, LookupError):
+    """The organization does not exist, though the server answers with an empty list."""
+
+
+class IncompleteLoad(ApiError):
+    """Some lists could not be read, or the server refused all; the others are loaded.
+
+    `failures` maps lists (`"events of project 'frontend'"`) to errors; `summary` is the
+    result of the run.
     """
 
     def __init__(self, failures: Mapping[str, ApiError], summary: Any) -> None:
@@ -133,10 +91,10 @@ class IncompleteLoad(ApiError):
 
 
 def by_reason(errors: Iterable[Any]) -> list[str]:
-    """Return a line for each reason, which names all lists of a table that it is of.
+    """Return one line for each table and reason, naming its projects.
 
     Args:
-        errors: of lists, each beginning as `"events of project 'frontend': "`.
+        errors: each begins with its list, such as `"events of project 'frontend': "`.
     """
     groups: dict[tuple[str, str], dict[str, str]] = {}
     for text in map(str, errors):
@@ -155,12 +113,12 @@ def by_reason(errors: Iterable[Any]) -> list[str]:
 
 
 def did_you_mean(value: str, known: Iterable[str]) -> str:
-    """Return what was perhaps meant, as the end of a sentence; empty where nothing was."""
+    """Return the known name closest to the value as the end of a sentence, or nothing."""
     close = get_close_matches(value, known, 1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def shortened(text: str, length: int) -> str:
-    """Return the text without secrets, its end replaced by dots where it is longer."""
-    text = masked(text)  # of one that is cut in two, the first half would stay
+    """Return at most `length` characters of the text, without secrets."""
+    text = masked(text)  # before it is cut: half a secret would not be recognized
     return text if len(text) <= length else text[: length - 3] + "..."

@@ -500,8 +500,7 @@ class Reading:
         """
         run, key = self._run, self._key(reader.name.project)
         status = error.status if isinstance(error, HttpError) else 0
-        is_other_api = isinstance(error, OtherApi) and bool(error.apis)
-        if status == 401 or isinstance(error, Unreachable) or is_other_api:
+        if status == 401 or isinstance(error, Unreachable | OtherApi):
             raise error
         if self._is_replaced:
             raise error  # or the rows that the table had would be lost

@@ -39,7 +39,6 @@ from analytics_pipeline.client.page import Page, Record
 from analytics_pipeline.client.retry import stop_with
 from analytics_pipeline.errors import (
     ApiError,
-    BrokenAnswer,
     HttpError,
     UnexpectedAnswer,
 )
@@ -258,7 +257,7 @@ class ListReader:
                 left[:0] = [gap for gap in around if _is_gap(gap)]
         if broken:
             times = ", ".join(f"{each:%Y-%m-%d %H:%M:%S}" for each in broken)
-            raise BrokenAnswer(
+            raise ApiError(
                 f"{self.title}: the server answers with an error (500) for all rows of"
                 f" {times} (UTC). All others are loaded, and the next run asks for these"
                 " again."
@@ -627,7 +626,7 @@ def _built(reader: ListReader, part: Part) -> Outcome:
 
 
 def _silent(reader: ListReader) -> ApiError:
-    return BrokenAnswer(
+    return ApiError(
         f"{reader.title}: the server sent no complete page for"
         f" {SECONDS_OF_SILENCE / 60:.0f} minutes. Data loaded so far is kept. Try again"
         " later."

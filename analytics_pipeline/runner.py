@@ -155,7 +155,7 @@ def load(
         ConfigurationError: the destination cannot have this table format, or no history;
             or a table in the dataset holds rows of another source.
         PipelineLocked: another process runs this pipeline.
-        MissingTable: a table was dropped without dlt's knowledge; nothing was asked.
+        AnalyticsError: a table was dropped without dlt's knowledge; nothing was asked.
         PipelineStepFailed: dlt or the destination failed.
     """
     run = Run(ROWS_PER_LOAD, continue_on_error=True)

@@ -1,28 +1,27 @@
-"""The words of the command line: commands, and the options of each."""
+"""The commands, and the options of each."""
 
 import argparse
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
 from rich_argparse import RawDescriptionRichHelpFormatter
 
+from analytics_pipeline.cli.process import USAGE
 from analytics_pipeline.cli.terminal import RED, json_line, say
 from analytics_pipeline.client.endpoints import APIS, table_names
 from analytics_pipeline.errors import did_you_mean
 
-USAGE = 2
-"""The exit code for words that make no sense, and for missing settings."""
 PROGRAM = "python -m analytics_pipeline"
 COMMANDS = {
-    "run": "load what is new; the command that is meant where none is given",
-    "check": "ask the server for each list once, and say what is wrong",
-    "status": "show what the warehouse holds, and how far; asks no server",
+    "run": "load new data (default)",
+    "check": "test the settings: request the first page of each list",
+    "status": "rows, loaded range and last error of every list",
     "verify": "compare the warehouse with the server, row by row",
-    "demo": "try it all on a built-in server",
-    "report": "write a page of what is loaded",
+    "demo": "load twice from a built-in server, to try the tool",
+    "report": "write an HTML report of the loaded data",
 }
 EXAMPLES = {
     "run": """examples:
@@ -47,56 +46,57 @@ EXAMPLES = {
   {prog} --destination postgres --dataset errors""",
 }
 SETTINGS = """
-The token is read from AUTH_TOKEN or .dlt/secrets.toml, other settings from
-.dlt/config.toml or the environment, too."""
+The token is read from AUTH_TOKEN or .dlt/secrets.toml. Other settings can also be
+set in .dlt/config.toml or the environment."""
 ABOUT = f"""
 {PROGRAM} COMMAND --help shows the options of a command.
-Exit codes: 0 all is well; 1 failed, or not equal (verify), or too old (check);
+Exit codes: 0 success; 1 failed, or different (verify), or too old (check);
 2 wrong usage or missing settings; 3 loaded, but a list was skipped."""
 
 
 class HelpFormatter(RawDescriptionRichHelpFormatter):
-    """Colours for terminals; titles as they are written."""
+    """Colours on terminals; group titles in lower case."""
 
     group_name_formatter = str
 
 
 class UsageError(Exception):
-    """The words of the command line make no sense."""
+    """The arguments are invalid."""
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that guesses what a mistyped word was meant to be."""
+    """Suggests the name closest to a mistyped one."""
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
-        """Parse; that a command's own parser meets unknown words is its own error."""
+        """Parse; unknown arguments are an error of the command's own parser."""
         options, unknown = super().parse_known_args(*args, **kwargs)
         if unknown:
             word = unknown[0].partition("=")[0]
             if word in COMMANDS:
-                self.error(f"the command comes first: {PROGRAM} {word} …")
+                self.error(f"the command must come first: {PROGRAM} {word} …")
             if word in ("--token", "--auth-token"):
                 self.error(
-                    "the token is no option, which others could see: set AUTH_TOKEN"
+                    "the token cannot be passed as an option, because other users could"
+                    " see it. Set AUTH_TOKEN instead"
                 )
-            is_option = word.startswith("-")
-            self.error(f"there is no {'option' if is_option else 'argument'} '{word}'")
+            kind = "option" if word.startswith("-") else "argument"
+            self.error(f"unknown {kind} '{word}'")
         return options, unknown
 
     def error(self, message: str) -> NoReturn:
-        """Raise UsageError with what is wrong, and what was perhaps meant."""
+        """Raise UsageError."""
         typed = re.findall("'(.*?)'", message)[:1]
         choices = [str(c) for action in self._actions for c in action.choices or ()]
         known = [*self._option_string_actions, *choices]
         guess = "".join(did_you_mean(word, known) for word in typed)
-        raise UsageError(f"{message}{guess} ({self.prog} --help shows all)")
+        raise UsageError(f"{message}{guess or '.'} See {self.prog} --help.")
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
-    """Return the command and its options; `run` is meant where none is named.
+    """Return the command, `run` by default, and its options.
 
     Raises:
-        SystemExit: the words make no sense, or help or the version was asked for.
+        SystemExit: wrong usage, or help or the version was requested.
     """
     words = list(words)
     if not words or (words[0].startswith("-") and words[0] not in _OF_ALL):
@@ -119,7 +119,7 @@ def parser() -> Parser:
     top = Parser(
         prog=PROGRAM,
         usage="%(prog)s [COMMAND] [OPTIONS]",
-        description="Bring the errors of your software into your warehouse.",
+        description="Load the data of an error tracker into a warehouse.",
         epilog=f"examples:\n  {PROGRAM} demo\n  {PROGRAM} run --help\n{ABOUT}",
         formatter_class=formatter,
         allow_abbrev=False,
@@ -130,7 +130,7 @@ def parser() -> Parser:
         metavar="COMMAND",
         required=True,
         title="commands",
-        prog=PROGRAM,  # or it would be made by rich, which writes to standard output
+        prog=PROGRAM,  # otherwise rich makes it, which writes to standard output
     )
     for name, add_options in _OPTIONS.items():
         prog = f"{PROGRAM} {name}"
@@ -149,22 +149,31 @@ def parser() -> Parser:
 
 
 Add = Callable[..., Any]
+_FLAG: dict[str, Any] = {"action": "store_true", "default": None}
+"""Of a setting: if the option is not given, dlt reads its configuration."""
 
 
 def _server(command: Parser, *, has_workers: bool = True) -> None:
     group = command.add_argument_group("server")
-    add, add_either = (
-        group.add_argument,
-        group.add_mutually_exclusive_group().add_argument,
-    )
+    add = group.add_argument
     add("--base-url", metavar="URL", help="address of the server")
-    add("--api", choices=list(APIS), metavar="NAME", help=_either(APIS))
-    add("--organization", metavar="ORG", help="slug")
-    add_either("--project", metavar="SLUG", action="append", help="slug; repeatable")
-    add_either("--all-projects", action="store_true", help="all of the organization")
-    add("--allow-http", **_FLAG, help="send the token over http:// to another machine")
+    add("--api", choices=list(APIS), metavar="NAME", help=_API)
+    add("--organization", metavar="ORG", help="slug of the organization")
+    add = group.add_mutually_exclusive_group().add_argument
+    add(
+        "--project",
+        metavar="SLUG",
+        action="append",
+        help="slug of a project; repeatable",
+    )
+    add("--all-projects", action="store_true", help="all projects of the organization")
+    add = group.add_argument
+    add("--allow-http", **_FLAG, help="send the token unencrypted to another machine")
     if has_workers:
-        add("--workers", metavar="N", type=int, help="requests at a time (default: 4)")
+        add("--workers", metavar="N", type=int, help="concurrent requests (default: 4)")
+
+
+_API = f"API of the server: {', '.join(APIS)} (default: v1)"
 
 
 def _tables(add: Add, *, has_history: bool = False) -> None:
@@ -179,112 +188,119 @@ def _tables(add: Add, *, has_history: bool = False) -> None:
 
 
 def _span(add: Add, until: str) -> None:
-    add("--since", metavar="T", help="from when on: 2026-01-01, or 7d for 7 days ago")
+    add("--since", metavar="T", help="start: 2026-01-01, or 7d for 7 days ago")
     add("--until", metavar="T", help=until)
 
 
 def _rows(add: Add) -> None:
+    more = "events with stack traces; up to ten times the requests"
+    add("--full-events", **_FLAG, help=more)
     add(
-        "--full-events",
-        **_FLAG,
-        help="events with stack traces; ten times the requests",
+        "--redact",
+        metavar="PATH",
+        action="append",
+        help="mask values of a field, such as user.email; repeatable",
     )
-    add("--redact", metavar="PATH", action="append", help="mask values; repeatable")
-    add("--tag", dest="tags", metavar="NAME", action="append", help="gives tag_NAME")
+    add(
+        "--tag",
+        dest="tags",
+        metavar="NAME",
+        action="append",
+        help="add the column tag_NAME to events; repeatable",
+    )
 
 
 def _warehouse(add: Add) -> None:
     add("--destination", metavar="NAME", default="duckdb", help="default: duckdb")
     add("--dataset", metavar="NAME", default="analytics", help="default: analytics")
-    add("--pipeline-name", metavar="NAME", default="analytics_pipeline", help=_NAMED)
-    add("--pipelines-dir", metavar="DIR", help="where dlt keeps its working folders")
+    name = "analytics_pipeline"
+    named = f"and of the DuckDB file; default: {name}"
+    add("--pipeline-name", metavar="NAME", default=name, help=named)
+    _folder(add)
 
 
-_NAMED = "also of the DuckDB file; default: analytics_pipeline"
-_FLAG: dict[str, Any] = {"action": "store_true", "default": None}
-"""Of a setting: where it is not given, dlt looks for it in its configuration."""
+def _folder(add: Add) -> None:
+    add("--pipelines-dir", metavar="DIR", help="dlt's working directory")
 
 
-def _output(add: Add, *, has_progress: bool = True) -> None:
+def _output(command: Parser, *, has_progress: bool = True) -> None:
+    add = command.add_argument_group("output").add_argument
     if has_progress:
         kinds = ["auto", "live", "log", "off"]
-        add("--progress", choices=kinds, default="auto", metavar="KIND", help=_KINDS)
-    add("--json", action="store_true", help="the result as JSON on standard output")
-    add(
-        "-v",
-        dest="verbosity",
-        action="count",
-        default=0,
-        help="say more, with time and level; -vv: each request",
-    )
+        shown = "live, log, off or auto (default: live on a terminal, else log)"
+        add("--progress", choices=kinds, default="auto", metavar="KIND", help=shown)
+    add("--json", action="store_true", help="print the result as JSON")
+    _verbosity(add)
 
 
-_KINDS = "live on a terminal, log lines elsewhere (auto), or off"
+def _verbosity(add: Add) -> None:
+    more = "more log lines; -vv: also each request"
+    add("-v", dest="verbosity", action="count", default=0, help=more)
 
 
 def _run(command: Parser) -> None:
     _server(command)
-    what = command.add_argument_group("what to load").add_argument
-    _tables(what, has_history=True)
-    _span(what, "load exactly --since to T; bookmarks stay")
-    what(
-        "--lookback", metavar="SPAN", help="read again for late rows: 3d (default: 1h)"
-    )
-    what("--history", **_FLAG, help="load issue_history, too")
-    what("--sweep", metavar="SPAN", help="read all issues each 12h, 7d; or now, never")
-    what("--full-refresh", **_FLAG, help="read all again")
-    what(
-        "--rows-per-load", metavar="N", type=int, help="rows of a piece of a long load"
-    )
-    _rows(what)
-    warehouse = command.add_argument_group("warehouse").add_argument
-    _warehouse(warehouse)
+    add = command.add_argument_group("what to load").add_argument
+    _tables(add, has_history=True)
+    _span(add, "end (default: now); later runs are not affected")
+    late = "reread this span, for late rows (default: 1h)"
+    add("--lookback", metavar="SPAN", help=late)
+    add("--history", **_FLAG, help="also load issue_history")
+    sweep = "reread all issues every 12h, 7d; or now, never"
+    add("--sweep", metavar="SPAN", help=sweep)
+    add("--full-refresh", **_FLAG, help="load everything again")
+    rows = "commit long loads in steps (default: 100000)"
+    add("--rows-per-load", metavar="N", type=int, help=rows)
+    _rows(add)
+    add = command.add_argument_group("warehouse").add_argument
+    _warehouse(add)
     formats = ["delta", "iceberg"]
-    warehouse("--table-format", choices=formats, metavar="NAME", help=_either(formats))
-    _output(command.add_argument_group("output").add_argument)
+    lake = "delta or iceberg, for the destination filesystem"
+    add("--table-format", choices=formats, metavar="NAME", help=lake)
+    _output(command)
 
 
 def _check(command: Parser) -> None:
     _server(command, has_workers=False)
-    what = command.add_argument_group("what to check").add_argument
-    _tables(what)
-    what(
+    add = command.add_argument_group("what to check").add_argument
+    _tables(add)
+    add(
         "--freshness",
         metavar="SPAN",
-        help="ask the warehouse instead: exit code 1 if the newest row of a table is"
-        " older than 2h, 1d, or a list was not read to its end for so long",
+        help="check the warehouse instead: fail if the newest row of a table, or the"
+        " last complete read of a list, is older than 2h, 1d",
     )
-    what(
+    add(
         "--complete",
         action="store_true",
-        help="with --freshness, only ask whether each list was read to its end; so"
-        " projects without new errors are no alarm",
+        help="with --freshness: ignore the age of rows, so that projects without new"
+        " errors do not fail",
     )
     _warehouse(command.add_argument_group("warehouse, for --freshness").add_argument)
-    _output(command.add_argument_group("output").add_argument, has_progress=False)
+    _output(command, has_progress=False)
 
 
 def _status(command: Parser) -> None:
     _warehouse(command.add_argument_group("warehouse").add_argument)
-    _output(command.add_argument_group("output").add_argument, has_progress=False)
+    _output(command, has_progress=False)
 
 
 def _verify(command: Parser) -> None:
     _server(command)
-    what = command.add_argument_group("what to compare").add_argument
-    _tables(what)
-    _span(what, "up to when (default: now)")
-    what("--repair", action="store_true", help="load again what differs")
-    _rows(what)
+    add = command.add_argument_group("what to compare").add_argument
+    _tables(add)
+    _span(add, "end (default: now)")
+    add("--repair", action="store_true", help="reload rows that differ")
+    _rows(add)
     _warehouse(command.add_argument_group("warehouse").add_argument)
-    _output(command.add_argument_group("output").add_argument)
+    _output(command)
 
 
 def _demo(command: Parser) -> None:
     add = command.add_argument_group("demo").add_argument
-    add("--api", choices=list(APIS), default="v1", metavar="NAME", help=_either(APIS))
-    add("--pipelines-dir", metavar="DIR", help="where dlt keeps its working folders")
-    _output(command.add_argument_group("output").add_argument)
+    add("--api", choices=list(APIS), default="v1", metavar="NAME", help=_API)
+    _folder(add)
+    _output(command)
 
 
 def _report(command: Parser) -> None:
@@ -292,7 +308,7 @@ def _report(command: Parser) -> None:
     add = command.add_argument_group("output").add_argument
     default = "analytics_report.html"
     add("--output", metavar="FILE", default=default, help=f"default: {default}")
-    add("-v", dest="verbosity", action="count", default=0, help="say more")
+    _verbosity(add)
 
 
 _OPTIONS: dict[str, Callable[[Parser], None]] = {
@@ -303,11 +319,6 @@ _OPTIONS: dict[str, Callable[[Parser], None]] = {
     "demo": _demo,
     "report": _report,
 }
-
-
-def _either(names: Iterable[str]) -> str:
-    *most, last = names
-    return f"{', '.join(most)} or {last}"
 
 
 def _version() -> str:

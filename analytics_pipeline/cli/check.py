@@ -1,6 +1,5 @@
-"""The command `check`: can each list be read, and is what is loaded fresh enough?"""
+"""The command `check`."""
 
-import shlex
 from argparse import Namespace
 from datetime import timedelta
 from typing import Any
@@ -21,15 +20,15 @@ from analytics_pipeline.errors import ApiError, ConfigurationError, Unreachable
 from analytics_pipeline.loading.status import Status, ago
 
 FRESH_BY_ROWS = ("events", "issues")
-"""Tables that have new rows as long as the software is used."""
+"""Tables that get new rows all the time."""
 
 
 def check_lists(client: Client, config: Config, options: Namespace) -> bool:
-    """Tell whether all lists can be read. Nothing is loaded, no bookmark moves."""
+    """Request the first page of each list; return whether all can be read."""
     tables = options.resource or list(config.spec.endpoints)
     endpoints = [config.spec.endpoints[table] for table in tables]
     scopes = sorted({endpoint.scope for endpoint in endpoints})
-    say(f"The token needs the scopes {', '.join(scopes)}.")
+    say(f"required scopes: {', '.join(scopes)}")
     lists = [
         ListName(endpoint, project)
         for endpoint in endpoints
@@ -45,7 +44,7 @@ def check_lists(client: Client, config: Config, options: Namespace) -> bool:
             result["problem"] = str(error)
             say(f"✗ {error}", RED)
             if isinstance(error, Unreachable):
-                break  # so are the others
+                break  # the other lists would fail as well
             continue
         newest = _newest(page)
         result |= {"rows": len(page.records), "newest": newest}
@@ -57,21 +56,24 @@ def check_lists(client: Client, config: Config, options: Namespace) -> bool:
     problems = sum("problem" in result for result in results)
     if options.json:
         json_line({"lists": results, "problems": problems})
-    if not problems:
-        say("All is well. Next: " + shlex.join(_same_options(options)), BOLD)
-        return True
-    say(f"{problems} of {len(results)} lists cannot be read", BOLD)
-    return False
+    if problems:
+        say(f"{problems} of {len(results)} lists cannot be read", BOLD)
+    else:
+        say(
+            "All lists can be read. To load them, use the same options with the command run.",
+            BOLD,
+        )
+    return not problems
 
 
 def check_freshness(status: Status, longest: timedelta, options: Namespace) -> bool:
-    """Return whether lists were read within that time, and there are rows so new.
+    """Return whether all lists were read, and have rows, within that time.
 
-    The second only of tables in which rows come all the time, and of all projects
-    together, as a small one may be quiet; not with `--complete`.
+    The age of rows counts only in `FRESH_BY_ROWS`, for all projects together as a small
+    one may have no new errors, and not with `--complete`.
 
     Raises:
-        ConfigurationError: a table that is asked for is not loaded.
+        ConfigurationError: a requested table is not loaded.
     """
     loaded = [*dict.fromkeys(each.table for each in status.lists)]
     if missing := [name for name in options.resource or () if name not in loaded]:
@@ -110,13 +112,3 @@ def check_freshness(status: Status, longest: timedelta, options: Namespace) -> b
 def _newest(page: Page) -> str | None:
     times = [time for time in page.times if time and time <= page.server_time]
     return max(times).isoformat() if times else None
-
-
-def _same_options(options: Namespace) -> list[str]:
-    words = ["python", "-m", "analytics_pipeline", "run"]
-    for name in ("base_url", "api", "organization", "project", "resource"):
-        value = getattr(options, name)
-        for item in value if isinstance(value, list) else [value] if value else []:
-            words += ["--" + name.replace("_", "-"), item]
-    words += ["--allow-http"] if options.allow_http else []
-    return [*words, "--all-projects"] if options.all_projects else words

@@ -1,4 +1,4 @@
-"""The commands of the command line. Each takes its options and gives the exit code."""
+"""The commands; each takes its options and returns the exit code."""
 
 from argparse import Namespace
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,7 @@ import dlt
 from analytics_pipeline import runner
 from analytics_pipeline.cli import check as checking
 from analytics_pipeline.cli import output, progress
-from analytics_pipeline.cli.process import FAILED
+from analytics_pipeline.cli.process import FAILED, OK, SKIPPED
 from analytics_pipeline.cli.terminal import GREEN, RED, json_line, say, table
 from analytics_pipeline.config import parse_span, resolve_config
 from analytics_pipeline.demo import DemoServer
@@ -19,11 +19,9 @@ from analytics_pipeline.extras import install_command
 from analytics_pipeline.loading.warehouse import check_loaded, location
 from analytics_pipeline.source import analytics_source, make_client
 
-LOADED, SKIPPED = 0, 3
-
 
 def settings(options: Namespace) -> dict[str, Any]:
-    """Return the source's arguments that are given as options; dlt finds the others."""
+    """Return the source's arguments among the options; dlt resolves the others."""
     names = (
         "base_url", "api", "organization", "since", "until", "full_events",
         "full_refresh", "rows_per_load", "workers", "redact", "allow_http", "history",
@@ -37,14 +35,16 @@ def settings(options: Namespace) -> dict[str, Any]:
     if options.all_projects:
         given["project"] = runner.all_projects(**given)
         if not given["project"]:
-            raise ConfigurationError("the token may see no project of the organization")
+            raise ConfigurationError(
+                "--all-projects: the token has access to no project of the organization"
+            )
     elif options.project:
         given["project"] = options.project
     return given
 
 
 def make_pipeline(options: Namespace) -> dlt.Pipeline:
-    """Return the pipeline that the options describe."""
+    """Return the pipeline of the options."""
     return runner.make_pipeline(
         options.destination,
         dataset=options.dataset,
@@ -55,7 +55,7 @@ def make_pipeline(options: Namespace) -> dlt.Pipeline:
 
 
 def run(options: Namespace) -> int:
-    """Load what is new."""
+    """Load new data."""
     pipeline, tables = make_pipeline(options), options.resource or ()
     source = analytics_source(**settings(options))
     try:
@@ -64,17 +64,17 @@ def run(options: Namespace) -> int:
         output.show(incomplete.summary, options.json)
         say(f"error: {incomplete}", RED)
         if any(t.rows or t.reread for t in incomplete.summary.tables.values()):
-            say("What could be read is loaded; run it again for the rest.")
+            say("The other lists were loaded. Run again to load the rest.")
         return FAILED
     output.show(summary, options.json)
     say(f"The tables are in {location(pipeline)}, dataset {pipeline.dataset_name}.")
-    return SKIPPED if summary.skipped else LOADED
+    return SKIPPED if summary.skipped else OK
 
 
 def verify(options: Namespace) -> int:
     """Compare the warehouse with the server."""
     pipeline = make_pipeline(options)
-    if not options.repair:  # which may also load all of it
+    if not options.repair:  # repair can load everything
         check_loaded(pipeline)
     source = analytics_source(**settings(options))
     found = runner.verify(
@@ -83,18 +83,18 @@ def verify(options: Namespace) -> int:
     output.show_verification(found, options.json)
     if not found.is_equal:
         return FAILED
-    return SKIPPED if found.skipped else LOADED
+    return SKIPPED if found.skipped else OK
 
 
 def status(options: Namespace) -> int:
-    """Show what the warehouse holds."""
+    """Show rows, loaded range and last error of every list."""
     pipeline = make_pipeline(options)
     output.show_status(runner.status(pipeline), options.json)
-    return LOADED
+    return OK
 
 
 def check(options: Namespace) -> int:
-    """Ask each list once, or look at how old the newest rows are."""
+    """Request each list once, or check the age of what is loaded."""
     if options.freshness:
         longest = parse_span("freshness", options.freshness)
         found = runner.status(make_pipeline(options))
@@ -102,27 +102,29 @@ def check(options: Namespace) -> int:
     else:
         config = resolve_config(**settings(options))
         is_good = checking.check_lists(make_client(config), config, options)
-    return LOADED if is_good else FAILED
+    return OK if is_good else FAILED
 
 
 def report(options: Namespace) -> int:
-    """Write a page of what the warehouse holds."""
+    """Write the HTML report."""
     try:
         from analytics_pipeline.report import page
     except ModuleNotFoundError as error:
         advice = install_command("report")
-        raise ConfigurationError(f"report needs {error.name}: {advice}") from error
+        text = f"report needs the package {error.name}. Install it: {advice}"
+        raise ConfigurationError(text) from error
     html = page(make_pipeline(options))
     try:
         Path(options.output).write_text(html, "utf-8")
     except OSError as error:
-        raise ConfigurationError(f"--output {options.output}: {error}") from error
+        text = f"cannot write --output {options.output}: {error}"
+        raise ConfigurationError(text) from error
     say(f"wrote {options.output}", GREEN)
-    return LOADED
+    return OK
 
 
 def demo(options: Namespace) -> int:
-    """Load from the built-in server, let it grow, load again."""
+    """Load from the built-in server, which then gets new rows, and load again."""
     name = "analytics_demo"
     pipeline = runner.make_pipeline(
         name=name,
@@ -133,7 +135,7 @@ def demo(options: Namespace) -> int:
     api = options.api or "v1"
     projects = ["frontend", "backend"]
     runs: dict[str, runner.Summary] = {}
-    an_hour_ago = datetime.now(UTC) - timedelta(hours=1)  # so that it has time to grow
+    an_hour_ago = datetime.now(UTC) - timedelta(hours=1)  # new rows must not lie ahead
     with DemoServer(
         api, organization="acme", projects=projects, token="demo", now=an_hour_ago
     ) as server:
@@ -151,7 +153,7 @@ def demo(options: Namespace) -> int:
     else:
         say(_compared(runs))
         say(f"""
-The tables are in {name}.duckdb, schema {runner.DATASET}. Look at them:
+The tables are in {name}.duckdb, schema {runner.DATASET}. To look at them:
   SQL:     python -c "import duckdb; duckdb.connect('{name}.duckdb').sql(\
 'select level, status, count(*) from {runner.DATASET}.issues group by all').show()"
   Python:  python -c "import dlt; print(dlt.pipeline('{name}',\
@@ -160,7 +162,7 @@ The tables are in {name}.duckdb, schema {runner.DATASET}. Look at them:
   Page:    python -m analytics_pipeline report --pipeline-name {name}
   dlt:     dlt pipeline {name} info; or show, after
            {install_command("dashboard")}""")
-    return LOADED
+    return OK
 
 
 def _compared(runs: dict[str, runner.Summary]) -> str:

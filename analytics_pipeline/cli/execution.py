@@ -1,4 +1,4 @@
-"""A command that was understood is carried out; what goes wrong becomes a sentence."""
+"""Run a command and report its errors."""
 
 import logging
 import os
@@ -13,25 +13,18 @@ from dlt.common.exceptions import DltException
 from dlt.common.runtime.telemetry import stop_telemetry
 
 from analytics_pipeline.cli import commands
-from analytics_pipeline.cli.arguments import USAGE
-from analytics_pipeline.cli.process import FAILED, INTERRUPTED, KEPT
+from analytics_pipeline.cli.process import FAILED, INTERRUPTED, KEPT, USAGE
 from analytics_pipeline.cli.terminal import RED, json_line, log_lines, say
-from analytics_pipeline.errors import AnalyticsError, ConfigurationError, MissingSetting
+from analytics_pipeline.errors import AnalyticsError, ConfigurationError
 from analytics_pipeline.loading.failures import root_error, sentence
 from analytics_pipeline.secrets import mask_error
 
 log = logging.getLogger(__name__)
 TELEMETRY = "RUNTIME__DLTHUB_TELEMETRY"
-OPTIONS = {
-    "base_url": "--base-url",
-    "organization": "--organization",
-    "project": "--project or --all-projects",
-}
-"""Settings that are options, too."""
 
 
 def execute(options: Namespace) -> int:
-    """Carry out the command that the options name; return the exit code."""
+    """Run the command that the options name; return the exit code."""
     with log_lines(options.verbosity):
         try:
             switch_off_telemetry()
@@ -41,38 +34,31 @@ def execute(options: Namespace) -> int:
             say(KEPT, RED)
             return INTERRUPTED
         except BrokenPipeError:
-            return FAILED  # who reads our output wants no more of it
+            return FAILED  # the reader of a pipe, such as `head`, has ended
         except Exception as error:
             mask_error(error)
             if not isinstance(error, AnalyticsError | DltException | OSError):
                 raise
-            log.debug("what led to it:", exc_info=True)
-            root = root_error(error)
-            text = sentence(error) + _option(root)
+            log.debug("traceback:", exc_info=True)
+            root, text = root_error(error), sentence(error)
             say(f"error: {text}", RED)
             if getattr(options, "json", False):
-                with suppress(OSError):  # it may be what has failed
+                with suppress(OSError):  # writing may be what has failed
                     json_line({"error": text})
             wrong = isinstance(root, ConfigurationError | ConfigurationException)
             return USAGE if wrong else FAILED
 
 
 def switch_off_telemetry() -> None:
-    """Keep dlt from sending what was run to its makers, unless the user's settings say so."""
+    """Switch off dlt's telemetry unless the user has switched it on."""
     if TELEMETRY in os.environ:
         return
-    # Before dlt looks for any setting, since telemetry begins with the first one.
+    # Before dlt reads any setting, since telemetry begins with the first one.
     os.environ[TELEMETRY] = "false"
     context = Container()[PluggableRunContext]
     del os.environ[TELEMETRY]
     if dlt.config.get("runtime.dlthub_telemetry"):
-        stop_telemetry()  # it counts as begun
+        stop_telemetry()  # dlt takes it for begun
         context.initialize_runtime()
     else:
         os.environ[TELEMETRY] = "false"
-
-
-def _option(error: BaseException) -> str:
-    """Return which option gives what is missing, as the end of a sentence."""
-    name = error.setting if isinstance(error, MissingSetting) else ""
-    return f"; or give {OPTIONS[name]}" if name in OPTIONS else ""

@@ -1,4 +1,4 @@
-"""The command line."""
+"""The entry point of the command line."""
 
 import sys
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return the exit code.
 
     Raises:
-        SystemExit: the words make no sense, or help or the version was asked for.
+        SystemExit: wrong usage, or help or the version was requested.
     """
     options = parse(sys.argv[1:] if argv is None else argv)
-    # Only now: dlt takes most of a second, and help and mistakes need nothing of it.
+    # Imported here because dlt takes most of a second, which --help need not wait for.
     from analytics_pipeline.cli.execution import execute
 
     return execute(options)

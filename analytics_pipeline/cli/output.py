@@ -24,7 +24,7 @@ from analytics_pipeline.loading.verification import Counts, Example, Verificatio
 
 
 def show(summary: Summary, as_json: bool) -> None:
-    """Print what a run did, one line for each table, and a total."""
+    """Print the result of a run: a line for each table, and a total."""
     if as_json:
         json_line(summary.as_json())
         return
@@ -34,7 +34,7 @@ def show(summary: Summary, as_json: bool) -> None:
         rows.append([name, *counts, short_time(part.newest)])
     say(table(rows))
     total = sum(part.rows for part in summary.tables.values())
-    waited = f", {summary.waited:.0f} s of them waiting" if summary.waited else ""
+    waited = f", {summary.waited:.0f} s of it waiting" if summary.waited else ""
     loads = f" and {summary.loads} loads" if summary.loads > 1 else ""
     say(
         f"{counted(total, 'new row')} with {counted(summary.requests, 'request')}{loads} in"
@@ -44,32 +44,32 @@ def show(summary: Summary, as_json: bool) -> None:
     for name, part in summary.tables.items():
         if part.mismatches:
             say(
-                f"{name}: {counted(part.mismatches, 'value')} did not fit; see the column"
-                " extra, which has them under their names",
+                f"{name}: {counted(part.mismatches, 'value')} did not fit the column's"
+                " type and went into the column extra",
                 YELLOW,
             )
         if part.replaced:
             say(
-                f"{name}: U+FFFD replaces {counted(part.replaced, 'character')} that no"
-                " database takes (NUL, half a surrogate pair)",
+                f"{name}: {counted(part.replaced, 'character')} that databases reject"
+                " (NUL, half a surrogate pair) replaced by U+FFFD",
                 YELLOW,
             )
     if summary.appended:
         say(
-            "this destination cannot replace rows: changed ones stand beside their old"
-            " versions; --table-format delta (or iceberg) replaces them",
+            "this destination cannot replace rows, so old versions of changed rows stay."
+            " Use --table-format delta or iceberg to replace them.",
             YELLOW,
         )
     if summary.kept_from:
         say(forgotten(datetime.fromisoformat(summary.kept_from)), YELLOW)
     for path in sorted(summary.unmatched):
-        say(f"redact: {path!r} matched nothing in this run", YELLOW)
+        say(f"redact: {path!r} matched nothing", YELLOW)
     for reason in by_reason(summary.skipped.values()):
         say(f"skipped: {reason}", YELLOW)
 
 
 def show_status(status: Status, as_json: bool) -> None:
-    """Print how far each list is loaded; that is a result, on standard output."""
+    """Print rows, loaded range and last error of each list on standard output."""
     if as_json:
         json_line(status.as_json())
         return
@@ -80,7 +80,7 @@ def show_status(status: Status, as_json: bool) -> None:
         BOLD,
     )
     header = ["table", "project", "rows", "loaded from", "up to", "newest row"]
-    rows = [[*header, "last complete reading"]]
+    rows = [[*header, "last complete read"]]
     servers = len({each.server for each in status.lists} - {""}) > 1
     several = len({each.organization for each in status.lists} - {""}) > 1 or servers
     for each in status.lists:
@@ -93,7 +93,7 @@ def show_status(status: Status, as_json: bool) -> None:
                 each.table,
                 name or "–",
                 "?" if each.rows is None else f"{each.rows:,}",
-                "read whole" if is_read_whole(each.table) else first,
+                "full scan" if is_read_whole(each.table) else first,
                 _to_minute(end),
                 ago(each.newest, status.now),
                 ago(each.bookmark.completed_at, status.now),
@@ -101,7 +101,7 @@ def show_status(status: Status, as_json: bool) -> None:
         )
     show(table(rows))
     if any(each.rows is None for each in status.lists):
-        show("? : lists of one name; their rows are counted together")
+        show("?: lists of the same name, whose rows cannot be counted separately")
     unasked: list[str] = []
     problems: dict[str, list[str]] = {}
     for each in status.lists:
@@ -115,7 +115,7 @@ def show_status(status: Status, as_json: bool) -> None:
             owner = f"organization {each.organization!r}"
             owner = f"project {each.project!r}" if each.project else owner
             asked = ago(each.asked, status.now)
-            unasked.append(f"{each.table} of {owner}: no run asks for it since {asked}")
+            unasked.append(f"{each.table} of {owner}: not in any run since {asked}")
     for line in by_reason(unasked):
         show(line)
     for asked, errors in problems.items():
@@ -128,7 +128,7 @@ def _to_minute(time: datetime | None) -> str:
 
 
 def show_verification(found: Verification, as_json: bool) -> None:
-    """Print how far the warehouse holds what the server shows."""
+    """Print the differences between warehouse and server."""
     if as_json:
         json_line(found.as_json())
         return
@@ -165,7 +165,7 @@ def _conclude(found: Verification) -> None:
             BOLD,
         )
     if found.is_equal:
-        say(f"the warehouse holds what the server shows; compared {seconds}", GREEN)
+        say(f"the warehouse matches the server; compared {seconds}", GREEN)
     else:
-        advice = "" if found.before else "; --repair loads again what differs"
+        advice = "" if found.before else ". Use --repair to reload what differs."
         say(f"the warehouse differs from the server; compared {seconds}{advice}", RED)

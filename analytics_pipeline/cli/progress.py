@@ -1,10 +1,9 @@
-"""How far a run is, page by page: live on a terminal, lines with times elsewhere."""
+"""Progress of a run: a live display on a terminal, log lines elsewhere."""
 
 import logging
 import threading
 import time
 from abc import abstractmethod
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,14 +23,13 @@ from analytics_pipeline.extraction import READ, REQUESTS
 from analytics_pipeline.tables.columns import TABLES
 
 EVERY = 5.0
-"""Seconds between two lines of one list."""
-MINUTE = 60.0
+"""Seconds between two lines for one list."""
 STEPS = {"Extract": "reading", "Normalize": "preparing", "Load": "loading"}
-"""dlt's names of what it does → for people."""
+"""dlt's name of a step → what is shown."""
 
 
 class PageCollector(Collector):
-    """Takes what is read; dlt's own counters tell nothing more."""
+    """Receives the counters of lists; dlt's own are ignored."""
 
     def update(
         self,
@@ -42,17 +40,17 @@ class PageCollector(Collector):
         message: str | None = None,
         label: str = "",
     ) -> None:
-        """Pass on the rows of a page, or requests."""
+        """Pass on rows of a page, or requests."""
         if name.startswith(READ) or name == REQUESTS:
             self.count(name.removeprefix(READ), inc, message or "")
 
     @abstractmethod
     def count(self, name: str, number: int, message: str) -> None:
-        """Count rows of a list, and the time that was reached; or `REQUESTS`."""
+        """Count rows of a list, with the time reached, or requests (`REQUESTS`)."""
 
 
 class LinesCollector(PageCollector):
-    """Prints a line with the time for each list that takes longer than `EVERY`."""
+    """Prints a line for each list every few seconds."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
@@ -67,8 +65,7 @@ class LinesCollector(PageCollector):
             self._told[name] = time.monotonic()
             rows = f"{name}: {counted(self._counts[name], 'row')}"
             line = f"{rows}, {message}" if message else rows
-            has_time = terminal.has_times
-            say(line if has_time else f"{datetime.now():%H:%M:%S} {line}")
+            say(line if terminal.has_times else f"{datetime.now():%H:%M:%S} {line}")
 
     def _start(self, step: str) -> None:
         pass
@@ -79,24 +76,24 @@ class LinesCollector(PageCollector):
 
 @dataclass
 class _Line:
-    """What the display shows of a table."""
+    """A line of the display: one table."""
 
     rows: int = 0
     message: str = ""
-    """The time that was reached."""
+    """The time reached."""
 
 
 class LiveCollector(PageCollector):
-    """Shows a line for each table while dlt works, and what is waited for.
+    """Shows a line for each table, and rate limits, while dlt works.
 
-    Log lines of that time stand above it; nothing is left of it at the end of a step.
+    Log lines appear above the display, which disappears at the end of a step.
     """
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
         self._live: Live | None = None
         self._lines: dict[str, _Line] = {}
-        self._requests: deque[tuple[float, int]] = deque()
+        self._requests = 0
         self._began = time.monotonic()
         self._step = ""
         self._waits_until = 0.0
@@ -106,9 +103,9 @@ class LiveCollector(PageCollector):
         """Count the rows of a page, or requests."""
         with self._lock:
             if name == REQUESTS:
-                self._requests.append((time.monotonic(), number))
+                self._requests += number
                 return
-            # of all projects together
+            # all projects of a table together
             line = self._lines.setdefault(name.partition(" of ")[0], _Line())
             line.rows += number
             line.message = message or line.message
@@ -116,7 +113,7 @@ class LiveCollector(PageCollector):
     def _start(self, step: str) -> None:
         self._step = STEPS.get(step.partition(" ")[0], step)
         self._live = Live(
-            # "^C" beside a line as long as the terminal is wide would be another line.
+            # Leaves room for the "^C" that the terminal echoes.
             get_renderable=lambda: Constrain(self.shown(), self._console.width - 4),
             console=self._console,
             transient=True,
@@ -133,7 +130,7 @@ class LiveCollector(PageCollector):
             logging.getLogger(retry.__name__).removeFilter(self._is_shown_as_line)
 
     def _is_shown_as_line(self, record: logging.LogRecord) -> bool:
-        """Take a wait for a rate limit, which is counted down, out of the log."""
+        """Remove rate limits from the log; the display counts them down."""
         waits_until = getattr(record, "waits_until", None)
         if waits_until is None:
             return True
@@ -141,12 +138,10 @@ class LiveCollector(PageCollector):
         return False
 
     def shown(self) -> Table:
-        """Return what the terminal shows now."""
+        """Return the display."""
         grid = Table.grid(padding=(0, 2, 0, 0))
         for _ in range(3):
-            grid.add_column(
-                no_wrap=True
-            )  # a line each, also where there is little room
+            grid.add_column(no_wrap=True)
         with self._lock:
             for title in sorted(self._lines, key=_place):
                 line = self._lines[title]
@@ -157,27 +152,18 @@ class LiveCollector(PageCollector):
 
     def _footer(self) -> Iterator[str]:
         yield f"{time.monotonic() - self._began:.0f} s"
-        rate = f"{self._requests_a_minute():,.0f} requests/min"
+        requests = counted(self._requests, "request")
         if (waits := self._waits_until - time.time()) > 0:
-            rate += f", rate limit: next request in {waits:.0f} s"
-        yield rate
-
-    def _requests_a_minute(self) -> float:
-        now = time.monotonic()
-        with self._lock:
-            while self._requests and self._requests[0][0] < now - MINUTE:
-                self._requests.popleft()
-            count = sum(each for _, each in self._requests)
-        return count * MINUTE / min(MINUTE, max(1.0, now - self._began))
+            requests += f", rate limit: next request in {waits:.0f} s"
+        yield requests
 
 
 def _place(title: str) -> int:
-    """Return where a line stands among those of all tables."""
     return [*TABLES].index(title.partition(" ")[0])
 
 
 def collector(kind: str) -> Collector | None:
-    """Return dlt's collector for the option `--progress`."""
+    """Return the collector for the option `--progress`."""
     if kind == "auto":
         kind = "live" if is_terminal() else "log"
     if kind == "live":

@@ -1,6 +1,5 @@
-"""Lines for people on standard error, the log among them, and results on standard output."""
+"""Output: messages and the log on standard error, results on standard output."""
 
-import io
 import json
 import logging
 import math
@@ -12,25 +11,20 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, TextIO
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from analytics_pipeline.secrets import masked
 
 BOLD, RED, GREEN, YELLOW = "1", "31", "32", "33"
 has_times = False
-"""Each line has the time: standard error is a file, such as a log of cron."""
-
+"""Each line starts with the time, as standard error is a file."""
 
 _CONTROL = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 )
-"""Characters that move the cursor, colour or reorder what stands around them."""
+"""Characters that control the terminal or reorder the text around them."""
 
 
 def say(text: str, colour: str = "") -> None:
-    """Print lines for people on standard error; standard output belongs to results."""
+    """Print a message on standard error."""
     if has_times:
         now = f"{datetime.now():%Y-%m-%d %H:%M:%S} "
         text = "\n".join(now + line for line in text.split("\n"))
@@ -38,7 +32,7 @@ def say(text: str, colour: str = "") -> None:
 
 
 def write(text: str, colour: str = "", stream: TextIO | None = None) -> None:
-    """Print lines as they are, but for characters that a terminal does not show.
+    """Print text, by default on standard error; `?` for what the encoding lacks.
 
     Raises:
         OSError: the stream cannot be written.
@@ -48,8 +42,7 @@ def write(text: str, colour: str = "", stream: TextIO | None = None) -> None:
         text = f"\033[{colour}m{text}\033[0m"
     encoding = stream.encoding or "utf-8"
     text = text.encode(encoding, "replace").decode(encoding)
-    # at once, unlike print: other threads write lines, too
-    stream.write(text + "\n")
+    stream.write(text + "\n")  # in one call, as other threads write lines as well
     stream.flush()
 
 
@@ -59,44 +52,33 @@ def is_terminal() -> bool:
 
 
 def printable(text: str) -> str:
-    """Return the text with a sign for each character that controls a terminal."""
+    """Return the text without characters that control the terminal."""
     return _CONTROL.sub("\ufffd", text)
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Return columns side by side; the first row is the header, numbers to the right.
-
-    Where the terminal is too narrow for that, each row is a paragraph.
-    """
+    """Return aligned columns below a header, or paragraphs on a narrow terminal."""
     rows = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
-    widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
-    if sum(widths) - 2 > columns():
-        header, *others = rows
-        width = max(map(len, header[1:]), default=0)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    if sum(widths) + 2 * len(widths) - 2 > columns():
+        titles, *others = rows
+        width = max(map(len, titles[1:]), default=0)
         return "\n".join(
-            "\n".join(
-                [row[0]]
-                + [
-                    f"  {title:{width}}  {cell}"
-                    for title, cell in zip(header[1:], row[1:], strict=True)
-                ]
-            )
-            for row in others
+            "\n  ".join([name, *(f"{title:{width}}  {cell}" for title, cell in cells)])
+            for name, *values in others
+            for cells in [zip(titles[1:], values, strict=True)]
         )
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    for row in rows:
-        cells = (
-            Text(cell, justify="right" if cell[:1].isdigit() else "left")
-            for cell in row
-        )
-        grid.add_row(*cells)
-    drawn = io.StringIO()
-    Console(file=drawn, width=1000, color_system=None).print(grid)
-    return "\n".join(line.rstrip() for line in drawn.getvalue().splitlines())
+    return "\n".join(
+        "  ".join(
+            f"{cell:{'>' if cell[:1].isdigit() else '<'}{width}}"
+            for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    )
 
 
 def columns() -> float:
-    """Return the width of the terminal on standard error; without one there is no limit."""
+    """Return the width of the terminal on standard error; without one, infinity."""
     if not is_terminal():
         return math.inf
     with suppress(OSError, ValueError):
@@ -110,32 +92,32 @@ def counted(number: int, noun: str) -> str:
 
 
 class LogLines(logging.Handler):
-    """Writes log lines as `say` does, so that they do not tear what a terminal shows."""
+    """Writes log lines on standard error, and repeated ones of dlt once."""
 
     def __init__(self, verbosity: int) -> None:
         super().__init__()
         self._of_dlt: set[str] = set()
-        # Not set as the handler's formatter, which dlt replaces by its own.
+        # Not the handler's formatter, which dlt replaces by its own.
         self._form = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s")
         if not verbosity:
             form = "%(message)s" if is_terminal() else "%(asctime)s %(message)s"
             self._form = logging.Formatter(form, "%Y-%m-%d %H:%M:%S")
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record, warnings in colour; the same one of dlt's only once."""
-        is_warning = record.levelno >= logging.WARNING
+        """Write a record, warnings in yellow."""
         if record.name == "dlt":
             if record.getMessage() in self._of_dlt:
                 return
             self._of_dlt.add(record.getMessage())
-        write(masked(self._form.format(record)), YELLOW if is_warning else "")
+        colour = YELLOW if record.levelno >= logging.WARNING else ""
+        write(masked(self._form.format(record)), colour)
 
 
 @contextmanager
 def log_lines(verbosity: int) -> Iterator[None]:
-    """Show the log while a command runs: warnings; with 1 what happens; with 2 requests.
+    """Show warnings, with verbosity 1 also info lines, with 2 each request.
 
-    dlt's own lines come in the same form.
+    dlt's lines are shown in the same form.
     """
     root, dlts, ours = map(logging.getLogger, ("", "dlt", "analytics_pipeline"))
     handlers, level, handler = dlts.handlers, ours.level, LogLines(verbosity)
@@ -158,4 +140,4 @@ def short_time(iso: str | None) -> str:
 
 def json_line(value: Any) -> None:
     """Print a value as JSON on standard output."""
-    print(json.dumps(value), flush=True)
+    write(json.dumps(value), stream=sys.stdout)

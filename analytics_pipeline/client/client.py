@@ -1,4 +1,4 @@
-"""The lists of one organization: their paths, their pages, and names that do not exist."""
+"""The lists of one organization, page by page."""
 
 import logging
 import threading
@@ -12,13 +12,12 @@ from urllib.parse import quote
 
 from analytics_pipeline.client.diagnosis import Diagnosis
 from analytics_pipeline.client.endpoints import ApiSpec, Endpoint
-from analytics_pipeline.client.page import Page, no_rows, of_organization, parse_answer
+from analytics_pipeline.client.page import Page, no_rows, of_organization, parse_page
 from analytics_pipeline.client.retry import STATUSES, RequestStats
 from analytics_pipeline.client.session import ApiSession
 from analytics_pipeline.errors import (
     ApiError,
     HttpError,
-    PageCursorLoop,
     UnexpectedAnswer,
     UnknownName,
 )
@@ -27,33 +26,32 @@ from analytics_pipeline.secrets import mask_error
 log = logging.getLogger(__name__)
 
 Window = tuple[datetime, datetime]
-"""From, and up to (exclusive)."""
+"""Start, and end (exclusive)."""
 
 BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
-"""Where a window starts that has no start: the server wants one."""
+"""Start of a window that has none; the server requires one."""
 SECOND = timedelta(seconds=1)
 DAY = timedelta(days=1)
 CURSOR_REFUSALS = (400, 404, 410, 422, 500)
-"""How servers refuse a page cursor that they no longer know."""
+"""Statuses for a page cursor that the server no longer knows."""
 WINDOW_REFUSALS = {400: 1, 500: 5}
-"""How Sentry refuses a window that lies wholly before what it keeps → how often that has
-to be confirmed: a 500 may also be an error."""
+"""Sentry's statuses for a window before the oldest event it keeps → how often to confirm
+that, since a 500 may also be a failure."""
 NOT_500 = tuple(status for status in STATUSES if status != 500)
 UNEXPECTED = (ValueError, LookupError, ArithmeticError, MemoryError, RecursionError)
-"""What an absurd answer may lead to."""
+"""Errors that a malformed answer may cause."""
 EMPTY_PAGES = 100
-"""So many in a row, each with a link to the next one, are an endless list."""
+"""In a row; then the list is taken for endless."""
 
 
 @dataclass
 class ListName:
-    """One list: an endpoint of one project, or of the organization."""
+    """An endpoint of one project, or of the organization."""
 
     endpoint: Endpoint
     project: str = ""
-    """Slug; empty for a list of the organization."""
+    """Slug; empty for the organization."""
     stats: RequestStats = field(default_factory=RequestStats)
-    """Counts the requests for it."""
 
 
 class Client:
@@ -74,16 +72,16 @@ class Client:
         self.projects = projects
         self.diagnosis = Diagnosis(session, spec, organization)
         self.kept_from: datetime | None = None
-        """The server keeps no older events, as the refusal of a window has shown."""
+        """The server keeps no older events; known once it has refused a window."""
         self._ignores_time = False
-        """The server sends rows of other times than were asked for."""
+        """The server does not filter by time."""
         self._full_events = full_events
         self._details: dict[str, Page | HttpError] = {}
         self._details_lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
 
     def forget_answers(self) -> None:
-        """Ask for projects again: another run begins."""
+        """Request projects again, for another run."""
         self._details.clear()
         self.session.forget_outage()
 
@@ -94,27 +92,29 @@ class Client:
         end: datetime | None = None,
         page_cursor: str | None = None,
     ) -> Iterator[Page]:
-        """Yield the pages of a list, in the server's order.
+        """Yield the pages of a list, in the server's order, until the caller stops.
 
-        The caller stops at the page that it does not want to go beyond; only a server
-        that filters by time leaves out what lies outside of `start` and `end`.
+        Rows outside `start` and `end` are left out only if the server filters by time.
 
         Args:
             wanted: the list.
-            start: rows before it are not needed; None: from the beginning of the list.
-            end: rows after it are not needed; None: from the top of the list.
-            page_cursor: where an earlier reading stopped, if it holds a row later than
-                `end`; otherwise the pages begin at the top of the list.
+            start: of the rows that are needed; None: the beginning of the list.
+            end: of the rows that are needed; None: the top of the list.
+            page_cursor: where an earlier load stopped. It is used if its page has a row
+                later than `end`; otherwise pages begin at the top of the list.
 
         Raises:
-            ApiError: the list cannot be read (any further).
+            ApiError: the list cannot be read.
         """
         try:
             yield from self._pages(wanted, start, end, page_cursor)
         except ApiError as error:
-            raise self._explained(error, wanted) from error
+            title = self.describe(wanted)
+            raise self.diagnosis.explained(
+                error, wanted.endpoint, wanted.project, title
+            ) from error
         except UNEXPECTED as error:
-            # Whatever an answer holds, it is the failure of this list alone.
+            # A malformed answer fails this list only.
             reason = f"{type(error).__name__} while reading an answer"
             title = self.describe(wanted)
             mask_error(error)
@@ -137,12 +137,7 @@ class Client:
             yield from self._linked(wanted, self._page(wanted))
 
     def _linked(self, wanted: ListName, page: Page) -> Iterator[Page]:
-        """Yield a page, and those behind it, by the Link header.
-
-        Raises:
-            ApiError: a page cannot be read, or there is no end of pages.
-            UnknownName: there is no row, and no such organization.
-        """
+        """Yield a page and those after it, by the Link header."""
         links = _Links(wanted.endpoint)
         is_empty = True
         while True:
@@ -157,9 +152,9 @@ class Client:
             page = self._page(wanted, page_cursor)
 
     def _resumed(self, wanted: ListName, page_cursor: str, end: datetime) -> Page:
-        """Return the page where reading stopped; the first one if rows were deleted.
+        """Return the page where reading stopped, or the first one.
 
-        The page must reach above `end`. Otherwise rows may be missing in between.
+        The page must reach above `end`; otherwise rows in between may be missing.
         """
         try:
             page = self._page(wanted, page_cursor)
@@ -170,9 +165,9 @@ class Client:
         else:
             if any(time > end for time in page.times if time):
                 return page
-            reason = "rows were deleted since, and others would be missed"
+            reason = "rows were deleted since the last load"
         title = self.describe(wanted)
-        log.warning("%s: %s; reading again from its first page", title, reason)
+        log.warning("%s: %s; reading the list from its first page", title, reason)
         return self._page(wanted)
 
     def _pages_by_time(
@@ -182,11 +177,11 @@ class Client:
         end: datetime | None,
         page_cursor: str | None,
     ) -> Iterator[Page]:
-        """Yield pages newest first, each of what is older than the rows received so far.
+        """Yield pages newest first, requesting rows older than those received so far.
 
-        So rows that are deleted or arrive meanwhile shift nothing, and no list is paged
-        deeply. The page cursor is followed only within a second that fills a page, and
-        where rows do not tell their time.
+        So rows that are deleted or arrive meanwhile shift nothing, and offsets stay
+        small. The page cursor is used only within a second that fills a page, and if
+        rows have no time.
         """
         low, high = _window(start, end)
         before, received, is_certain = None, set[Any](), True
@@ -215,8 +210,8 @@ class Client:
                 page = self._page(wanted, None, (low, oldest))
                 is_certain = bool(received & page.keys(wanted.endpoint.key))
                 if not is_certain:
-                    # None of the oldest rows has come again: they were deleted, or show
-                    # another time than the server goes by. So once more from their page.
+                    # None of the oldest rows came again: they were deleted, or show
+                    # another time than the server filters by. Repeat from their page.
                     oldest = min(high, floor(max(filter(None, before.times))) + SECOND)
                     page = self._page(wanted, None, (low, oldest))
                 high, links = oldest, _Links(wanted.endpoint)
@@ -227,11 +222,10 @@ class Client:
     def _first_of_window(
         self, wanted: ListName, window: Window, *, is_open: bool
     ) -> Page:
-        """Return the first page of a window: empty if the server keeps nothing so old.
+        """Return the first page of a window; an empty one if the server keeps newer rows.
 
-        Sentry refuses a window that lies wholly before what it keeps. Then the same span
-        up to now is answered, and the window's last second is refused as well. An open
-        window cannot lie before it.
+        Sentry refuses a window before the oldest event it keeps. Then it answers the
+        window extended to now, and refuses the window's last second.
         """
         start, end = window
         if self.kept_from and end <= self.kept_from:
@@ -255,13 +249,12 @@ class Client:
     def broken_second(
         self, wanted: ListName, start: datetime | None, end: datetime | None
     ) -> datetime | None:
-        """Return the second whose events keep the server from sending a span of a list.
+        """Return the second of the event that makes the server fail, if there is one.
 
-        Sentry answers 500 for each page that holds an event which it cannot read. None
-        if the server is in trouble as a whole, or does not filter by time.
+        Sentry answers 500 for each page with an event that it cannot serialize.
         """
         if wanted.endpoint.filters_time and not self._ignores_time:
-            with suppress(ApiError):  # the error that led here says enough
+            with suppress(ApiError):  # the caller raises the first error
                 return self._broken_second(wanted, *_window(start, end))
         return None
 
@@ -301,11 +294,7 @@ class Client:
         window: Window | None = None,
         statuses: Collection[int] = STATUSES,
     ) -> Page:
-        """Return one page, as the server gives it; after these statuses, try again.
-
-        Raises:
-            ApiError: as `ApiSession.get` and `parse_page` do.
-        """
+        """Return one page; retry on these statuses."""
         params = _between(window) if window else {}
         if page_cursor is not None:
             params["cursor"] = page_cursor
@@ -341,16 +330,15 @@ class Client:
             endpoint=endpoint.table,
             statuses=statuses,
         )
-        page = parse_answer(response, self.spec, endpoint)
+        page = parse_page(response, self.spec, endpoint)
         self.diagnosis.is_confirmed = True
         wanted.stats.count(replaced=page.replaced)
         return page
 
     def _project_detail(self, project: str, stats: RequestStats) -> Page:
-        """Return what the server says of a project; it is asked once in a run.
+        """Return a project's detail, requested once in a run.
 
-        The table of that name needs it, and so do lists without rows: nothing else tells
-        an empty project from one that does not exist.
+        Its table needs it, and so do empty lists, to see whether the project exists.
         """
         with self._details_lock:
             lock = self._locks.setdefault(project, threading.Lock())
@@ -367,17 +355,17 @@ class Client:
         return known
 
     def project_id(self, project: str, stats: RequestStats) -> str | None:
-        """Return the id of a project, which is asked for once in a run.
+        """Return the id of a project, requested once in a run.
 
         Raises:
-            ApiError: as `ApiSession.get` does.
+            ApiError: its detail cannot be read.
         """
         records = self._project_detail(project, stats).records
         value = records[0].get("id") if records else None
         return None if value is None else str(value)
 
     def _known_id(self, wanted: ListName) -> str | None:
-        """Return the id of a list's project, if the token may read it."""
+        """Return the id of a list's project, if the token has access to it."""
         try:
             return self.project_id(wanted.project, wanted.stats)
         except HttpError as error:
@@ -386,31 +374,23 @@ class Client:
             raise
 
     def _check_names(self, empty: ListName) -> None:
-        """Raise an error if a list is empty because its names are wrong.
-
-        Raises:
-            HttpError: 404, there is no such project.
-            UnknownName: there is no such organization.
-        """
-        projects = [empty.project] if empty.project else self.projects[:1]
-        for project in projects:
-            try:
+        """Raise an error if a list is empty because its names are wrong."""
+        try:
+            if project := empty.project or next(iter(self.projects), ""):
                 self._project_detail(project, empty.stats)
-            except HttpError as error:
-                is_unknown = bool(empty.project) and error.status == 404
-                if is_unknown or error.status not in (403, 404):
-                    raise
-                if error.status == 403:
-                    log.warning(
-                        "%s: no rows, and without the scope %s nothing tells whether the"
-                        " name is right",
-                        self.describe(empty),
-                        self.spec.endpoints["project_detail"].scope,
-                    )
-                    return
-            else:
                 return
-        names = {} if empty.project else self.diagnosis.names()
+        except HttpError as error:
+            if error.status == 403:
+                log.warning(
+                    "%s: the list is empty; without the scope %s it is unknown whether"
+                    " the project exists",
+                    self.describe(empty),
+                    self.spec.endpoints["project_detail"].scope,
+                )
+                return
+            if empty.project or error.status != 404:
+                raise
+        names = self.diagnosis.names()
         if names and self.organization not in names:
             raise UnknownName("the list is empty")
 
@@ -421,19 +401,14 @@ class Client:
         )
 
     def describe(self, wanted: ListName) -> str:
-        """Return the list's name for people: `events of project 'frontend'`."""
+        """Return the list's title: `events of project 'frontend'`."""
         if wanted.project:
             return f"{wanted.endpoint.table} of project {wanted.project!r}"
         return f"{wanted.endpoint.table} of organization {self.organization!r}"
 
-    def _explained(self, error: ApiError, wanted: ListName) -> ApiError:
-        """Return the error with the list that it happened to, and what to do next."""
-        title = self.describe(wanted)
-        return self.diagnosis.explained(error, wanted.endpoint, wanted.project, title)
-
 
 class _Links:
-    """Which page follows, in one reading of a list; raises where that would never end."""
+    """The page cursors of a list; raises an error if they never end."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -441,46 +416,41 @@ class _Links:
         self._pages = self._empty = 0
 
     def next_cursor(self, page: Page) -> str | None:
-        """Return the page cursor of the page behind this one; None on the last page.
-
-        Raises:
-            PageCursorLoop: the server sent it before.
-            UnexpectedAnswer: there is no end of empty pages.
-        """
+        """Return the page cursor of the next page; None on the last page."""
         self._pages += 1
         self._empty = 0 if page.records else self._empty + 1
         following = page.next_cursor
         if following in self._known:
-            raise PageCursorLoop(self._describe_loop(page))
+            raise UnexpectedAnswer(self._describe_loop(page))
         if following is None:
             return None
         if self._empty >= EMPTY_PAGES:
             raise UnexpectedAnswer(
                 f"the server sent {EMPTY_PAGES} empty pages in a row, each with a link to"
-                " the next one; it would never end"
+                " the next one"
             )
         self._known.add(following)
         return following
 
     def _describe_loop(self, page: Page) -> str:
         message = (
-            f"the server sent the page cursor {page.next_cursor!r} for the second time,"
-            f" on page {self._pages}; it would never end"
+            f"the server sent the page cursor {page.next_cursor!r} again, on page"
+            f" {self._pages}, which would never end"
         )
         if not page.records:
             return message
         key, time = self._endpoint.key, self._endpoint.replication_key
         first, last = page.records[0], page.records[-1]
         return (
-            f"{message}; the rows from {key} {first.get(key)!r} ({time}"
-            f" {first.get(time)}) to {last.get(key)!r} ({last.get(time)}) came again, and"
-            " those behind them cannot be read; a server does this when more rows than"
-            f" fit a page have the same {time}"
+            f"{message}. It repeats the rows from {key} {first.get(key)!r} ({time}"
+            f" {first.get(time)}) to {last.get(key)!r} ({last.get(time)}); later rows"
+            " cannot be read. Some servers do this when more rows than fit on a page have"
+            f" the same {time}."
         )
 
 
 def _window(start: datetime | None, end: datetime | None) -> Window:
-    """Return the window of whole seconds that holds a span."""
+    """Return a span extended to whole seconds."""
     low = floor(max(start, BEGINNING)) if start else BEGINNING
     return low, floor(end) + SECOND if end else floor(datetime.now(UTC)) + DAY
 
@@ -491,16 +461,13 @@ def floor(time: datetime) -> datetime:
 
 
 def _between(window: Window) -> dict[str, str]:
-    """Return the parameters of a window: whole seconds, UTC without zone."""
-    names = ("start", "end")
-    return {
-        name: f"{time:%Y-%m-%dT%H:%M:%S}"
-        for name, time in zip(names, window, strict=True)
-    }
+    """Return the query parameters of a window, UTC without zone."""
+    start, end = (f"{time:%Y-%m-%dT%H:%M:%S}" for time in window)
+    return {"start": start, "end": end}
 
 
 def _search_term(slug: str) -> str:
-    """Return a slug as it stands in a search query; quoted if it has odd characters."""
+    """Return a slug as a term of a search query, quoted if necessary."""
     if all(letter.isalnum() or letter in "-_" for letter in slug):
         return slug
     return '"' + slug.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,4 +1,4 @@
-"""What an error means and what to do next: which name, or which API, is probably meant."""
+"""Advice for errors: which name, or which API, the user probably meant."""
 
 import threading
 from collections.abc import Iterable
@@ -8,49 +8,47 @@ from urllib.parse import quote
 import requests
 
 from analytics_pipeline.client.endpoints import APIS, ApiSpec, Endpoint
-from analytics_pipeline.client.page import error_code, error_detail, owner, parse_answer
+from analytics_pipeline.client.page import error_code, error_detail, owner, parse_page
 from analytics_pipeline.client.retry import RequestStats
 from analytics_pipeline.client.session import ApiSession
 from analytics_pipeline.errors import (
     LINES,
+    TRY_LATER,
     ApiError,
-    BrokenAnswer,
-    EmptyAnswer,
     HttpError,
     OtherApi,
+    UnexpectedAnswer,
     UnknownName,
     Unreachable,
     did_you_mean,
 )
 
 PAGES = 20
-"""Of the projects that names are compared with."""
+"""Of projects, at most, to look for similar names."""
 NOTHING, REFUSES, ANSWERS = range(3)
-"""How a server takes a request for projects of another API."""
-_LATER = "what is loaded stays; run it again later"
+"""How the server reacts to a request of another API."""
 
 
 class Diagnosis:
-    """Explains errors; asks the server, once for all of them, what names it knows."""
+    """Adds advice to errors; requests the names that the token may see once."""
 
     def __init__(self, session: ApiSession, spec: ApiSpec, organization: str) -> None:
         self._session = session
         self._spec = spec
         self._organization = organization
         self.is_confirmed = False
-        """An answer had the shape of this API, so there is no other."""
+        """An answer had the shape of this API."""
         self._names: dict[str, dict[str, str]] | None = None
         self._grades: dict[str, int] = {}
-        """Other APIs → how the server takes a request of theirs."""
         self._lock = threading.Lock()
 
     def explained(
         self, error: ApiError, endpoint: Endpoint, project: str, title: str
     ) -> ApiError:
-        """Return the error of a list with the list's title and what to do next."""
+        """Return the error of a list with the list's title and what to do."""
         if isinstance(error, Unreachable):  # whatever the list
-            advice = f"check base_url and the network; {_LATER}"
-            return error.about("the server cannot be reached", advice)
+            advice = f"Check base_url and the network. {TRY_LATER}"
+            return error.about("cannot reach the server", advice)
         apis: list[str] = []
         if _refuses_sort(error, endpoint) or (
             _is_shapeless(error) and self._is_doubtful()
@@ -60,37 +58,39 @@ class Diagnosis:
             apis = self._find_apis(ANSWERS)
         if apis:
             choice = " or ".join(map(repr, apis))
-            advice = f"the server speaks another API: set api to {choice}"
-            return OtherApi(f"{title}: {error}; {advice}", apis)
+            advice = f"The server speaks another API: set api to {choice}."
+            return OtherApi(str(error)).about(title, advice)
         return error.about(title, self._advice(error, endpoint, project))
 
     def _advice(self, error: ApiError, endpoint: Endpoint, project: str) -> str:
-        if isinstance(error, EmptyAnswer):
-            return endpoint.unlinked
         if _is_unknown(error, endpoint):
             return self._did_you_mean(project)
-        status = error.status if isinstance(error, HttpError) else 0
-        if status in (401, 403) and _has_code(error):
-            return ""  # a login or a second factor is missing: the server says which
-        if status == 401:
+        if not isinstance(error, HttpError):
+            return ""
+        if error.status in (401, 403) and error_code(error.response):
+            return ""  # a login or second factor is missing; the server says which
+        if error.status == 401:
             return (
-                "the server rejected the token: check auth_token; it may have expired,"
-                " or belong to another server"
+                "The server rejected the token. Check auth_token: it may have expired or"
+                " belong to another server."
             )
-        if status == 403:
-            return f"the token lacks the scope {endpoint.scope}, or may not see this"
-        return _LATER if status or isinstance(error, BrokenAnswer) else ""
+        if error.status == 403:
+            return (
+                f"The token lacks the scope {endpoint.scope}, or has no access to this"
+                f" {'project' if project else 'organization'}."
+            )
+        return TRY_LATER
 
     def _is_doubtful(self) -> bool:
-        """Tell whether nothing has come yet as this API has it."""
+        """Return whether the server may speak another API."""
         return not (self.is_confirmed or self.names())
 
     def names(self) -> dict[str, dict[str, str]]:
-        """Return organization → slug → id of the projects that the token may see."""
+        """Return organization → slug → id of the projects visible to the token."""
         with self._lock:
             if self._names is None:
                 self._names = {}
-                with suppress(ApiError):  # the error to explain says enough
+                with suppress(ApiError):  # the error to explain is enough
                     self._read_names(self._names)
             return self._names
 
@@ -99,7 +99,7 @@ class Diagnosis:
         path = self._spec.prefix + self._spec.directory
         for _ in range(PAGES):
             response = self._ask(path, params)
-            page = parse_answer(response, self._spec, self._spec.endpoints["projects"])
+            page = parse_page(response, self._spec, self._spec.endpoints["projects"])
             for record in page.records:
                 projects = names.setdefault(owner(record) or self._organization, {})
                 projects[str(record.get("slug"))] = str(record.get("id"))
@@ -111,20 +111,22 @@ class Diagnosis:
         names = self.names()
         known = names.get(self._organization, {})
         if names and not known:
-            text = f"there is no organization {self._organization!r} for this token"
+            text = f"The token has no access to an organization {self._organization!r}"
             return text + _known(names) + did_you_mean(self._organization, names)
         if project and known and project not in known:
             for slug, project_id in known.items():
                 if project_id == project:
-                    return f"{project!r} is the id of a project: use the slug {slug!r}"
-            text = f"there is no project {project!r} for this token"
+                    return f"{project!r} is a project id; use the slug {slug!r}."
+            text = f"The token has no access to a project {project!r}"
             return text + _known(known) + did_you_mean(project, known)
-        which = f"organization {self._organization!r}"
-        which += f" and project {project!r}" if project else ""
-        return f"check the names of {which}, and that the token may see them"
+        which = f"project {project!r} of " if project else ""
+        return (
+            f"Check that {which}organization {self._organization!r} exists and that the"
+            " token has access to it."
+        )
 
     def _find_apis(self, least: int) -> list[str]:
-        """Return which other APIs the server may speak, by how it takes a request."""
+        """Return the other APIs that the server most probably speaks."""
         with self._lock:
             if not self._grades:
                 others = [name for name, spec in APIS.items() if spec != self._spec]
@@ -137,9 +139,11 @@ class Diagnosis:
         try:
             projects = spec.endpoints["projects"]
             response = self._ask(spec.prefix + projects.path, {})
-            parse_answer(response, spec, projects)
+            parse_page(response, spec, projects)
         except HttpError as error:
-            is_same = spec.prefix == self._spec.prefix  # then it refuses ours as well
+            is_same = (
+                spec.prefix == self._spec.prefix
+            )  # our requests are refused as well
             return REFUSES if _is_json(error.response) and not is_same else NOTHING
         except ApiError:
             return NOTHING
@@ -152,36 +156,32 @@ class Diagnosis:
 
 
 def _known(names: Iterable[str]) -> str:
-    """Return which names there are, as a part of a sentence about a token."""
+    """Return the known names, as part of a sentence."""
     first = sorted(names)
     if len(first) > LINES:
         first[LINES:] = [f"and {len(first) - LINES} more"]
-    return f", which may see {', '.join(first)}"
+    return f" (it has access to {', '.join(first)})"
 
 
 def _refuses_sort(error: ApiError, endpoint: Endpoint) -> bool:
-    """Tell whether a server does not know `sort`: GlitchTip, asked as a Sentry."""
+    """Return whether the server rejects `sort`, as GlitchTip does."""
     if "sort" not in endpoint.params or not isinstance(error, HttpError):
         return False
     return error.status == 422 and "sort" in error_detail(error.response)
 
 
 def _is_shapeless(error: ApiError) -> bool:
-    """Tell whether an answer is none of this API, but perhaps of another or a proxy."""
+    """Return whether the answer may come from another API, or a proxy."""
     if not isinstance(error, HttpError):
-        return isinstance(error, OtherApi)
+        return isinstance(error, UnexpectedAnswer)
     return error.status == 404 and not _is_json(error.response)
 
 
 def _is_unknown(error: ApiError, endpoint: Endpoint) -> bool:
-    """Tell whether an error says that a name is wrong; some servers do not say 404."""
+    """Return whether a name is wrong; some servers use other statuses than 404."""
     if not isinstance(error, HttpError):
         return isinstance(error, UnknownName)
     return error.status in {404, *endpoint.tolerated_statuses} - {403}
-
-
-def _has_code(error: ApiError) -> bool:
-    return isinstance(error, HttpError) and bool(error_code(error.response))
 
 
 def _is_json(response: requests.Response | None) -> bool:

@@ -1,4 +1,4 @@
-"""What is on a page, and where the next one is: pure functions of an answer."""
+"""Parse answers into pages: pure functions."""
 
 import re
 from contextlib import suppress
@@ -12,15 +12,7 @@ import requests
 from requests.structures import CaseInsensitiveDict
 
 from analytics_pipeline.client.endpoints import ApiSpec, Endpoint
-from analytics_pipeline.errors import (
-    EmptyAnswer,
-    HttpError,
-    MissingField,
-    MissingLink,
-    OtherApi,
-    UnexpectedAnswer,
-    shortened,
-)
+from analytics_pipeline.errors import HttpError, UnexpectedAnswer, shortened
 from analytics_pipeline.secrets import masked, masked_answer
 from analytics_pipeline.values import (
     describe_type,
@@ -35,13 +27,14 @@ LONGEST_TEXT = 1 << 18
 Record = dict[str, Any]
 
 LOGIN = (
-    "something in front of the API wants people to log in, which a token cannot; use an"
-    " address behind it, or let it pass requests with a token"
+    "A proxy in front of the API asks for a login, which a token cannot answer. Use an"
+    " address behind the proxy, or let it pass requests that have a token."
 )
 LOGIN_WORDS = re.compile(
     r"\b(login|signin|sso|saml2?|oauth2?|auth|accounts|cloudflareaccess)\b"
 )
 """In addresses of login pages, such as accounts.google.com."""
+_PASSWORD = re.compile(r"""\btype\s*=\s*["']?password""", re.IGNORECASE)
 
 # RFC 8288: <url>, then ;name="value", ;name=token or ;name.
 _PAIR = r"""\s*;\s*([\w*-]+)(?:\s*=\s*("[^"]*"|[^\s"',;<>{}]+))?"""
@@ -54,25 +47,24 @@ class Page(NamedTuple):
 
     records: list[Record]
     times: list[datetime | None]
-    """When each record is from; None where it does not tell."""
+    """Of each record; None if it has no usable time."""
     next_cursor: str | None
-    """Page cursor of the next page; None on the last one."""
+    """Page cursor; None on the last page."""
     read_at: datetime
     """When the answer was received, UTC."""
     server_time: datetime
-    """What the server's clock said then; the local one where it said nothing."""
+    """The server's `Date` of the answer, or the local time."""
     replaced: int = 0
-    """Characters that no database takes, replaced by U+FFFD."""
+    """Characters that databases reject, replaced by U+FFFD."""
     asked_cursor: str | None = None
-    """Its own page cursor; None on the first page, and where paging is by time."""
+    """The page's own cursor; None on the first page, and when paging by time."""
     is_filtered: bool = False
-    """The server has left out what lies outside of the span that was asked for."""
+    """The server left out records outside the requested span."""
 
     def reached(self) -> datetime | None:
-        """Return the time that a list, newest first, has come down to with this page.
+        """Return the later time of the last two rows, as one may have an odd time.
 
-        It is the later time of the last two rows, since one may show an odd time. None
-        if no row tells its time, or where rows were filtered, fewer than two.
+        None if no row has a time, or if rows were filtered and fewer than two have one.
         """
         last = [time for time in self.times if time][-2:]
         return (
@@ -84,7 +76,7 @@ class Page(NamedTuple):
         return {record[field] for record in self.records}
 
     def without(self, field: str, received: set[Any]) -> "Page":
-        """Return the page without the records that were received already."""
+        """Return the page without records that were received before."""
         if not received:
             return self
         kept = [n for n, r in enumerate(self.records) if r[field] not in received]
@@ -93,74 +85,51 @@ class Page(NamedTuple):
         )
 
     def is_mostly_outside(self, start: datetime, end: datetime) -> bool:
-        """Return whether a server that goes on behind this page ignores this window.
+        """Return whether the server ignores the requested window.
 
-        A few rows may show another time than the one that the server goes by.
+        A few rows may show another time than the one that the server filters by.
         """
         times = [time for time in self.times if time]
         outside = sum(not start <= time < end for time in times)
         return self.next_cursor is not None and 2 * outside > len(times)
 
 
-def parse_page(
-    response: requests.Response,
-    envelope: str | None,
-    *,
-    key: str,
-    time_field: str,
-    single: bool,
-) -> Page:
-    """Return the records of an answer, and the page cursor behind them.
-
-    Args:
-        response: an answer with a good status, its body read.
-        envelope: key of the body that holds the records; None: the body is the records.
-        key: field that each record must have, as text or integer.
-        time_field: field that says when a record is from.
-        single: the answer is one object, and has no pages.
+def parse_page(response: requests.Response, spec: ApiSpec, endpoint: Endpoint) -> Page:
+    """Return the records of an answer with a good status, and the next page cursor.
 
     Raises:
-        OtherApi: not JSON, or no records where this API has them.
-        UnexpectedAnswer: a record of another shape.
-        MissingField: a record without `key`.
-        MissingLink: no link that tells whether there are more.
+        UnexpectedAnswer: not JSON, a record without its key, no usable Link header, or
+            another shape than the API has.
     """
     read_at = datetime.now(UTC)
     try:
-        # The session has parsed it already, to see whether it is whole.
+        # The session has parsed it already, to see whether it is complete.
         parsed = getattr(response.raw, "parsed", None)
         body, replaced = parsed or loads(response.content)
     except ValueError as error:
-        content = response.headers.get("Content-Type", "no content type")
-        if _has_login_form(response):
+        raise UnexpectedAnswer(_describe_text(response, error)) from None
+    url = asked_url(response)
+    try:
+        records = _records(body, spec.envelope, endpoint.single)
+        _check_records(records, endpoint.key)
+        link = response.headers.get("Link")
+        if not endpoint.single and not records and link is None:
             raise UnexpectedAnswer(
-                f"{asked_url(response)} answered with a login page{_title(response)};"
-                f" {LOGIN}"
-            ) from None
-        raise OtherApi(
-            f"{asked_url(response)} did not answer with JSON but with {content}"
-            f" ({error}){_title(response)}; check base_url and api"
-        ) from None
-    records = _records(body, envelope, single, response)
-    _check_records(records, key, response)
-    cursor = None
-    if not single:
-        try:
-            cursor = next_cursor(response.headers.get("Link"))
-        except UnexpectedAnswer as error:
-            if isinstance(error, MissingLink) and not records:
-                raise EmptyAnswer(
-                    f"{asked_url(response)} answered with nothing, and without the link"
-                    " that every list has, so this is no list without rows"
-                ) from None
-            raise error.about(asked_url(response)) from None
+                "the answer is empty and has no Link header, which even an empty list"
+                f" has. {endpoint.unlinked}".rstrip()
+            )
+        cursor = None if endpoint.single else next_cursor(link)
+    except UnexpectedAnswer as error:
+        raise error.about(url) from None
     server_time = _server_time(response) or read_at
-    times = [parse_timestamp(record.get(time_field)) for record in records]
+    times = [
+        parse_timestamp(record.get(endpoint.replication_key)) for record in records
+    ]
     return Page(records, times, cursor, read_at, server_time, replaced)
 
 
 def of_organization(page: Page, organization: str) -> Page:
-    """Return a page of projects without those that say that they are of another one."""
+    """Return a page of projects without those of other organizations."""
     kept = [
         (record, time)
         for record, time in zip(page.records, page.times, strict=True)
@@ -171,41 +140,27 @@ def of_organization(page: Page, organization: str) -> Page:
 
 
 def owner(project: Record) -> str | None:
-    """Return the slug of a project's organization, if it says it."""
+    """Return the slug of a project's organization, if the record has it."""
     organization = project.get("organization")
     slug = organization.get("slug") if isinstance(organization, dict) else None
     return slug if isinstance(slug, str) else None
 
 
-def parse_answer(
-    response: requests.Response, spec: ApiSpec, endpoint: Endpoint
-) -> Page:
-    """Return the page that an answer of an endpoint is; errors as of `parse_page`."""
-    return parse_page(
-        response,
-        spec.envelope,
-        key=endpoint.key,
-        time_field=endpoint.replication_key,
-        single=endpoint.single,
-    )
-
-
 def no_rows() -> Page:
-    """Return the page of a list that is known to be empty, and so was not asked for."""
+    """Return an empty page, without a request."""
     now = datetime.now(UTC)
     return Page([], [], None, now, now)
 
 
 def next_cursor(link: str | None) -> str | None:
-    """Return the page cursor of the next page; None on the last one.
+    """Return the page cursor of the next page; None on the last page.
 
-    Only `results="true"` means that there is more: the last page has a `rel="next"`
-    link, too. GlitchTip sends the text of a Python set, so anything may stand around
-    the links.
+    Only `results="true"` means that there is more: the last page also has a `rel="next"`
+    link. GlitchTip sends the text of a Python set, so links may be surrounded by
+    anything.
 
     Raises:
-        MissingLink: nothing tells whether there is a next page.
-        UnexpectedAnswer: there is one, but no page cursor to ask for it.
+        UnexpectedAnswer: no link to a next page, or no page cursor in it.
     """
     for url, parameters, *_ in _LINK.findall(link or ""):
         values = {
@@ -226,30 +181,27 @@ def next_cursor(link: str | None) -> str | None:
         cursor: str = values.get("cursor") or in_url[0]
         if masked_answer(cursor.encode()) != cursor.encode():
             raise UnexpectedAnswer(  # it would be stored with the bookmark
-                "the page cursor of the next page holds a secret that was sent to the"
-                f" server: {link!r}"
+                f"the page cursor of the next page holds the token or a header: {link!r}"
             )
         if cursor:
             return cursor
         raise UnexpectedAnswer(
-            "the Link header says that there are more rows, but gives no cursor:"
-            f" {link!r}"
+            f"the Link header says that there are more rows, but has no cursor: {link!r}"
         )
-    raise MissingLink(
-        'the answer has no link with rel="next", so nothing tells whether there are'
-        f" more rows (Link: {link!r}); check base_url, api, and proxies that drop"
-        " headers"
+    raise UnexpectedAnswer(
+        f'the answer has no link with rel="next" (Link: {link!r}). Check base_url, api,'
+        " and whether a proxy drops headers."
     )
 
 
 def http_error(response: requests.Response) -> HttpError:
-    """Return the error that an answer with a bad status stands for."""
+    """Return the error for an answer with a bad status."""
     status = response.status_code
     phrase = f" {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else ""
     message = f"{asked_url(response)}: {status}{phrase}, {error_detail(response)!r}"
     if replacement := response.headers.get("X-Sentry-Replacement-Endpoint"):
-        message += f"; the server has withdrawn this address for {replacement}"
-    # The error holds the answer, and may be stored with it.
+        message += f"; the server has replaced this address by {replacement}"
+    # The error holds the answer, and may be stored.
     named = {masked(name): masked(value) for name, value in response.headers.items()}
     response.headers = CaseInsensitiveDict(named)
     response.url, response.reason = masked(response.url), masked(response.reason)
@@ -258,7 +210,7 @@ def http_error(response: requests.Response) -> HttpError:
 
 
 def error_detail(response: requests.Response) -> str:
-    """Return the server's own words about an error."""
+    """Return the reason that the server gives."""
     try:
         body, _ = loads(response.content)
     except ValueError:
@@ -272,17 +224,14 @@ def error_detail(response: requests.Response) -> str:
 
 
 def error_code(response: requests.Response) -> str:
-    """Return Sentry's code of a refusal that has its own reason, such as `2fa-required`.
-
-    It stands in `detail`, which otherwise is text.
-    """
+    """Return Sentry's code of a special refusal, such as `2fa-required`."""
     with suppress(ValueError, LookupError, TypeError):
         return str(loads(response.content)[0]["detail"]["code"])
     return ""
 
 
 def asked_url(response: requests.Response) -> str:
-    """Return the URL that was asked, without its query."""
+    """Return the requested URL without its query."""
     return without_query(response.url)
 
 
@@ -291,41 +240,38 @@ def without_query(url: str) -> str:
     return url.partition("?")[0]
 
 
-def _records(
-    body: Any, envelope: str | None, single: bool, response: requests.Response
-) -> list[Any]:
+def _records(body: Any, envelope: str | None, single: bool) -> list[Any]:
     if envelope is not None:
         if not isinstance(body, dict) or envelope not in body:
-            raise OtherApi(
-                f"{asked_url(response)}: the answer has no {envelope!r}, but is"
-                f" {describe_type(body)}; check the setting api"
+            raise UnexpectedAnswer(
+                f"the answer has no {envelope!r}, but is {describe_type(body)}. Check the"
+                " setting api."
             )
         body = body[envelope]
     if not isinstance(body, dict if single else list):
-        expected = "an object is" if single else "rows are"
-        raise OtherApi(
-            f"{asked_url(response)}: {expected} expected, but {describe_type(body)} came"
+        expected = "an object" if single else "an array"
+        raise UnexpectedAnswer(
+            f"the answer should hold {expected}, but holds {describe_type(body)}"
         )
     return [body] if isinstance(body, dict) else body
 
 
-def _check_records(records: list[Any], key: str, response: requests.Response) -> None:
+def _check_records(records: list[Any], key: str) -> None:
     for number, record in enumerate(records, start=1):
         if not isinstance(record, dict):
             raise UnexpectedAnswer(
-                f"{asked_url(response)}: row {number} of the page is not an object, but"
-                f" {describe_type(record)}"
+                f"row {number} of the page is not an object, but {describe_type(record)}"
             )
         value = record.get(key)
         if not ((isinstance(value, str) and value) or type(value) is int):
-            raise MissingField(
-                f"{asked_url(response)}: row {number} of the page has no usable {key!r}"
+            raise UnexpectedAnswer(
+                f"row {number} of the page has no usable {key!r}"
                 f" ({describe_type(value)}): {describe_type(record)}"
             )
 
 
 def _server_time(response: requests.Response) -> datetime | None:
-    """Return what the `Date` header says, which has whole seconds."""
+    """Return the time of the `Date` header."""
     try:
         return utc(parsedate_to_datetime(response.headers.get("Date", "")))
     except (ValueError, OverflowError):
@@ -333,26 +279,30 @@ def _server_time(response: requests.Response) -> datetime | None:
 
 
 def is_login_page(url: str) -> bool:
-    """Return whether an address is one where people log in."""
+    """Return whether a URL looks like a login page."""
     parts = urlsplit(url)
     return bool(LOGIN_WORDS.search(f"{parts.hostname}{parts.path}".lower()))
 
 
-def _has_login_form(response: requests.Response) -> bool:
-    is_page = "html" in response.headers.get("Content-Type", "")
-    field = r"""\btype\s*=\s*["']?password"""
-    return is_page and bool(re.search(field, _text(response), re.IGNORECASE))
+def _describe_text(response: requests.Response, error: ValueError) -> str:
+    """Return what is wrong with an answer that is not JSON.
 
-
-def _title(response: requests.Response) -> str:
-    """Return what a web page is called; other text may hold values of a row."""
-    if "html" not in response.headers.get("Content-Type", ""):
-        return ""
-    text = shortened(_text(response), 4000)
-    title = re.search("<(title|h1)[^>]*>([^<]*)", text, re.IGNORECASE)
-    return f", {shortened(' '.join(title[2].split()), 80)!r}" if title else ""
+    Web pages are named by their title; other text may hold values of a row.
+    """
+    url, title = asked_url(response), ""
+    content = response.headers.get("Content-Type", "no content type")
+    if "html" in content:
+        html = _text(response)
+        found = re.search("<(title|h1)[^>]*>([^<]*)", shortened(html, 4000), re.I)
+        title = f", {shortened(' '.join(found[2].split()), 80)!r}" if found else ""
+        if _PASSWORD.search(html):
+            return f"{url} answered with a login page{title}. {LOGIN}"
+    return (
+        f"{url} did not answer with JSON but with {content} ({error}){title}. Check"
+        " base_url and api."
+    )
 
 
 def _text(response: requests.Response) -> str:
-    """Return the beginning of an answer that is no JSON."""
+    """Return the beginning of an answer that is not JSON."""
     return response.content[:LONGEST_TEXT].decode(errors="replace")

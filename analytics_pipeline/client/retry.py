@@ -1,4 +1,4 @@
-"""Retries, rate limits, and how many requests are under way at a time."""
+"""Retries, rate limits and the number of concurrent requests."""
 
 import logging
 import math
@@ -30,11 +30,11 @@ from analytics_pipeline.secrets import mask_record
 log = logging.getLogger(__name__)
 
 LONGEST_WAIT = 600.0
-"""Seconds; a server that asks for more is asked again after this long."""
+"""Seconds; longer waits that a server asks for are cut to this."""
 FULL_WINDOW = 60.0
-"""Seconds to wait after a 429 that does not say for how long: Sentry's longest window."""
+"""Seconds to wait after a 429 without a time: Sentry's longest window."""
 POLL = 0.5
-"""Seconds after which a waiting thread looks whether it is still wanted."""
+"""Seconds between two checks of a waiting thread whether it should stop."""
 STATUSES = (429, 500, 502, 503, 504)
 LIMIT = "X-Sentry-Rate-Limit-"
 NO_CONNECTION = (ConnectTimeoutError, ProxyError, SSLError)
@@ -42,51 +42,51 @@ NO_CONNECTION = (ConnectTimeoutError, ProxyError, SSLError)
 
 @dataclass
 class RequestStats:
-    """What reading one list took; several workers may count at once."""
+    """Counts for one list; safe for threads."""
 
     requests: int = 0
     replaced: int = 0
-    """Characters that no database takes, replaced by U+FFFD."""
+    """Characters that databases reject, replaced by U+FFFD."""
     _told: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def count(self, requests: int = 0, replaced: int = 0) -> None:
-        """Add to the figures."""
+        """Add to the counts."""
         with self._lock:
             self.requests += requests
             self.replaced += replaced
 
     def new_requests(self) -> int:
-        """Return how many there were since this was asked last."""
+        """Return the number of requests since the last call."""
         with self._lock:
             new, self._told = self.requests - self._told, self.requests
             return new
 
 
 class RateLimiter:
-    """Lets `limit` requests through at a time, and none while a rate limit holds.
+    """Allows `limit` concurrent requests, and none while a rate limit holds.
 
-    All workers of a client share it: one refusal makes all of them wait, once, and then
-    they resume one at a time: each answer lets one more through. An endpoint is asked
-    one request at a time until its first answer has told how many it allows.
+    Shared by all workers: after a refusal all of them wait, then resume with one
+    request, and each answer allows one more. An endpoint gets one request at a time
+    until its first answer, which may state its limit.
     """
 
     def __init__(self, limit: int) -> None:
         self.waited = 0.0
-        """Seconds for which requests were held back."""
+        """Seconds."""
         self._limit = limit
         self._room = limit
-        """Requests at a time, now; less than the limit for some answers after a pause."""
+        """Concurrent requests for now; below the limit after a pause."""
         self._allowed: dict[str, int] = {}
-        """Endpoint → requests at a time."""
+        """Endpoint → concurrent requests."""
         self._active: Counter[str] = Counter()
         self._opens_at = -math.inf
-        """By the monotonic clock, which nobody sets."""
+        """Monotonic time."""
         self._changed = threading.Condition()
 
     @contextmanager
     def slot(self, endpoint: str = "") -> Iterator[None]:
-        """Wait until a request to the endpoint may be sent, and count it as under way."""
+        """Wait until a request to the endpoint may be sent, and count it meanwhile."""
         self._enter(endpoint)
         try:
             self.wait()
@@ -95,7 +95,7 @@ class RateLimiter:
             self._leave(endpoint)
 
     def rest(self, endpoint: str, seconds: float) -> None:
-        """Leave a slot for so long, and wait until another request may be sent."""
+        """Release the slot for some seconds, then wait for one again."""
         self._leave(endpoint)
         try:
             pause(seconds)
@@ -118,7 +118,7 @@ class RateLimiter:
         return self._active[endpoint] < allowed and self._active.total() < self._room
 
     def update(self, headers: Mapping[str, str], endpoint: str = "") -> None:
-        """Update the limits from an answer, and its rate-limit headers (Sentry's)."""
+        """Update the limits from the headers of an answer (Sentry's)."""
         concurrent = headers.get(LIMIT + "ConcurrentLimit", "")
         with self._changed:
             if time.monotonic() >= self._opens_at:
@@ -132,17 +132,17 @@ class RateLimiter:
             self.pause_for(seconds_to_reset(headers) or 0.0)
 
     def reduce(self) -> None:
-        """Send one request less at a time: the server refuses so many, with no number."""
+        """Lower the limit by one, as the server refuses so many but states no limit."""
         with self._changed:
             self._limit = max(1, self._limit - 1)
             self._room = min(self._room, self._limit)
 
     def pause_for(self, seconds: float, asked: float = 0.0) -> None:
-        """Let no request through for so long; at most `LONGEST_WAIT`.
+        """Hold all requests for some seconds, at most `LONGEST_WAIT`.
 
         Args:
             seconds: from now on.
-            asked: what the server asked for, where that is more.
+            asked: what the server asked for, if that is more.
         """
         if seconds <= 0:
             return
@@ -155,17 +155,17 @@ class RateLimiter:
                 return
             self.waited += longer
             self._opens_at = now + seconds
-        if longer > min(1.0, seconds / 2):  # or it is the wait that was logged before
+        if longer > min(1.0, seconds / 2):  # otherwise this wait was logged already
             more = f" (the server asked for {asked:,.0f} s)" if asked > seconds else ""
             log.warning(
-                "rate limit: all requests wait for %.0f s%s",
+                "rate limit: waiting %.0f s before the next request%s",
                 seconds,
                 more,
                 extra={"waits_until": time.time() + seconds},
             )
 
     def wait(self) -> None:
-        """Wait until the rate limit opens again; end the thread if it is not wanted."""
+        """Wait until the rate limit opens; end the thread if it was stopped."""
         pause(0)
         while (seconds := self._opens_at - time.monotonic()) > 0:
             pause(seconds)
@@ -175,40 +175,39 @@ class Refusal(NamedTuple):
     """What an answer with a bad status asks for."""
 
     seconds: float = 0.0
-    """For which no request at all is wanted."""
-    is_too_many_at_once: bool = False
-    """It is about this moment only."""
+    """For which all requests must wait."""
+    is_concurrency: bool = False
+    """Too many concurrent requests, which passes in a moment."""
     is_limit: bool = False
-    """It is no failure, and uses up no retry."""
+    """Not a failure, and uses up no retry."""
 
 
 class RateLimitRetry(Retry):
-    """urllib3's Retry, which waits at the shared limiter and knows Sentry's reset time.
+    """urllib3's Retry, waiting at the shared limiter.
 
-    Three retries on `STATUSES`, on refused and on broken connections; 0, 4 and 8
-    seconds apart, unless the server says how long to wait. A 429 that says it, or that
-    is about too many requests at once, is no failure and uses up no retry, as long as
-    its request has not waited for `LONGEST_WAIT` in all.
+    Three retries, after 0, 4 and 8 seconds unless the server says how long to wait. A
+    429 that says so, or that is about concurrent requests, uses up no retry until the
+    request has waited `LONGEST_WAIT` in total.
     """
 
     limiter: RateLimiter
     endpoint = ""
     stats = RequestStats()
     waited = 0.0
-    """Seconds for which the server has let this request wait."""
+    """Seconds that this request has waited because the server asked for it."""
     refusal = Refusal()
-    """The last answer."""
+    """Of the last answer."""
 
     @classmethod
     def of(cls, limiter: RateLimiter) -> "RateLimitRetry":
-        """Return a retry that waits at this limiter."""
+        """Return a retry with this limiter."""
         retry = cls(
             total=3,
             backoff_factor=2,  # 0, 4, 8 seconds
             status_forcelist=STATUSES,
             allowed_methods=("GET",),
             redirect=False,
-            raise_on_status=False,  # the caller shows the status and the words
+            raise_on_status=False,  # the caller raises an error with the server's reason
         )
         retry.limiter = limiter
         return retry
@@ -228,10 +227,10 @@ class RateLimitRetry(Retry):
         *args: Any,
         **kwargs: Any,
     ) -> "RateLimitRetry":
-        """Return what is left after a failed attempt; its answer is looked at.
+        """Return the retry after a failed attempt.
 
         Raises:
-            MaxRetryError: no retry is left, or the request has waited for too long.
+            MaxRetryError: no retry is left, or the request has waited too long.
         """
         refusal = _refusal(response)
         if refusal.is_limit and self.waited < LONGEST_WAIT:
@@ -254,31 +253,31 @@ class RateLimitRetry(Retry):
             return
         seconds = self.get_backoff_time()
         error = self.history[-1].error if self.history else None
-        if self.refusal.is_too_many_at_once:
+        if self.refusal.is_concurrency:
             if LIMIT + "ConcurrentLimit" not in (response.headers if response else {}):
                 self.limiter.reduce()
-            # Not all of them again at the same moment.
+            # At random, so that refused requests are not all sent at the same moment.
             seconds = min(max(1.0, self.waited), 30.0) * random.uniform(0.5, 1.5)
             self.waited += seconds
-            reason = "too many requests at once"
+            reason = "too many concurrent requests"
         elif response is not None:
             reason = f"status {response.status}"
         else:
-            reason = words(error) if error else "a broken answer"
-        log.info("%s; asking again in %.0f s", reason, seconds)
-        if isinstance(error, NO_CONNECTION):  # another request would have none, either
+            reason = words(error) if error else "incomplete answer"
+        log.info("%s; retrying in %.0f s", reason, seconds)
+        if isinstance(error, NO_CONNECTION):  # other requests would fail as well
             pause(seconds)
         else:
             self.limiter.rest(self.endpoint, seconds)
 
 
 def words(error: object) -> str:
-    """Return the words of an error without those that name objects of a library."""
+    """Return the message of a library's error without the names of its objects."""
     return re.sub(r"<[^>]*>: |\w+\(host=[^)]*\): ", "", shortened(str(error), 1000))
 
 
 def _is_lasting(error: object) -> bool:
-    """Return whether TLS failed in a way that no retry mends."""
+    """Return whether TLS failed in a way that retries cannot fix."""
     reasons = "CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER"
     return isinstance(error, SSLError) and bool(re.search(reasons, str(error)))
 
@@ -290,7 +289,7 @@ def _refusal(response: BaseHTTPResponse | None) -> Refusal:
     if response.status != 429:
         return Refusal(asked or 0.0)
     if asked is None and _is_about_concurrency(response):
-        return Refusal(is_too_many_at_once=True, is_limit=True)
+        return Refusal(is_concurrency=True, is_limit=True)
     if asked is None:
         asked = seconds_to_reset(response.headers)
     if asked is None:
@@ -299,7 +298,7 @@ def _refusal(response: BaseHTTPResponse | None) -> Refusal:
 
 
 def _is_about_concurrency(response: BaseHTTPResponse) -> bool:
-    """Return whether a 429 is for too many requests at once, while more remain."""
+    """Return whether a 429 is about concurrent requests."""
     remaining = response.headers.get(LIMIT + "Remaining", "")
     if remaining.isdecimal():
         return int(remaining) > 0
@@ -307,10 +306,9 @@ def _is_about_concurrency(response: BaseHTTPResponse) -> bool:
 
 
 def hide_log_of_retries(owner: object) -> None:
-    """Hide urllib3's lines on these retries and malformed headers while `owner` lives.
+    """Hide urllib3's log lines about retries and malformed headers while `owner` lives.
 
-    They show the parts of a library, not what to do; what is final is an error. In its
-    other lines, secrets are masked.
+    In its other lines, secrets are masked.
     """
 
     def is_wanted(record: logging.LogRecord) -> bool:
@@ -329,15 +327,15 @@ _thread = threading.local()
 
 
 def stop_with(stopped: threading.Event) -> None:
-    """Let this thread end, at its next request or pause, once the event is set."""
+    """End this thread at its next request or pause once the event is set."""
     _thread.stopped = stopped
 
 
 def pause(seconds: float) -> None:
-    """Sleep, but end the thread when it is stopped, or the program has ended."""
+    """Sleep; end the thread when it is stopped or the program ends."""
     while True:
         stopped: threading.Event | None = getattr(_thread, "stopped", None)
-        # The main thread is alive as long as it waits for those of a pool.
+        # The main thread is alive while it waits for the threads of a pool.
         if (stopped and stopped.is_set()) or getattr(
             threading, "_SHUTTING_DOWN", not threading.main_thread().is_alive()
         ):
@@ -349,7 +347,7 @@ def pause(seconds: float) -> None:
 
 
 def seconds_to_retry(headers: Mapping[str, str]) -> float | None:
-    """Return what `Retry-After` says, in seconds; None where it says nothing."""
+    """Return the seconds of `Retry-After`, if it is usable."""
     text = headers.get("Retry-After", "")
     try:
         seconds = float(text)
@@ -360,10 +358,9 @@ def seconds_to_retry(headers: Mapping[str, str]) -> float | None:
 
 
 def seconds_to_reset(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds until Sentry's rate limit opens again; None where it has none.
+    """Return the seconds until Sentry's rate limit opens, if an answer says so.
 
-    Its header is a Unix time, by the server's clock; `None` where the limit is of the
-    database behind it.
+    The header is a Unix time by the server's clock; `None` if Sentry's database refused.
     """
     text = headers.get(LIMIT + "Reset")
     if text == "None":
@@ -375,7 +372,7 @@ def seconds_to_reset(headers: Mapping[str, str]) -> float | None:
 
 
 def _server_time(headers: Mapping[str, str]) -> float:
-    """Return the Unix time of an answer by the server's clock, which may go wrong."""
+    """Return the Unix time of an answer by the server's clock, which may be wrong."""
     date = _timestamp(headers.get("Date", ""))
     return time.time() if date is None else date
 

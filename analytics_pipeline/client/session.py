@@ -1,4 +1,4 @@
-"""One server, asked over one `requests.Session`: token, retries, redirects, bodies."""
+"""HTTP requests to one server: token, retries, redirects, complete bodies."""
 
 import logging
 import re
@@ -49,8 +49,8 @@ from analytics_pipeline.client.retry import (
     words,
 )
 from analytics_pipeline.errors import (
+    TRY_LATER,
     ApiError,
-    BrokenAnswer,
     ConfigurationError,
     UnexpectedAnswer,
     Unreachable,
@@ -64,20 +64,20 @@ log = logging.getLogger(__name__)
 TIMEOUT = (10, 120)
 """Seconds to connect, and seconds between two bytes of an answer."""
 MOST_CONNECTIONS = 1000
-"""Kept open; requests that wait to be retried have one, too, so not `workers`."""
+"""Kept open. More than `workers`: requests that wait for a retry hold one as well."""
 REDIRECTS = 5
 LONGEST_ANSWER = 300.0
-"""Seconds for a whole answer, however slowly its bytes come."""
+"""Seconds for a complete answer."""
 LARGEST_BODY = 256 << 20
-"""Bytes of an answer, unpacked; a page of a hundred rows has some hundred kB."""
+"""Bytes of an answer, unpacked; a page of a hundred rows has a few hundred kB."""
 HEADERS = {"Accept": "application/json", "User-Agent": "analytics-pipeline"}
 _NO_REQUEST = (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)
 _UNTRUSTED = (18, 19, 20, 21)
-"""OpenSSL's codes of certificates that no known authority has signed."""
+"""OpenSSL's codes for certificates of unknown authorities."""
 
 
 class BearerAuth(requests.auth.AuthBase):
-    """Sends the token; being set, it keeps requests from sending a login of ~/.netrc."""
+    """Sends the token and further headers; prevents requests from using ~/.netrc."""
 
     def __init__(self, token: str, headers: Mapping[str, str]) -> None:
         hide_sent(token, *filter(_is_long, _parts(headers.values())))
@@ -94,7 +94,7 @@ class Answer(HTTPResponse):
     """An answer whose body is read and parsed.
 
     Raises:
-        ProtocolError: it is not whole; urllib3 asks again.
+        ProtocolError: the body is incomplete; urllib3 retries.
         UnexpectedAnswer: it is too large, or takes too long.
     """
 
@@ -111,23 +111,23 @@ class Answer(HTTPResponse):
             original_response=response._original_response,  # for requests' cookies
         )
         self.parsed: tuple[Any, int] | None = None
-        """JSON, and how many characters of it were replaced; None: it is something else."""
+        """JSON and how many of its characters were replaced; None if it is not JSON."""
         content = self.headers.get("Content-Type", "")
         if 200 <= self.status < 300 and ("json" in content or not body.strip()):
             try:
                 self.parsed = loads(body)
             except ValueError as error:
-                raise ProtocolError(f"the answer is not whole JSON: {error}") from None
+                raise ProtocolError(f"the JSON is incomplete: {error}") from None
 
     def stream(
         self, amt: int | None = None, decode_content: bool | None = None
     ) -> Generator[bytes]:
-        """Yield the body at once."""
+        """Yield the whole body."""
         yield self.data or b""
 
 
 class _WholeAnswers(HTTPConnection):
-    """A connection that reads answers to their end, so that urllib3 retries broken ones."""
+    """Reads answers to their end, so that urllib3 retries incomplete ones."""
 
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]
         """Return the next answer."""
@@ -147,7 +147,7 @@ class _Pool(HTTPConnectionPool):
     ConnectionCls = _WholeAnswers
 
     def urlopen(self, *args: Any, **kwargs: Any) -> BaseHTTPResponse:
-        """Send a request; its connection is free again once the answer is there."""
+        """Send a request; release its connection when the answer is read."""
         return super().urlopen(*args, **kwargs | {"release_conn": True})
 
 
@@ -159,9 +159,9 @@ _POOLS = {"http": _Pool, "https": _EncryptedPool}
 
 
 class RetryAdapter(HTTPAdapter):
-    """requests' adapter, with the connections above, and retries for each request.
+    """An adapter that uses the connections above.
 
-    `max_retries` is what the calling thread has set: requests knows one for all requests.
+    `max_retries` belongs to the calling thread; requests has one for all requests.
     """
 
     def __init__(self, pool_maxsize: int) -> None:
@@ -170,7 +170,7 @@ class RetryAdapter(HTTPAdapter):
 
     @property
     def max_retries(self) -> Retry:
-        """The retries of the next request."""
+        """The retries of this thread's next request."""
         retries: Retry = self._of_thread.retries
         return retries
 
@@ -179,24 +179,24 @@ class RetryAdapter(HTTPAdapter):
         self._of_thread.retries = retries
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the pools of direct connections."""
+        """Create the pools of direct connections."""
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = _POOLS
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> ProxyManager:
-        """Return the pools of connections through a proxy."""
+        """Return the pools of a proxy."""
         manager: ProxyManager = super().proxy_manager_for(*args, **kwargs)
         manager.pool_classes_by_scheme = _POOLS
         return manager
 
 
 class ApiSession:
-    """A server, asked by at most `workers` requests at a time.
+    """Sends at most `workers` concurrent requests to one server.
 
-    Three retries in all (0, 4 and 8 seconds apart, or as long as the server asks) on
-    429, 500, 502, 503, 504, on refused and broken connections, and on bodies cut
-    short. The token goes to `base_url` only, and through a proxy only encrypted:
-    http:// and loopback addresses are asked directly. So do further headers.
+    Retries up to three times (after 0, 4 and 8 seconds, or as long as the server asks)
+    on 429, 500, 502, 503, 504, failed connections and incomplete bodies. The token and
+    further headers are sent to `base_url` only, and never unencrypted through a proxy:
+    http:// and loopback addresses are requested directly.
     """
 
     def __init__(
@@ -212,7 +212,7 @@ class ApiSession:
         self._session = requests.Session()
         self._session.auth = BearerAuth(token, headers or {})
         self._session.headers.update(HEADERS)
-        # Proxies and certificates of the environment: looked up once, not each time.
+        # Proxies and certificates of the environment, looked up once.
         self._environment = self._session.merge_environment_settings(
             self.base_url, {}, stream=True, verify=None, cert=None
         )
@@ -227,7 +227,7 @@ class ApiSession:
         self._unreachable: Unreachable | None = None
 
     def forget_outage(self) -> None:
-        """Try to connect again: another run begins."""
+        """Allow connections again, for another run."""
         self._unreachable = None
 
     def get(
@@ -243,17 +243,17 @@ class ApiSession:
 
         Args:
             path: below `base_url`.
-            params: of the query.
+            params: query parameters.
             stats: counts the requests.
-            endpoint: what the server's limit of requests at a time is for.
-            statuses: to be tried again.
+            endpoint: the server may limit concurrent requests for each.
+            statuses: to retry.
 
         Raises:
-            HttpError: any other status, after the retries.
-            Unreachable: no connection, after the retries; or there was none for
-                another request of this run.
-            BrokenAnswer: no whole answer, after the retries.
-            ApiError: a redirect to another server.
+            HttpError: an error status, after the retries.
+            Unreachable: no connection after the retries, for this or another request
+                of the run.
+            ApiError: no complete answer after the retries, or a redirect to another
+                server.
         """
         url = self.base_url + path
         for _ in range(REDIRECTS):
@@ -266,8 +266,8 @@ class ApiSession:
             params = {}  # the new location has them
         else:
             raise UnexpectedAnswer(
-                f"{without_query(self.base_url + path)} redirects without end, last to"
-                f" {shortened(without_query(url), 200)}"
+                f"{without_query(self.base_url + path)} redirected {REDIRECTS} times, last"
+                f" to {shortened(without_query(url), 200)}"
             )
         if response.status_code >= 300:
             raise http_error(response)
@@ -276,7 +276,7 @@ class ApiSession:
     def _send(
         self, url: str, params: Mapping[str, str], retry: RateLimitRetry
     ) -> requests.Response:
-        # Raised behind the block: dlt stores the messages of what an error came from.
+        # Raised after the block: dlt stores the messages of an error's causes.
         failure: ApiError
         try:
             prepared = self._session.prepare_request(
@@ -302,13 +302,13 @@ class ApiSession:
             failure = _connection_error(url, error)
             if isinstance(failure, Unreachable):
                 self._unreachable = failure
-        except ValueError as error:  # requests has looked at the redirect already
+        except ValueError as error:  # requests parses the target of a redirect
             failure = UnexpectedAnswer(
-                f"{without_query(url)} redirects to what is no address ({error})"
+                f"{without_query(url)} redirects to an invalid address ({error})"
             )
         else:
             for request in filter(None, (prepared, response.next)):
-                request.headers.clear()  # an error would carry them along
+                request.headers.clear()  # they hold the token; errors keep the request
             self.limiter.update(response.headers, retry.endpoint)
             log.debug(
                 "GET %s: %d, %d bytes in %.2f s",
@@ -340,13 +340,13 @@ def _read_body(response: HTTPResponse) -> bytes:
 
 
 def _parts(values: Iterable[str]) -> Iterator[str]:
-    """Yield the words of headers, such as `Bearer …`, and what `name=…` says in them."""
+    """Yield the words of headers, and the values of `name=value` among them."""
     for word in re.split(r"[\s;,]+", " ".join(values)):
         yield from (word, word.partition("=")[2])
 
 
 def _is_long(part: str) -> bool:
-    """Return whether a part of a header is a key rather than a word."""
+    """Return whether a part of a header looks like a key rather than a word."""
     return len(part) >= 20
 
 
@@ -354,8 +354,8 @@ def _hide_logins(base_url: str, proxies: Mapping[str, str]) -> None:
     """Hide the logins in the addresses of proxies.
 
     Raises:
-        ConfigurationError: libraries would take a part of the login for the host, and
-            show it.
+        ConfigurationError: libraries would read part of the login as the host, and show
+            it.
     """
     for address in proxies.values():
         login, _, _ = address.rpartition("@")
@@ -367,14 +367,13 @@ def _hide_logins(base_url: str, proxies: Mapping[str, str]) -> None:
         is_asked = address == requests.utils.select_proxy(base_url, proxies)
         if is_asked and re.search(r"[/#?\[\]@\\\s]", login):
             raise ConfigurationError(
-                "the login in the address of the proxy (HTTPS_PROXY or ALL_PROXY) holds a"
-                " character that must be percent-encoded there, such as %2F for /, %23"
-                " for #, %3F for ?, %40 for @, and %5B for ["
+                "the proxy's login (HTTPS_PROXY or ALL_PROXY) has a special character."
+                " Percent-encode it: %2F for /, %23 for #, %3F for ?, %40 for @, %5B for [."
             )
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine."""
+    """Return whether a host is this machine."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -382,26 +381,26 @@ def is_loopback(host: str) -> bool:
 
 
 def _same_origin(response: requests.Response, target: str) -> str:
-    """Return where a redirect leads, if that is the same server."""
+    """Return the target of a redirect if it is on the same server."""
     origin, is_same = _origin(target), _origin(target) == _origin(response.url)
-    # Below the API's own path, a project may be named so.
+    # Within the API's own paths, a project may be named `login`.
     paths = {urlsplit(url).path.split("/")[:2][-1] for url in (target, response.url)}
     if is_login_page(target) and not (is_same and len(paths) == 1):
         raise ApiError(
             f"{asked_url(response)} redirects to a login page of"
-            f" {shortened(origin, 200)}; {LOGIN}"
+            f" {shortened(origin, 200)}. {LOGIN}"
         )
     if not is_same:
         origin = shortened(origin, 200)
         raise ApiError(
-            f"{asked_url(response)} redirects to {origin}, and the token is not sent"
-            f" there; if that is your server, set base_url to {origin}"
+            f"{asked_url(response)} redirects to {origin}, where the token is not sent."
+            f" If that is your server, set base_url to {origin}."
         )
     return target
 
 
 def _origin(url: str) -> str:
-    """Return scheme, host and port; without the port that is the scheme's own."""
+    """Return scheme, host and port, the latter only if it is not the default."""
     parts = urlsplit(url)
     port = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
     host = parts.netloc.lower().removesuffix(port or " ")
@@ -409,14 +408,14 @@ def _origin(url: str) -> str:
 
 
 def _connection_error(url: str, error: Exception) -> ApiError:
-    """Return the error for a request that had no whole answer."""
+    """Return the error for a request without a complete answer."""
     cause: Any = error.args[0] if error.args else error
     is_unsent = isinstance(error, _NO_REQUEST) or not isinstance(
         error, requests.exceptions.RequestException | HTTPError
     )
     if is_unsent or isinstance(getattr(cause, "reason", None), NO_CONNECTION):
         return Unreachable("{}://{}: {}".format(*urlsplit(url)[:2], _reason(error)))
-    return BrokenAnswer(f"{without_query(url)}: {_reason(error)}")
+    return ApiError(f"{without_query(url)}: {_reason(error)}. {TRY_LATER}")
 
 
 def _reason(error: Exception) -> str:
@@ -432,14 +431,14 @@ def _reason(error: Exception) -> str:
         text = f"its certificate is not valid: {certificate.verify_message}".rstrip(".")
         if certificate.verify_code in _UNTRUSTED:
             text += (
-                "; if its authority is your own, set the environment variable"
-                " REQUESTS_CA_BUNDLE to the file of that authority's certificate"
+                ". If your own authority issued it, set the environment variable"
+                " REQUESTS_CA_BUNDLE to the authority's certificate file"
             )
     elif "WRONG_VERSION_NUMBER" in text:
-        text = "the port does not speak TLS; if it is one for http, write http://"
+        text = "the port does not speak TLS. If the server uses http, write http://"
     elif "SOCKS support" in text:
         text = (
-            "the proxy of the environment is for SOCKS, which needs a package: pip"
-            " install 'requests[socks]'"
+            "the environment sets a SOCKS proxy, which needs a package: pip install"
+            " 'requests[socks]'"
         )
     return text.rstrip(".")

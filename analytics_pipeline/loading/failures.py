@@ -18,7 +18,6 @@ from dlt.pipeline.trace import save_trace
 from analytics_pipeline.errors import (
     AnalyticsError,
     ConfigurationError,
-    MissingTable,
     shortened,
 )
 from analytics_pipeline.loading.loaded_lists import table_names
@@ -102,7 +101,7 @@ def check_tables(pipeline: dlt.Pipeline, source: DltSource) -> None:
     only. If one belongs to another source, dlt would merge into it.
 
     Raises:
-        MissingTable: a table was dropped without dlt's knowledge.
+        AnalyticsError: a table was dropped without dlt's knowledge.
         ConfigurationError: a table holds rows of another source.
     """
     try:
@@ -128,7 +127,7 @@ def check_tables(pipeline: dlt.Pipeline, source: DltSource) -> None:
     gone = {table: name for table, name in names.items() if name not in found}
     if gone:
         pipeline.sync_destination()  # the command needs the state in the working folder
-        raise MissingTable(
+        raise AnalyticsError(
             f"{', '.join(gone.values())}: the table is not in the dataset"
             f" {pipeline.dataset_name!r} any more, but dlt still expects it; run"
             f" `dlt pipeline {pipeline.pipeline_name} drop {' '.join(gone)}`, and the next"

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from analytics_pipeline.errors import MissingField
+from analytics_pipeline.errors import UnexpectedAnswer
 from analytics_pipeline.tables.schema import ARROW, Table
 from analytics_pipeline.values import describe_type, dumps, parse_timestamp
 
@@ -28,7 +28,7 @@ def to_arrow(
     These, and fields without a column, go to the JSON column `extra` by their API names.
 
     Raises:
-        MissingField: a field of the key is missing, or does not fit its column.
+        UnexpectedAnswer: a field of the key is missing, or does not fit its column.
     """
     if table.aliases:
         records = [_without_aliases(record, table.aliases) for record in records]
@@ -53,7 +53,7 @@ def to_arrow(
         if field in table.key and array.null_count:
             row = array.is_null().index(True).as_py()
             value = describe_type(records[row].get(field))
-            raise MissingField(
+            raise UnexpectedAnswer(
                 f"{table.name}: row {row + 1} of {len(records)} has no usable"
                 f" {field!r} ({value}): {describe_type(records[row])}"
             )

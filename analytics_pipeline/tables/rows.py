@@ -59,7 +59,7 @@ class RowBuilder:
             unfilled: API fields in which 0 or an empty value means unknown.
 
         Raises:
-            MissingField: a record has no usable key.
+            UnexpectedAnswer: a record has no usable key.
         """
         table = self._tables[table_name]
         for record in records:

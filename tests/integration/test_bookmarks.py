@@ -17,7 +17,7 @@ import duckdb
 import pytest
 
 from analytics_pipeline import analytics_source, runner
-from analytics_pipeline.errors import ConfigurationError, IncompleteLoad, MissingTable
+from analytics_pipeline.errors import AnalyticsError, ConfigurationError, IncompleteLoad
 from tests.conftest import Warehouse, small_server
 from tests.list_server import ListServer, ago, detail, event, newest_first
 
@@ -273,7 +273,7 @@ def test_a_table_that_is_dropped_is_loaded_again(
     before = len(server.requests)
     # Otherwise dlt would make it again, with another table's first row.
     with pytest.raises(
-        MissingTable, match="`dlt pipeline analytics_pipeline drop events`"
+        AnalyticsError, match="`dlt pipeline analytics_pipeline drop events`"
     ):
         load(server, elsewhere, tables=tables)
     assert len(server.requests) == before

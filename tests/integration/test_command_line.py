@@ -1,4 +1,4 @@
-"""What a user sees who types a command."""
+"""The command line, end to end."""
 
 import io
 import json
@@ -91,6 +91,16 @@ def test_a_summary_for_people_tells_new_rows_from_those_read_again(
     assert "\n5 new rows with 3 requests in " in err
 
 
+def test_all_projects_are_those_of_the_organization(
+    run: Any, warehouse: Warehouse, capsys: Output
+) -> None:
+    with small_server(projects=("a", "b", "c")) as server:
+        words = ["--all-projects", "--json", *only("issues")]
+        assert run(server, *words, projects="") == 0
+        assert len(warehouse.ids("issues")) == len(server.rows("issues"))
+    assert list(json.loads(capsys.readouterr().out)["tables"]) == ["issues"]
+
+
 def test_a_long_load_is_loaded_in_pieces(
     run: Any, warehouse: Warehouse, capsys: Output
 ) -> None:
@@ -116,7 +126,7 @@ def test_a_list_that_fails_is_named_and_all_others_are_loaded(
     assert json.loads(out)["tables"]["issues"]["rows"] == 30
     assert "error: events of project 'backend': " in err
     assert "500" in err
-    assert "What could be read is loaded" in err
+    assert "The other lists were loaded." in err
 
 
 def test_the_only_project_that_is_named_must_exist(
@@ -125,22 +135,12 @@ def test_the_only_project_that_is_named_must_exist(
     with small_server() as server:
         assert run(server, "--resource", "events", projects="frontnd") == 1
         err = capsys.readouterr().err
-        assert "there is no project 'frontnd' for this token" in err
+        assert "The token has no access to a project 'frontnd'" in err
         assert "did you mean 'frontend'?" in err
         words = ["--resource", "events", "--resource", "projects"]
         assert run(server, *words, projects="frontnd") == 3
         assert len(warehouse.ids("projects")) == 2
     assert "skipped: events of project 'frontnd': " in capsys.readouterr().err
-
-
-def test_one_table_of_all_projects(
-    run: Any, warehouse: Warehouse, capsys: Output
-) -> None:
-    with small_server(projects=("a", "b", "c")) as server:
-        words = ["--all-projects", "--resource", "issues", "--json"]
-        assert run(server, *words, projects="") == 0
-        assert len(warehouse.ids("issues")) == len(server.rows("issues"))
-    assert list(json.loads(capsys.readouterr().out)["tables"]) == ["issues"]
 
 
 def test_a_project_that_is_not_there_is_skipped_and_named(
@@ -227,6 +227,7 @@ def test_a_missing_setting_is_named_with_its_places(
         (["--base-url", "http://errors.example.com"], "unencrypted"),
         (["--organization", ".."], "organization '..' is not a slug"),
         (["--project", ""], "project"),
+        ([], "workers"),  # in the environment, where dlt cannot parse it
         (["--rows-per-load", "0"], "rows_per_load 0 is no whole number"),
     ],
 )
@@ -234,20 +235,23 @@ def test_wrong_settings_end_with_exit_code_2(
     monkeypatch: pytest.MonkeyPatch, capsys: Output, words: list[str], said: str
 ) -> None:
     monkeypatch.setenv("AUTH_TOKEN", TOKEN)
+    if not words:
+        monkeypatch.setenv("SOURCES__ANALYTICS_PIPELINE__WORKERS", "abc")
     good = ["--base-url", "https://x.example", "--organization", "acme"]
     good += ["--project", "web"] if "--project" not in words else []
     assert main([*good, *words]) == 2
     assert said in capsys.readouterr().err
 
 
-def test_a_rejected_token_fails_and_is_not_shown(
+def test_a_rejected_token_is_an_error_also_in_json_and_not_shown(
     run: Any, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
     monkeypatch.setenv("AUTH_TOKEN", "wrong-token-5aa1")
     with small_server() as server:
-        assert run(server) == 1
+        assert run(server, "--json") == 1
     out, err = capsys.readouterr()
-    assert "the server rejected the token" in err
+    assert "The server rejected the token" in json.loads(out)["error"]
+    assert json.loads(out)["error"] in err
     assert "wrong-token-5aa1" not in out + err
 
 
@@ -263,11 +267,14 @@ def test_check_tries_each_list_once(run: Any, capsys: Output) -> None:
             f"✓ events of project 'backend' (event:read): {rows} rows on the first"
             f" page, newest {newest[:19].replace('T', ' ')}\n"
         ) in err
-        assert "The token needs the scopes event:read, org:read, project:read." in err
-        assert "--project frontend --project backend" in err.splitlines()[-1]
+        assert "required scopes: event:read, org:read, project:read" in err
+        assert err.splitlines()[-1].startswith("All lists can be read.")
         server.fail(403, on="/releases/")
         assert run(server, "check") == 1
-    err = capsys.readouterr().err
+        err = capsys.readouterr().err
+        words = ["check", *only("issues")]
+        assert run(server, *words, projects="frontend bakend") == 1
+        assert "did you mean 'backend'?" in capsys.readouterr().err
     assert "✗ releases of organization 'acme': " in err
     assert "lacks the scope org:read" in err
     assert "1 of 8 lists cannot be read" in err
@@ -290,23 +297,46 @@ def test_demo_shows_three_runs(elsewhere: Path, capsys: Output) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "guess"),
+    ("words", "said"),
     [
-        (["--projct", "web"], "--project"),
-        (["--organisation=acme"], "--organization"),
-        (["chek"], "check"),
-        (["check", "--freshnes", "2h"], "--freshness"),
-        (["--api", "sentri"], "sentry"),
-        (["--resource=event"], "events"),
+        ("--projct web", "unknown option '--projct'; did you mean '--project'? See "),
+        ("--organisation=acme", "did you mean '--organization'?"),
+        ("chek", "did you mean 'check'?"),
+        ("check --freshnes 2h", "did you mean '--freshness'?"),
+        ("--api sentri", "did you mean 'sentry'?"),
+        ("--resource=event", "did you mean 'events'?"),
+        (
+            "--chunk 7d",
+            "unknown option '--chunk'. See python -m analytics_pipeline run",
+        ),
+        ("run --token", "other users could see it. Set AUTH_TOKEN instead. See"),
+        ("run --auth-token=x", "the token cannot be passed as an option, because"),
+        ("--since 7d check", "the command must come first: python -m analytics_pip"),
+        ("run web", "unknown argument 'web'"),
+        ("--all-projects --project web", "not allowed with argument --all-projects"),
     ],
 )
-def test_a_typing_mistake_gets_a_suggestion(
-    words: list[str], guess: str, capsys: Output
-) -> None:
+def test_wrong_usage_says_what_to_do(words: str, said: str, capsys: Output) -> None:
     with pytest.raises(SystemExit) as left:
-        main(words)
+        main(words.split())
     assert left.value.code == 2
-    assert f"did you mean '{guess}'?" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        *(
+            ("pipeline-name", name, f"pipeline name {name!r}: use only letters")
+            for name in ("a/b", "..", "", "a b", "1a", "x" * 65)
+        ),
+        ("dataset", " ", "dataset ' ' is empty\n"),
+        ("destination", "", "destination '' is empty\n"),
+    ],
+)
+def test_names_are_checked(option: str, value: str, said: str, capsys: Output) -> None:
+    assert main(["status", f"--{option}", value]) == 2
+    assert f"error: {said}" in capsys.readouterr().err
 
 
 def test_wrong_usage_is_json_too(capsys: Output) -> None:
@@ -316,19 +346,6 @@ def test_wrong_usage_is_json_too(capsys: Output) -> None:
     out, err = capsys.readouterr()
     assert "did you mean '--dataset'?" in json.loads(out)["error"]
     assert json.loads(out)["error"] in err
-
-
-def test_an_option_of_earlier_versions_is_refused(capsys: Output) -> None:
-    with pytest.raises(SystemExit) as left:
-        main(["--chunk", "7d"])
-    assert left.value.code == 2
-    assert "there is no option '--chunk'" in capsys.readouterr().err
-
-
-def test_check_guesses_a_mistyped_slug(run: Any, capsys: Output) -> None:
-    with small_server() as server:
-        assert run(server, "check", projects="frontend bakend") == 1
-    assert "did you mean 'backend'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
@@ -342,24 +359,7 @@ def test_help_fits_a_screen(command: str, capsys: Output) -> None:
     assert max(map(len, help_text.splitlines())) <= 88
 
 
-@pytest.mark.parametrize("option", ["--token", "--auth-token=x"])
-def test_the_token_is_no_option(option: str, capsys: Output) -> None:
-    with pytest.raises(SystemExit) as left:
-        main(["run", option])
-    assert left.value.code == 2
-    assert "set AUTH_TOKEN" in capsys.readouterr().err
-
-
-def test_an_error_is_json_too(run: Any, monkeypatch: Any, capsys: Output) -> None:
-    monkeypatch.setenv("AUTH_TOKEN", "wrong-token-5aa1")
-    with small_server() as server:
-        assert run(server, "--json") == 1
-    out, err = capsys.readouterr()
-    assert "the server rejected the token" in json.loads(out)["error"]
-    assert json.loads(out)["error"] in err
-
-
-def test_a_reader_that_wants_no_more_is_no_error(run: Any, elsewhere: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(run: Any, elsewhere: Path) -> None:
     with small_server() as server:
         assert run(server, *only("projects")) == 0
     command = f"{sys.executable} -m analytics_pipeline status --pipelines-dir pipelines"
@@ -387,34 +387,6 @@ def test_a_warning_of_dlt_is_shown_once(run: Any, capsys: Output) -> None:
     assert capsys.readouterr().err.count("'my-data'") <= 1
 
 
-@pytest.mark.parametrize("name", ["a/b", "..", "", "a b", "1a", "x" * 65])
-def test_a_pipeline_has_a_name_that_dlt_can_use(name: str, capsys: Output) -> None:
-    assert main(["status", "--pipeline-name", name]) == 2
-    err = capsys.readouterr().err
-    assert f"error: pipeline name {name!r}: use only letters" in err
-
-
-@pytest.mark.parametrize("what", ["dataset", "destination"])
-@pytest.mark.parametrize("value", ["", " "])
-def test_names_are_not_empty(what: str, value: str, capsys: Output) -> None:
-    assert main(["status", f"--{what}", value]) == 2
-    assert capsys.readouterr().err == f"error: {what} {value!r} is empty\n"
-
-
-def test_a_command_comes_first(capsys: Output) -> None:
-    with pytest.raises(SystemExit) as left:
-        main(["--since", "7d", "check"])
-    assert left.value.code == 2
-    assert "the command comes first" in capsys.readouterr().err
-
-
-def test_all_projects_or_some_not_both(capsys: Output) -> None:
-    with pytest.raises(SystemExit) as left:
-        main(["--all-projects", "--project", "web"])
-    assert left.value.code == 2
-    assert "not allowed with argument --all-projects" in capsys.readouterr().err
-
-
 def test_the_version_is_that_of_what_is_installed(capsys: Output) -> None:
     with pytest.raises(SystemExit) as left:
         main(["--version"])
@@ -439,7 +411,7 @@ def test_spans_of_time_say_how_far_back(run: Any, warehouse: Warehouse) -> None:
     assert rows[0][0] > 1
 
 
-def test_the_log_says_more_when_asked(run: Any, capsys: Output) -> None:
+def test_verbosity(run: Any, capsys: Output) -> None:
     words = only("events", "releases")
     with small_server() as server:
         for flags in ([], ["-v"], ["-vv"]):
@@ -449,7 +421,7 @@ def test_the_log_says_more_when_asked(run: Any, capsys: Output) -> None:
             err = capsys.readouterr().err
             assert TOKEN not in err
             lines = [
-                "INFO    status 500; asking again in",
+                "INFO    status 500; retrying in",
                 "INFO    events of project 'backend': reading back to ",
                 "INFO    events of project 'backend': read to its end",
             ]
@@ -468,7 +440,7 @@ class Terminal(io.StringIO):
 HOSTILE = "a\x1b]0;b\x07\rc\x9b2J\u202ed\u2066e\u2069\x00"
 
 
-def test_words_of_a_server_do_not_control_the_terminal(
+def test_text_of_a_server_cannot_control_the_terminal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shown = Terminal()
@@ -510,7 +482,7 @@ def test_a_terminal_of_another_encoding_shows_what_it_can(encoding: str) -> None
         ("--json >/dev/full", 1),
     ],
 )
-def test_a_process_whose_output_goes_nowhere_loads_all(
+def test_a_process_without_output_loads_everything(
     elsewhere: Path, warehouse: Warehouse, end: str, code: int
 ) -> None:
     with small_server() as server:
@@ -573,12 +545,12 @@ def test_a_narrow_terminal_shows_a_row_as_a_paragraph(
     )
 
 
-def test_one_is_singular() -> None:
+def test_counted_nouns() -> None:
     numbers = [terminal.counted(number, "row") for number in (0, 1, 2, 1000)]
     assert numbers == ["0 rows", "1 row", "2 rows", "1,000 rows"]
 
 
-def test_colours_are_for_terminals_and_not_for_everybody(
+def test_colours_are_shown_on_terminals_unless_no_color_is_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
@@ -621,13 +593,3 @@ def test_a_terminal_shows_tables_and_waits_while_it_lasts() -> None:
     assert "Resources" not in text
     assert "rate limit: next request in 37 s" in text
     assert text.count("\033[?25l") == text.count("\033[?25h") == 1  # the cursor is back
-
-
-def test_a_setting_that_dlt_cannot_read_is_wrong_usage(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AUTH_TOKEN", TOKEN)
-    monkeypatch.setenv("SOURCES__ANALYTICS_PIPELINE__WORKERS", "abc")
-    words = ["--base-url", "http://127.0.0.1:9", "--organization", "acme"]
-    assert main([*words, "--project", "frontend"]) == 2
-    assert "workers" in capsys.readouterr().err

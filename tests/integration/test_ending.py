@@ -1,4 +1,4 @@
-"""A run that is told to end ends, whatever it waits for; and says what is kept."""
+"""Interrupted runs end at once, and say what is kept."""
 
 import os
 import signal
@@ -121,4 +121,4 @@ def test_a_script_whose_run_has_failed_waits_for_no_other_list(
         check=False,
     )
     assert done.returncode == 1
-    assert "the server rejected the token" in done.stderr
+    assert "The server rejected the token" in done.stderr

@@ -74,7 +74,7 @@ def test_a_wrong_organization_never_looks_like_an_empty_one(
 
 def test_an_organization_without_projects_of_the_token_is_unknown(start: Start) -> None:
     server = start(other_organizations=OTHERS)
-    with pytest.raises(UnknownName, match="no organization 'nobody' for this token"):
+    with pytest.raises(UnknownName, match="no access to an organization 'nobody'"):
         runner.all_projects(
             base_url=server.url,
             auth_token=TOKEN,
@@ -132,7 +132,7 @@ def test_a_project_that_is_deleted_between_two_runs_of_one_source_is_found_out(
     ]
 
 
-def test_an_empty_project_is_no_failure_if_the_token_may_not_see_its_detail(
+def test_an_empty_project_is_not_a_failure_without_access_to_its_detail(
     start: Start, warehouse: Warehouse
 ) -> None:
     server = start(events=0)
@@ -177,7 +177,6 @@ def test_the_right_api_is_named_and_the_run_ends(
     server = start(spoken)
     with pytest.raises(OtherApi, match=f"set api to '{spoken}'") as caught:
         warehouse.load(server, api=asked)
-    assert caught.value.apis == (spoken,)
     assert "\n" not in str(caught.value)
 
 

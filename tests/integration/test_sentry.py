@@ -217,7 +217,7 @@ def test_issues_of_projects_without_the_tokens_user_are_loaded(
     assert len(warehouse.ids("issues")) == len(server.rows("issues"))
 
 
-def test_an_empty_answer_that_is_no_answer_is_found_out(
+def test_an_empty_answer_without_a_link_is_a_failure(
     start: Start, warehouse: Warehouse
 ) -> None:
     server = start(teamless=True)
@@ -269,7 +269,7 @@ def test_a_refusal_without_a_time_is_waited_for_as_long_as_a_full_window(
     assert_all_are_loaded(warehouse, server)
     assert sum(clock.sleeps) >= 60
     assert summary.waited >= 60
-    assert "rate limit: all requests wait for 60 s" in caplog.text
+    assert "rate limit: waiting 60 s before" in caplog.text
 
 
 # Columns

@@ -10,7 +10,7 @@ import pytest
 
 from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.cli.main import main
-from analytics_pipeline.errors import ConfigurationError, MissingTable
+from analytics_pipeline.errors import AnalyticsError, ConfigurationError
 from analytics_pipeline.report import page
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, set_back, small_server
 from tests.fake_server import FakeServer
@@ -246,7 +246,7 @@ def test_a_list_that_is_not_asked_for_any_more_is_shown_without_its_failure(
     assert found["events", "frontend"]["is_asked"]
     assert found["events", "backend"]["problem"] == ""
     main(["status", "--pipelines-dir", str(folder)])
-    said = r"events of project 'backend': no run asks for it since \d+ days ago"
+    said = r"events of project 'backend': not in any run since \d+ days ago"
     out = capsys.readouterr().out
     assert re.search(said, out)
     assert "403" not in out
@@ -309,7 +309,7 @@ def test_what_is_read_whole_has_no_span(folder: Path, capsys: Output) -> None:
         }
     main(["status", "--pipelines-dir", str(folder)])
     out = capsys.readouterr().out
-    assert re.search(r"^project_detail +backend +1 +read whole +–", out, re.MULTILINE)
+    assert re.search(r"^project_detail +backend +1 +full scan +–", out, re.MULTILINE)
 
 
 def test_a_run_says_where_the_tables_are(
@@ -359,7 +359,7 @@ def test_tables_that_a_user_has_named_are_found(
         assert "✓ events: newest row 2 h ago" in capsys.readouterr().err
         assert "<b>40</b>" in page(pipeline)
         warehouse.rows("drop table analytics.my_issues")
-        with pytest.raises(MissingTable, match="^my_issues: .* drop issues`"):
+        with pytest.raises(AnalyticsError, match="^my_issues: .* drop issues`"):
             load_named()
 
 

@@ -121,4 +121,6 @@ def test_that_a_name_cannot_be_checked_is_said(
     with small_server("glitchtip") as server:
         server.fail(403, on="/acme/nope/?", times=10)
         warehouse.load(server, ["nope", "frontend"], ["events"], api="glitchtip")
-    assert "events of project 'nope': no rows, and without the scope" in caplog.text
+    assert (
+        "events of project 'nope': the list is empty; without the scope" in caplog.text
+    )

@@ -16,7 +16,7 @@ TOML = "[runtime]\ndlthub_telemetry = true\n"
     ("toml", "variable", "tells"),
     [("", "", False), (TOML, "", True), ("", "true", True)],
 )
-def test_the_command_line_tells_nobody_unless_the_settings_say_so(
+def test_the_command_line_sends_no_telemetry_by_default(
     warehouse: Warehouse, toml: str, variable: str, tells: bool
 ) -> None:
     Path(".dlt").mkdir()

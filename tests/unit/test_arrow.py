@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytics_pipeline.errors import MissingField
+from analytics_pipeline.errors import UnexpectedAnswer
 from analytics_pipeline.tables.arrow import column, newest_copies, to_arrow
 from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.schema import ARROW, EXTRA, READ_AT
@@ -221,7 +221,7 @@ def test_no_records_are_a_table_without_rows() -> None:
 @pytest.mark.parametrize("bad", [None, {}, 1.5, True])
 def test_a_row_without_a_usable_key_raises_an_error_with_its_number(bad: Any) -> None:
     records = [{"id": "1", "projectID": "3"}, {"id": "2", "projectID": bad}]
-    with pytest.raises(MissingField, match="events: row 2 of 2 .*'projectID'"):
+    with pytest.raises(UnexpectedAnswer, match="events: row 2 of 2 .*'projectID'"):
         to_arrow(TABLES["events"], records, READ)
 
 
@@ -270,7 +270,7 @@ def test_a_field_and_its_alias_share_a_column_and_lose_nothing(
 
 def test_a_row_without_a_usable_key_is_shown_by_its_types() -> None:
     records = [{"id": "1", "projectID": None, "user": {"email": "ada@example.com"}}]
-    with pytest.raises(MissingField) as error:
+    with pytest.raises(UnexpectedAnswer) as error:
         to_arrow(TABLES["events"], records, READ)
     assert str(error.value).endswith(
         "'projectID' (null): {id: text, projectID: null, user: object}"

@@ -1,6 +1,7 @@
-"""What is on a page, where the next one is, and what an error says."""
+"""Answers as pages, the Link header, and the messages of errors."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import requests
 from requests.structures import CaseInsensitiveDict
 
+from analytics_pipeline.client.endpoints import ApiSpec
 from analytics_pipeline.client.page import (
     Page,
     error_detail,
@@ -17,184 +19,107 @@ from analytics_pipeline.client.page import (
     of_organization,
     parse_page,
 )
-from analytics_pipeline.errors import (
-    EmptyAnswer,
-    HttpError,
-    MissingField,
-    MissingLink,
-    OtherApi,
-    UnexpectedAnswer,
-)
+from analytics_pipeline.errors import HttpError, UnexpectedAnswer
 from analytics_pipeline.secrets import hide, hide_sent
-from tests.unit.canned import TOKEN
+from tests.unit.canned import THINGS, TOKEN
 from tests.unit.canned import link as link_header
 
 EVENTS = "https://sentry.io/api/0/projects/acme/frontend/events/"
-GLITCHTIP = "http://glitchtip.example/api/0"
+GLITCHTIP = "http://glitchtip.example/api/0/projects/acme/frontend/issues/"
 
 
 def link(parameters: str, url: str = EVENTS) -> str:
     return f"<{url}>; {parameters}"
 
 
-FIRST_PAGE = (
-    f'<{EVENTS}?&cursor=0:0:1>; rel="previous"; results="false"; cursor="0:0:1", '
-    f'<{EVENTS}?&cursor=0:100:0>; rel="next"; results="true"; cursor="0:100:0"'
-)
-LAST_PAGE = (
-    f'<{EVENTS}?&cursor=0:0:1>; rel="previous"; results="true"; cursor="0:0:1", '
-    f'<{EVENTS}?&cursor=0:200:0>; rel="next"; results="false"; cursor="0:200:0"'
-)
-GLITCHTIP_FIRST_PAGE = (
-    f"{{'<{GLITCHTIP}/projects/acme/frontend/issues/>;"
-    ' rel="previous"; results="false",'
-    f" <{GLITCHTIP}/projects/acme/frontend/issues/"
-    "?cursor=cD0yMDI2LTExLTExKzE5JTNBMTUlM0ExMC44OTMzMDIlMkIwMCUzQTAw>;"
-    ' rel="next"; results="true";'
-    ' cursor="cD0yMDI2LTExLTExKzE5JTNBMTUlM0ExMC44OTMzMDIlMkIwMCUzQTAw"\'}'
-)
-GLITCHTIP_MIDDLE_PAGE = (
-    f"{{'<{GLITCHTIP}/organizations/acme/releases/"
-    "?cursor=cj0xJnA9MjAyNi0xMC0zMCsxOCUzQTE1JTNBMTAuNTYyNDM2JTJCMDAlM0EwMA%3D%3D"
-    '&limit=15>; rel="previous"; results="true";'
-    ' cursor="cj0xJnA9MjAyNi0xMC0zMCsxOCUzQTE1JTNBMTAuNTYyNDM2JTJCMDAlM0EwMA==",'
-    f" <{GLITCHTIP}/organizations/acme/releases/"
-    "?cursor=cD0yMDI2LTEwLTA5KzE4JTNBMTUlM0EyOS43NDI0MzYlMkIwMCUzQTAw&limit=15>;"
-    ' rel="next"; results="true";'
-    ' cursor="cD0yMDI2LTEwLTA5KzE4JTNBMTUlM0EyOS43NDI0MzYlMkIwMCUzQTAw"\'}'
-)
-GLITCHTIP_LAST_PAGE = (
-    f"{{'<{GLITCHTIP}/projects/acme/frontend/issues/"
-    "?cursor=cj0xJnA9MjAyNi0xMC0wOSsxMiUzQTAyJTNBNTEuNDg2NTQ1JTJCMDAlM0EwMA%3D%3D>;"
-    ' rel="previous"; results="true";'
-    ' cursor="cj0xJnA9MjAyNi0xMC0wOSsxMiUzQTAyJTNBNTEuNDg2NTQ1JTJCMDAlM0EwMA==",'
-    f" <{GLITCHTIP}/projects/acme/frontend/issues/"
-    "?cursor=cD0yMDI2LTEwLTA5KzEzJTNBMjklM0EzNS45OTU5NDIlMkIwMCUzQTAw>;"
-    ' rel="next"; results="false"\'}'
-)
-GLITCHTIP_ONLY_PAGE = (
-    f'{{\'<{GLITCHTIP}/projects/>; rel="previous"; results="false",'
-    f' <{GLITCHTIP}/projects/>; rel="next"; results="false"\'}}'
-)
-GLITCHTIP_EQUALS_SIGN = (
-    f"{{'<{GLITCHTIP}/organizations/globex/releases/>;"
-    ' rel="previous"; results="false",'
-    f" <{GLITCHTIP}/organizations/globex/releases/?cursor=bz01MA%3D%3D>;"
-    ' rel="next"; results="true"; cursor="bz01MA=="\'}'
-)
+def links(previous: str, following: str, url: str = EVENTS) -> str:
+    """The two links of a page."""
+    return f"{link(f'rel={previous}', url)}, {link(f'rel={following}', url)}"
+
+
+def glitchtip(previous: str, following: str) -> str:
+    """The text of a Python set, as GlitchTip sends it."""
+    return f"{{'{links(previous, following, GLITCHTIP)}'}}"
+
+
+NEXT = 'rel="next"; results="true"; cursor="1:2:0"'
 
 
 @pytest.mark.parametrize(
     ("header", "cursor"),
     [
-        (FIRST_PAGE, "0:100:0"),
         (
-            GLITCHTIP_FIRST_PAGE,
-            "cD0yMDI2LTExLTExKzE5JTNBMTUlM0ExMC44OTMzMDIlMkIwMCUzQTAw",
+            links(
+                '"previous"; results="false"; cursor="0:0:1"',
+                '"next"; results="true"; cursor="0:100:0"',
+            ),
+            "0:100:0",
         ),
         (
-            GLITCHTIP_MIDDLE_PAGE,
-            "cD0yMDI2LTEwLTA5KzE4JTNBMTUlM0EyOS43NDI0MzYlMkIwMCUzQTAw",
+            links(
+                '"previous"; results="true"; cursor="0:0:1"',
+                '"next"; results="false"; cursor="0:200:0"',
+            ),
+            None,
         ),
-        (GLITCHTIP_EQUALS_SIGN, "bz01MA=="),
+        (
+            glitchtip(
+                '"previous"; results="false"',
+                '"next"; results="true"; cursor="cD0yMDI2LTExLTEx"',
+            ),
+            "cD0yMDI2LTExLTEx",
+        ),
+        (
+            glitchtip(
+                '"previous"; results="true"; cursor="cj0x"',
+                '"next"; results="true"; cursor="bz01MA=="',
+            ),
+            "bz01MA==",
+        ),
+        (glitchtip('"previous"; results="true"', '"next"; results="false"'), None),
+        (link('rel="next"; results="false"'), None),
+        (link('cursor="1:2:0"; results="true"; rel="next"'), "1:2:0"),
+        (link('rel="next";results="true";cursor="1:2:0"'), "1:2:0"),
+        (link('rel = "next" ;  results = "true" ;  cursor = "1:2:0"'), "1:2:0"),
+        (link(NEXT, url=EVENTS + "?a=1,2;b"), "1:2:0"),
+        (link(f'title="a, b; c"; {NEXT}'), "1:2:0"),
+        (link("rel=next; results=true; cursor=1:2:0"), "1:2:0"),
+        (link('Rel="Next"; Results="TRUE"; Cursor="1:2:0"'), "1:2:0"),
+        (link('rel="last next"; results="true"; cursor="1:2:0"'), "1:2:0"),
+        ('<broken, <>; rel="previous", ' + link(NEXT), "1:2:0"),
+        (
+            link('rel="next"; results="true"', EVENTS + "?limit=5&cursor=bz01MA%3D%3D"),
+            "bz01MA==",
+        ),
     ],
 )
-def test_a_page_with_more_behind_it_gives_the_next_cursor(
-    header: str, cursor: str
-) -> None:
+def test_next_cursor_of_a_link_header(header: str, cursor: str | None) -> None:
     assert next_cursor(header) == cursor
 
 
 @pytest.mark.parametrize(
-    "header", [LAST_PAGE, GLITCHTIP_LAST_PAGE, GLITCHTIP_ONLY_PAGE]
-)
-def test_the_last_page_gives_none(header: str) -> None:
-    assert next_cursor(header) is None
-
-
-@pytest.mark.parametrize(
-    "header",
+    ("header", "words"),
     [
-        None,
-        "",
-        "next",
-        f"<{EVENTS}>",
-        link('rel="previous"; results="true"; cursor="1"'),
-        link('results="true"; cursor="1"'),
-        link('rel=""; results="true"; cursor="1"'),
-        link('rel="nextpage"; results="true"; cursor="1"'),
-        'rel="next"; results="false"',
+        (None, 'no link with rel="next"'),
+        ("", 'no link with rel="next"'),
+        (f"<{EVENTS}>", 'no link with rel="next"'),
+        (link('rel="previous"; results="true"; cursor="1"'), "no link"),
+        (link('results="true"; cursor="1"'), "no link"),
+        (link('rel="nextpage"; results="true"; cursor="1"'), "no link"),
+        ('rel="next"; results="false"', "no link"),
+        (link('rel="next"; cursor="1"'), "does not say whether"),
+        (link('rel="next"; results="1"; cursor="1"'), "does not say whether"),
+        (link('rel="next"; results=""; cursor="1"'), "does not say whether"),
+        (link('rel="next"; results="true"'), "has no cursor"),
+        (link('rel="next"; results="true"; cursor=""'), "has no cursor"),
+        (link('rel="next"; results="true"', EVENTS + "?cursor="), "has no cursor"),
+        (link('rel="next"; results="true"', "http://[?limit=1"), "has no cursor"),
     ],
 )
-def test_a_list_without_a_link_to_the_next_page_is_an_error(header: str | None) -> None:
-    with pytest.raises(MissingLink, match='no link with rel="next"') as error:
+def test_an_unusable_link_header_is_shown(header: str | None, words: str) -> None:
+    with pytest.raises(UnexpectedAnswer, match=words) as error:
         next_cursor(header)
     assert repr(header) in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "parameters",
-    [
-        'rel="next"; cursor="1"',
-        'rel="next"; results="1"; cursor="1"',
-        'rel="next"; results=""; cursor="1"',
-        'rel="next"; results="yes"',
-    ],
-)
-def test_a_link_that_does_not_say_whether_there_is_more_is_an_error(
-    parameters: str,
-) -> None:
-    with pytest.raises(UnexpectedAnswer, match="does not say whether") as error:
-        next_cursor(link(parameters))
-    assert repr(link(parameters)) in str(error.value)
-
-
-def test_results_false_is_the_end_whatever_the_cursor() -> None:
-    assert next_cursor(link('rel="next"; results="false"; cursor="1"')) is None
-    assert next_cursor(link('rel="next"; results="false"')) is None
-
-
-@pytest.mark.parametrize(
-    "header",
-    [
-        link('cursor="1:2:0"; results="true"; rel="next"'),
-        link('rel="next";results="true";cursor="1:2:0"'),
-        link('rel = "next" ;  results = "true" ;  cursor = "1:2:0"'),
-        link('rel="next"; results="true"; cursor="1:2:0"', url=EVENTS + "?a=1,2;b"),
-        link('rel="next"; title="a, b; c"; results="true"; cursor="1:2:0"'),
-        link("rel=next; results=true; cursor=1:2:0"),
-        link('rel=next;results=true;cursor="1:2:0"'),
-        link('Rel="Next"; Results="TRUE"; Cursor="1:2:0"'),
-        link('rel="last next"; results="true"; cursor="1:2:0"'),
-        link("rel=previous; results=false")
-        + ", "
-        + link("rel=next; results=true; cursor=1:2:0"),
-        '<broken, <>; rel="previous", '
-        + link('rel="next"; results="true"; cursor="1:2:0"'),
-    ],
-)
-def test_order_spaces_and_odd_neighbours_do_not_matter(header: str) -> None:
-    assert next_cursor(header) == "1:2:0"
-
-
-def test_a_cursor_that_stands_only_in_the_url_is_taken_from_there() -> None:
-    url = EVENTS + "?limit=5&cursor=bz01MA%3D%3D"
-    assert next_cursor(link('rel="next"; results="true"', url)) == "bz01MA=="
-
-
-@pytest.mark.parametrize(
-    "header",
-    [
-        link('rel="next"; results="true"'),
-        link('rel="next"; results="true"; cursor=""'),
-        link('rel="next"; results="true"', url=EVENTS + "?cursor="),
-        link('rel="next"; results="true"', url="http://[?limit=1"),
-    ],
-)
-def test_more_rows_without_a_cursor_is_an_error_with_the_header(header: str) -> None:
-    with pytest.raises(UnexpectedAnswer, match="more rows, but gives no cursor") as it:
-        next_cursor(header)
-    assert repr(header) in str(it.value)
 
 
 # Pages
@@ -220,52 +145,47 @@ def answer(
 def parse(
     body: Any,
     headers: dict[str, str] = LAST,
-    *,
     envelope: str | None = "data",
-    key: str = "id",
-    single: bool = False,
+    **endpoint: Any,
 ) -> Page:
-    return parse_page(
-        answer(body, headers), envelope, key=key, time_field="time", single=single
-    )
+    spec = ApiSpec("/v1", envelope, {})
+    return parse_page(answer(body, headers), spec, replace(THINGS, **endpoint))
+
+
+@pytest.mark.parametrize("envelope", ["data", None])
+def test_records_stand_in_an_envelope_or_bare(envelope: str | None) -> None:
+    one, several = {"id": 1}, [{"id": 1}]
+    if envelope:
+        wrapped_one, wrapped = {envelope: one}, {envelope: several}
+    else:
+        wrapped_one, wrapped = one, several  # type: ignore[assignment]
+    assert parse(wrapped, envelope=envelope).records == several
+    assert parse(wrapped_one, envelope=envelope, single=True).records == several
+    with pytest.raises(UnexpectedAnswer, match=f"{URL}: .* an object, but holds array"):
+        parse(wrapped, envelope=envelope, single=True)
+    with pytest.raises(UnexpectedAnswer, match=f"{URL}: .* an array, but holds {{id: "):
+        parse(wrapped_one, envelope=envelope)
+
+
+def test_a_page_has_records_times_and_the_next_cursor() -> None:
+    records = [
+        {"version": "1", "dateCreated": "2026-11-30T12:00:00Z"},
+        {"version": "2", "dateCreated": 5},
+        {"version": "3"},
+    ]
+    noon = datetime(2026, 11, 30, 12, tzinfo=UTC)
+    page = parse({"data": records}, link_header("0:100:0"), key="version")
+    assert (page.records, page.next_cursor) == (records, "0:100:0")
+    assert page.times == [noon, None, None]
+    empty = parse({"data": []})
+    assert (empty.records, empty.times, empty.next_cursor) == ([], [], None)
 
 
 @pytest.mark.parametrize(
-    ("body", "envelope"),
-    [
-        ({"data": [{"id": 1}]}, "data"),
-        ([{"id": 1}], None),
-    ],
+    "headers", [{}, link_header("0:100:0"), {"Link": "nonsense"}], ids=str
 )
-def test_rows_stand_in_an_envelope_or_bare(body: Any, envelope: str | None) -> None:
-    assert parse(body, envelope=envelope).records == [{"id": 1}]
-    with pytest.raises(OtherApi, match=f"{URL}: an object is expected, but array came"):
-        parse(body, envelope=envelope, single=True)
-
-
-@pytest.mark.parametrize(
-    ("body", "envelope"), [({"data": {"id": 1}}, "data"), ({"id": 1}, None)]
-)
-def test_one_object_stands_in_an_envelope_or_bare(
-    body: Any, envelope: str | None
-) -> None:
-    assert parse(body, envelope=envelope, single=True).records == [{"id": 1}]
-    with pytest.raises(OtherApi, match=f"{URL}: rows are expected, but {{id: number}}"):
-        parse(body, envelope=envelope)
-
-
-def test_an_empty_list_is_a_page_without_records() -> None:
-    page = parse({"data": []})
-    assert (page.records, page.times, page.next_cursor) == ([], [], None)
-
-
-def test_a_page_gives_the_cursor_of_the_next_one() -> None:
-    assert parse({"data": []}, link_header("0:100:0")).next_cursor == "0:100:0"
-
-
-def test_one_object_has_no_next_page_whatever_its_headers() -> None:
-    for headers in ({}, link_header("0:100:0"), {"Link": "nonsense"}):
-        assert parse({"data": {"id": 1}}, headers, single=True).next_cursor is None
+def test_a_single_object_has_no_next_page(headers: dict[str, str]) -> None:
+    assert parse({"data": {"id": 1}}, headers, single=True).next_cursor is None
 
 
 @pytest.mark.parametrize(
@@ -276,7 +196,7 @@ def test_one_object_has_no_next_page_whatever_its_headers() -> None:
         ({"Link": '<>; rel="next"'}, "the link to the next page does not say"),
     ],
 )
-def test_an_error_of_the_link_names_the_url_without_its_query(
+def test_errors_name_the_url_without_its_query(
     headers: dict[str, str], words: str
 ) -> None:
     with pytest.raises(UnexpectedAnswer, match=f"^{URL}: {words}") as error:
@@ -284,21 +204,17 @@ def test_an_error_of_the_link_names_the_url_without_its_query(
     assert "private" not in str(error.value)
 
 
-def test_each_record_has_the_time_that_it_tells() -> None:
-    records = [
-        {"id": 1, "time": "2026-11-30T12:00:00Z"},
-        {"id": 2, "time": 5},
-        {"id": 3},
-    ]
-    noon = datetime(2026, 11, 30, 12, tzinfo=UTC)
-    assert parse({"data": records}).times == [noon, None, None]
+def test_an_empty_answer_without_a_link_has_the_advice_of_its_endpoint() -> None:
+    with pytest.raises(UnexpectedAnswer, match=f"^{URL}: .* is empty .*Join a team.$"):
+        parse([], {}, None, unlinked="Join a team.")
 
 
 def test_a_page_knows_when_it_was_read_by_both_clocks() -> None:
     before = datetime.now(UTC)
-    page = parse({"data": []}, LAST | {"Date": "Mon, 30 Nov 2026 12:00:00 GMT"})
+    page = parse({"data": []}, LAST | {"Date": "Mon, 30 Nov 2026 12:00:00 +0200"})
     assert before <= page.read_at <= datetime.now(UTC)
-    assert page.server_time == datetime(2026, 11, 30, 12, tzinfo=UTC)
+    assert page.server_time == datetime(2026, 11, 30, 10, tzinfo=UTC)
+    assert page.server_time.utcoffset() == timedelta()
 
 
 @pytest.mark.parametrize(
@@ -306,7 +222,6 @@ def test_a_page_knows_when_it_was_read_by_both_clocks() -> None:
     [
         None,
         "",
-        " ",
         "soon",
         "Mon, 99 Nov 2026 12:00:00 GMT",
         "Mon, 30 Nov 99999 12:00:00 GMT",
@@ -314,17 +229,9 @@ def test_a_page_knows_when_it_was_read_by_both_clocks() -> None:
         "Fri, 31 Dec 9999 23:59:59 -0100",
     ],
 )
-def test_without_a_date_the_local_clock_counts(date: str | None) -> None:
-    headers = LAST if date is None else LAST | {"Date": date}
-    page = parse({"data": []}, headers)
+def test_without_a_valid_date_the_local_time_counts(date: str | None) -> None:
+    page = parse({"data": []}, LAST if date is None else LAST | {"Date": date})
     assert page.server_time == page.read_at
-
-
-def test_a_date_of_another_zone_is_converted() -> None:
-    headers = LAST | {"Date": "Mon, 30 Nov 2026 12:00:00 +0200"}
-    server_time = parse({"data": []}, headers).server_time
-    assert server_time == datetime(2026, 11, 30, 10, tzinfo=UTC)
-    assert server_time.utcoffset() == timedelta()
 
 
 def test_replaced_characters_are_counted() -> None:
@@ -337,62 +244,47 @@ def test_replaced_characters_are_counted() -> None:
     [
         (b"<!doctype html><title>Log in</title>", "text/html", "text/html .*'Log in'"),
         (b"<input" * 200_000, "text/html", "with text/html"),  # not by the square
+        (b"<H1 class=a>Log\n in</H1>", "text/html", "text/html .*'Log in'. Check"),
         (b"", "application/json", "with application/json"),
-        (b"<H1 class=a>Log\n in</H1>", "text/html", "text/html .*'Log in'; check"),
-        (b"{", "application/json", "json \\(.*\\); check base_url and api"),
+        (b"{", "application/json", "json \\(.*\\). Check base_url and api."),
         (b"[" * 100_000, "application/json", "nested too deeply"),
-        (b"soon", "", "with  \\(.*\\); check"),
+        (b"soon", "", "with  \\(.*\\). Check"),
     ],
 )
-def test_what_is_not_json_is_named_with_the_title_of_a_web_page(
-    text: bytes, kind: str, words: str
-) -> None:
-    with pytest.raises(OtherApi, match=f"{URL} did not answer with JSON.*{words}"):
+def test_text_that_is_not_json_is_described(text: bytes, kind: str, words: str) -> None:
+    with pytest.raises(UnexpectedAnswer, match=f"{URL} did not answer with .*{words}"):
         parse(text, {"Content-Type": kind})
 
 
 @pytest.mark.parametrize(
-    ("body", "kind", "words"),
+    ("body", "words"),
     [
-        ({"rows": []}, OtherApi, "has no 'data', but is {rows: array}"),
-        ([{"id": 1}], OtherApi, "has no 'data', but is array"),
-        ("text", OtherApi, "has no 'data', but is text"),
-        (None, OtherApi, "has no 'data', but is null"),
-        ({"data": None}, OtherApi, "rows are expected, but null came"),
-        ({"data": "text"}, OtherApi, "rows are expected, but text came"),
-        ({"data": [{"id": 1}, 2]}, UnexpectedAnswer, "row 2 .* object, but number"),
-        ({"data": [[]]}, UnexpectedAnswer, "row 1 of the page is not an object"),
-        ({"data": [None]}, UnexpectedAnswer, "row 1 .* not an object, but null"),
+        ({"rows": []}, "has no 'data', but is {rows: array}"),
+        ([{"id": 1}], "has no 'data', but is array"),
+        ("text", "has no 'data', but is text"),
+        (None, "has no 'data', but is null"),
+        ({"data": None}, "should hold an array, but holds null"),
+        ({"data": "text"}, "should hold an array, but holds text"),
+        ({"data": [{"id": 1}, 2]}, "row 2 of the page is not an object, but number"),
+        ({"data": [[]]}, "row 1 of the page is not an object, but array"),
+        ({"data": [{"id": "1"}, {}]}, "row 2 .* no usable 'id' (null): {}"),
+        ({"data": [{"id": None}]}, "(null): {id: null}"),
+        ({"data": [{"id": ""}]}, "(text): {id: text}"),
+        ({"data": [{"id": True}]}, "(boolean): {id: boolean}"),
+        ({"data": [{"id": 1.5}]}, "(number): {id: number}"),
+        ({"data": [{"id": []}]}, "(array): {id: array}"),
+        (
+            {"data": [{"a": "b", "id": {"c": 1}}]},
+            "({c: number}): {a: text, id: object}",
+        ),
     ],
 )
-def test_an_answer_of_another_shape_is_named_by_its_types(
-    body: Any, kind: type[Exception], words: str
+def test_an_answer_of_another_shape_is_described_by_its_types(
+    body: Any, words: str
 ) -> None:
-    with pytest.raises(UnexpectedAnswer, match=f"{URL}: .*{words}") as error:
+    words = words.replace("(", r"\(").replace(")", r"\)")
+    with pytest.raises(UnexpectedAnswer, match=f"{URL}: .*{words}"):
         parse(body)
-    assert type(error.value) is kind
-
-
-@pytest.mark.parametrize(
-    ("record", "shown"),
-    [
-        ({}, "(null): {}"),
-        ({"id": None}, "(null): {id: null}"),
-        ({"id": ""}, "(text): {id: text}"),
-        ({"id": True}, "(boolean): {id: boolean}"),
-        ({"id": 1.5}, "(number): {id: number}"),
-        ({"id": []}, "(array): {id: array}"),
-        ({"a": "b", "id": {"c": 1}}, "({c: number}): {a: text, id: object}"),
-    ],
-)
-def test_a_record_without_a_usable_key_is_shown_by_its_types(
-    record: Any, shown: str
-) -> None:
-    with pytest.raises(
-        MissingField, match="row 3 of the page has no usable 'id'"
-    ) as it:
-        parse({"data": [{"id": "1"}, {"id": 2}, record]})
-    assert str(it.value).endswith(shown)
 
 
 @pytest.mark.parametrize(
@@ -415,22 +307,7 @@ def test_no_value_of_a_row_is_in_an_error(body: Any) -> None:
         assert "ada" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("body", "kind", "words"),
-    [
-        ([], EmptyAnswer, " answered with nothing, and without the link"),
-        ([{"id": 1}], MissingLink, ": the answer has no link"),
-    ],
-)
-def test_an_answer_without_links_is_told_apart_by_whether_it_has_rows(
-    body: Any, kind: type[Exception], words: str
-) -> None:
-    with pytest.raises(MissingLink, match=f"^{URL}{words}") as error:
-        parse(body, {}, envelope=None)
-    assert type(error.value) is kind
-
-
-def test_of_projects_those_of_other_organizations_are_left_out() -> None:
+def test_projects_of_other_organizations_are_left_out() -> None:
     owners: list[Any] = ["acme", "other", 5, None, ["acme"]]
     records = [
         {"id": 1},
@@ -441,22 +318,15 @@ def test_of_projects_those_of_other_organizations_are_left_out() -> None:
         {"id": 7, "organization": "acme"},
         {"id": 8, "organization": {}},
     ]
-    page = parse({"data": records}, link_header("c"))
-    kept = of_organization(page, "acme")
+    kept = of_organization(parse({"data": records}, link_header("c")), "acme")
     assert [record["id"] for record in kept.records] == [1, 2, 4, 5, 6, 7, 8]
     assert (len(kept.times), kept.next_cursor) == (7, "c")
 
 
-def test_the_page_of_a_list_that_is_not_asked_for_is_its_last() -> None:
+def test_a_page_without_a_request_is_the_last() -> None:
     page = no_rows()
     assert (page.records, page.times, page.next_cursor) == ([], [], None)
     assert page.read_at == page.server_time
-    assert page.read_at.tzinfo is UTC
-
-
-def test_another_field_may_be_the_key() -> None:
-    page = parse([{"version": "1.0"}], envelope=None, key="version")
-    assert page.records == [{"version": "1.0"}]
 
 
 # Errors
@@ -479,11 +349,11 @@ def test_another_field_may_be_the_key() -> None:
         (
             {"X-Sentry-Replacement-Endpoint": "/api/0/new/"},
             b"{}",
-            "withdrawn this address for /api/0/new/",
+            "replaced this address by /api/0/new/",
         ),
     ],
 )
-def test_the_words_of_a_failure_are_shown(
+def test_the_reason_of_the_server_is_shown(
     headers: dict[str, str], text: bytes, words: str
 ) -> None:
     error = http_error(answer(text, headers, 400))
@@ -491,18 +361,19 @@ def test_the_words_of_a_failure_are_shown(
     assert words in str(error)
 
 
-def test_an_http_error_knows_its_status_and_answer() -> None:
+def test_an_http_error_has_status_and_answer_and_keeps_them() -> None:
     response = answer({"detail": "no"}, status=404)
     error = http_error(response)
-    assert (error.status, error.response) == (404, response)
+    more = error.about("events", "Check the name.")
+    assert str(more) == f"events: {error}. Check the name."
+    assert str(error.about("events")) == f"events: {error}"
+    for each in (error, more):
+        assert (type(each), each.status, each.response) == (HttpError, 404, response)
     assert HttpError("without an answer").status == 0
-
-
-def test_an_unknown_status_is_shown_as_a_number() -> None:
     assert str(http_error(answer({"detail": "no"}, status=599))) == f"{URL}: 599, 'no'"
 
 
-def test_a_long_explanation_is_shortened() -> None:
+def test_a_long_reason_is_shortened() -> None:
     detail = error_detail(answer({"detail": "x" * 100_000}, status=400))
     assert detail == "x" * 297 + "..."
     assert len(error_detail(answer(b"x" * 100_000, status=400))) == 120
@@ -524,24 +395,11 @@ def test_a_token_that_the_server_repeats_is_not_shown(text: bytes) -> None:
     assert TOKEN[:6] not in str(http_error(answer(text, status=400)))
 
 
-def test_an_error_told_by_more_keeps_what_it_is() -> None:
-    error = http_error(answer({"detail": "no"}, status=404))
-    more = error.about("events", "check the name")
-    assert str(more) == f"events: {error}; check the name"
-    assert str(error.about("events")) == f"events: {error}"
-    assert (type(more), more.status, more.response) == (
-        HttpError,
-        404,
-        error.response,
-    )
-
-
 def test_a_page_cursor_that_holds_the_token_is_refused() -> None:
     """It would be stored, and cannot be masked: the server must get it back unchanged."""
     header = f'<http://h/>; rel="next"; results="true"; cursor="0:{TOKEN}:1"'
-    assert next_cursor(header) == f"0:{TOKEN}:1"
-    hide(TOKEN)  # some other secret, such as a short password, may be there by chance
+    hide(TOKEN)  # another secret, such as a short password, may be there by chance
     assert next_cursor(header) == f"0:{TOKEN}:1"
     hide_sent(TOKEN)
-    with pytest.raises(UnexpectedAnswer, match="holds a secret"):
+    with pytest.raises(UnexpectedAnswer, match="holds the token"):
         next_cursor(header)

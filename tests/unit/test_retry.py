@@ -1,4 +1,4 @@
-"""Waiting: how long, how often, and how many at a time. Nobody really sleeps."""
+"""Waits, retries and concurrent requests, with a fake clock."""
 
 import io
 import logging
@@ -75,14 +75,11 @@ def test_only_so_many_requests_run_at_a_time(limit: int) -> None:
     assert most_at_a_time(known(limit), limit) == limit
 
 
-def test_an_endpoint_that_has_not_answered_gets_one_request_at_a_time() -> None:
+def test_an_endpoint_gets_one_request_at_a_time_until_it_has_answered() -> None:
     limiter = RateLimiter(4)
     assert most_at_a_time(limiter, 1) == 1
     limiter.update({})
     assert most_at_a_time(limiter, 4) == 4
-
-
-def test_endpoints_that_have_not_answered_may_be_asked_beside_each_other() -> None:
     assert most_at_a_time(RateLimiter(9), 4, ENDPOINTS) == 4
 
 
@@ -93,15 +90,9 @@ def test_the_limit_is_for_all_endpoints_together() -> None:
 def test_what_the_server_allows_is_for_one_endpoint() -> None:
     limiter = known(5, *ENDPOINTS)
     limiter.update({LIMIT + "ConcurrentLimit": "2"}, "events")
+    limiter.update({}, "events")  # an answer without a limit changes nothing
     assert most_at_a_time(limiter, 2, ["events"]) == 2
     assert most_at_a_time(limiter, 5, ["issues"]) == 5
-
-
-def test_an_answer_without_a_limit_leaves_the_one_before() -> None:
-    limiter = RateLimiter(4)
-    limiter.update({LIMIT + "ConcurrentLimit": "2"})
-    limiter.update({})
-    assert most_at_a_time(limiter, 2) == 2
 
 
 def test_a_request_that_waits_for_the_first_answer_goes_on_when_it_comes() -> None:
@@ -137,7 +128,7 @@ def test_a_failed_request_gives_its_slot_back() -> None:
     assert most_at_a_time(limiter, 1) == 1
 
 
-def test_nobody_gets_through_while_a_rate_limit_holds(clock: Clock) -> None:
+def test_requests_wait_while_a_rate_limit_holds(clock: Clock) -> None:
     limiter = RateLimiter(4)
     opens_at = clock.now + 30
     limiter.pause_for(30)
@@ -147,7 +138,7 @@ def test_nobody_gets_through_while_a_rate_limit_holds(clock: Clock) -> None:
         assert clock.sleeps == [30]
 
 
-def test_a_limit_that_grows_while_somebody_waits_is_kept(
+def test_a_wait_is_extended_if_the_limit_grows(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limiter = RateLimiter(1)
@@ -164,44 +155,45 @@ def test_a_limit_that_grows_while_somebody_waits_is_kept(
     assert clock.now == opens_at
 
 
-def test_one_wait_of_many_workers_is_logged_and_counted_once(
-    caplog: pytest.LogCaptureFixture,
+def test_waits_that_overlap_are_counted_and_logged_once(
+    clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     limiter = RateLimiter(4)
     for _ in range(4):
         limiter.pause_for(30)
-    assert messages(caplog) == ["rate limit: all requests wait for 30 s"]
+    assert messages(caplog) == ["rate limit: waiting 30 s before the next request"]
     assert limiter.waited == 30
-
-
-def test_waits_that_overlap_are_counted_once(clock: Clock) -> None:
-    limiter = RateLimiter(4)
-    limiter.pause_for(30)
     clock.now += 10
     limiter.pause_for(50)
     assert limiter.waited == 60
 
 
-def test_a_wait_of_a_year_is_cut_and_said(
-    clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
-    limiter = RateLimiter(4)
-    limiter.pause_for(YEAR)
-    limiter.wait()
-    assert clock.sleeps == [LONGEST_WAIT]
-    assert messages(caplog) == [
-        "rate limit: all requests wait for 600 s (the server asked for 31,536,000 s)"
-    ]
-
-
-@pytest.mark.parametrize("seconds", [0, -5])
-def test_no_time_is_no_wait(
-    seconds: float, clock: Clock, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("seconds", "sleeps", "logged"),
+    [
+        (0, [], []),
+        (-5, [], []),
+        (
+            YEAR,
+            [LONGEST_WAIT],
+            [
+                "rate limit: waiting 600 s before the next request"
+                " (the server asked for 31,536,000 s)"
+            ],
+        ),
+    ],
+)
+def test_a_wait_is_ten_minutes_at_most(
+    seconds: float,
+    sleeps: list[float],
+    logged: list[str],
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     limiter = RateLimiter(4)
     limiter.pause_for(seconds)
     limiter.wait()
-    assert (clock.sleeps, messages(caplog)) == ([], [])
+    assert (clock.sleeps, messages(caplog)) == (sleeps, logged)
 
 
 @pytest.mark.parametrize(
@@ -213,30 +205,24 @@ def test_no_time_is_no_wait(
         ("0", YEAR, [LONGEST_WAIT]),
         ("0", float("inf"), [LONGEST_WAIT]),
         ("0", float("nan"), [1]),
+        ("0", "", []),
+        ("0", "soon", []),
+        ("0", None, []),
         ("1", 30, []),
         ("", 30, []),
     ],
 )
 def test_a_used_up_limit_holds_until_its_reset(
-    remaining: str, reset: float, sleeps: list[float], clock: Clock
+    remaining: str, reset: float | str | None, sleeps: list[float], clock: Clock
 ) -> None:
     limiter = RateLimiter(4)
-    headers = {LIMIT + "Remaining": remaining, LIMIT + "Reset": str(clock.now + reset)}
+    headers = {LIMIT + "Remaining": remaining}
+    if reset is not None:
+        at = reset if isinstance(reset, str) else str(clock.now + reset)
+        headers[LIMIT + "Reset"] = at
     limiter.update(headers)
     limiter.wait()
     assert clock.sleeps == sleeps
-
-
-@pytest.mark.parametrize(
-    "reset", [{}, {LIMIT + "Reset": ""}, {LIMIT + "Reset": "soon"}]
-)
-def test_a_used_up_limit_without_a_reset_does_not_hold(
-    reset: dict[str, str], clock: Clock
-) -> None:
-    limiter = RateLimiter(4)
-    limiter.update({LIMIT + "Remaining": "0"} | reset)
-    limiter.wait()
-    assert clock.sleeps == []
 
 
 def refused(
@@ -335,7 +321,7 @@ def test_a_429_that_tells_no_time_holds_all_for_a_full_window(
 ) -> None:
     asked_to_wait(429, {LIMIT + name: said for name, said in headers.items()})
     assert clock.sleeps == [FULL_WINDOW]
-    assert messages(caplog) == ["rate limit: all requests wait for 60 s"]
+    assert messages(caplog) == ["rate limit: waiting 60 s before the next request"]
 
 
 @pytest.mark.parametrize(
@@ -357,7 +343,7 @@ def test_a_429_about_this_moment_is_asked_again_soon_and_later_less_often(
     assert LONGEST_WAIT <= sum(clock.sleeps) < LONGEST_WAIT + 45
     assert (retries, limiter.waited) == ({3}, 0)
     assert all(
-        text.startswith("too many requests at once") for text in messages(caplog)
+        text.startswith("too many concurrent requests") for text in messages(caplog)
     )
 
 
@@ -423,7 +409,7 @@ def test_requests_that_were_refused_together_are_not_sent_together_again() -> No
     assert most == 1
 
 
-def test_another_fault_behind_it_is_a_usual_one(clock: Clock) -> None:
+def test_a_failure_after_a_refusal_is_retried_as_usual(clock: Clock) -> None:
     retry = RateLimitRetry.of(RateLimiter(4))
     for response in (
         refused(429, {}, TOO_CONCURRENT),
@@ -438,7 +424,7 @@ def test_another_fault_behind_it_is_a_usual_one(clock: Clock) -> None:
 @pytest.mark.parametrize(
     ("said", "sleeps"), [("7", [7]), ("soon", [pytest.approx(1, rel=0.5)])]
 )
-def test_where_requests_are_left_retry_after_counts_all_the_same(
+def test_retry_after_counts_even_if_requests_remain(
     said: str, sleeps: list[float], clock: Clock
 ) -> None:
     asked_to_wait(429, {LIMIT + "Remaining": "5", "Retry-After": said})
@@ -455,24 +441,12 @@ def test_a_429_about_concurrency_without_a_number_lets_one_request_less_through(
     response = refused(429, headers, TOO_CONCURRENT)
     RateLimitRetry.of(limiter).increment("GET", "/", response).sleep(response)
     assert most_at_a_time(limiter, limit) == limit
-
-
-def test_one_request_at_a_time_stays() -> None:
-    limiter = known(2)
     for _ in range(5):
         limiter.reduce()
     assert most_at_a_time(limiter, 1) == 1
 
 
-def test_a_wait_that_the_server_asked_for_holds_everybody(clock: Clock) -> None:
-    limiter = RateLimiter(4)
-    response = refused(429, {"Retry-After": "30"})
-    retry = RateLimitRetry.of(limiter).increment("GET", "/", response)
-    retry.sleep(response)
-    assert (limiter.waited, clock.sleeps) == (30, [30])
-
-
-def test_without_a_word_from_the_server_the_delays_are_0_4_and_8_seconds(
+def test_default_delays_are_0_4_and_8_seconds(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -483,7 +457,7 @@ def test_without_a_word_from_the_server_the_delays_are_0_4_and_8_seconds(
         retry.sleep(response)
     assert clock.sleeps == [4, 8]
     assert messages(caplog) == [
-        f"status 502; asking again in {seconds} s" for seconds in (0, 4, 8)
+        f"status 502; retrying in {seconds} s" for seconds in (0, 4, 8)
     ]
 
 

@@ -1,14 +1,14 @@
-"""Errors of every project into the warehouse, one day at a time, by Apache Airflow 3.
+"""Apache Airflow 3: load the errors of every project into the warehouse, day by day.
 
-Copy this file into your dags folder and edit the settings at the top only. Server, token
-and warehouse come from Airflow's connections, if you name them below; otherwise from where
-dlt finds them: variables such as BASE_URL, AUTH_TOKEN, ORGANIZATION and
-DESTINATION__POSTGRES__CREDENTIALS, or `.dlt/` in the folder that Airflow runs in.
-RUNTIME__DLTHUB_TELEMETRY=false there keeps dlt from telling its makers what is run.
+Copy this file into your dags folder and edit the settings at the top. Server, token and
+warehouse come from Airflow connections, if you name them below. Otherwise dlt finds them
+in the environment (BASE_URL, AUTH_TOKEN, ORGANIZATION, DESTINATION__POSTGRES__CREDENTIALS)
+or in `.dlt/` in Airflow's working directory. RUNTIME__DLTHUB_TELEMETRY=false switches
+dlt's telemetry off.
 
-A run loads the events of its day, each project by a task of its own. It may run late,
-twice, or at once with others: each row is there once. Issues have no day, since any of them
-may be resolved or deleted at any time: the run of the last day reads all of them.
+A run loads the events of its day, with one task per project. It may run late, repeatedly,
+or concurrently with others; no row is doubled. Issues do not belong to a day, since any
+issue may be resolved or deleted at any time: the run of the latest day reads all of them.
 """
 
 import os
@@ -24,33 +24,34 @@ from analytics_pipeline import analytics_source, runner
 API = "sentry"
 START = datetime(2026, 1, 1, tzinfo=UTC)  # the first day to load
 SCHEDULE = "@daily"
-PROJECTS: list[str] = []  # slugs; none: all that the token may see
+PROJECTS: list[str] = []  # slugs; empty: all that the token can read
 DATASET = "analytics"
-# Ids of Airflow connections; "": from the environment or `.dlt/`.
-# The server's: host (https://…) and password (the token), {"organization": "…"} as extra.
+# Ids of Airflow connections. Empty: use the environment or `.dlt/`.
+# The server's connection has the address as host (https://…), the token as password, and
+# {"organization": "…"} as extra.
 SERVER_CONNECTION = ""
-WAREHOUSE_CONNECTION = ""  # of a PostgreSQL
-# So many tasks ask the server at a time. Make it once, with as many slots as the rate
-# limit feeds: airflow pools set analytics_api 2 "tasks that ask the errors API"
+WAREHOUSE_CONNECTION = ""  # PostgreSQL
+# The pool limits how many tasks send requests at the same time. Create it once, with as many
+# slots as the rate limit allows: airflow pools set analytics_api 2 "tasks that read errors"
 POOL = "analytics_api"
 RETRIES = 5
 RETRY_DELAY = timedelta(minutes=1)  # then 2, 4, 8, 16 minutes
 TIMEOUT = timedelta(hours=3)  # of a task
 TAGS = ["errors"]
-# dlt would look for each of its settings among Airflow's variables, too: some hundred
-# requests in each task. If yours are there, make it "true".
+# Otherwise dlt looks for each of its settings in Airflow's variables, which takes some hundred
+# requests per task. If your settings are there, use "true".
 os.environ.setdefault("PROVIDERS__ENABLE_AIRFLOW_SECRETS", "false")
 
-# ------------------------------- the rest may stay ---------------------------------
+# ------------------------- no need to change anything below -------------------------
 
 
 def assets(*tables: str) -> list[Asset]:
-    """Return what other DAGs may wait for: `analytics.events` and so on."""
+    """Return the assets that other DAGs can wait for, such as `analytics.events`."""
     return [Asset(f"{DATASET}.{table}") for table in tables]
 
 
 def server() -> dict[str, Any]:
-    """Return the settings of the source that say where to read."""
+    """Return the settings that name the server."""
     if not SERVER_CONNECTION:
         return {"api": API}
     connection = Connection.get(SERVER_CONNECTION)
@@ -63,7 +64,7 @@ def server() -> dict[str, Any]:
 
 
 def pipeline(name: str, folder: str) -> dlt.Pipeline:
-    """Return a dlt pipeline with a working folder of its own."""
+    """Return a dlt pipeline with a separate working folder."""
     destination: Any = "postgres"
     if WAREHOUSE_CONNECTION:
         uri = Connection.get(WAREHOUSE_CONNECTION).get_uri()
@@ -74,7 +75,7 @@ def pipeline(name: str, folder: str) -> dlt.Pipeline:
 
 
 def is_last(start: datetime, end: datetime) -> bool:
-    """Return whether an interval is the newest that is over."""
+    """Return whether an interval is the latest that has ended."""
     return end + (end - start) > datetime.now(UTC)
 
 
@@ -82,7 +83,7 @@ def is_last(start: datetime, end: datetime) -> bool:
     dag_id="errors_to_warehouse",
     doc_md=__doc__,
     tags=TAGS,
-    # A bare "@daily" has no interval in Airflow 3: its start would be its end.
+    # With a bare "@daily", start and end of the interval are equal in Airflow 3.
     schedule=CronDataIntervalTimetable(SCHEDULE, timezone="UTC"),
     start_date=START,
     catchup=True,
@@ -97,10 +98,9 @@ def is_last(start: datetime, end: datetime) -> bool:
     },
 )
 def errors_to_warehouse() -> None:
-    """Load each day's events, and the issues."""
+    """Load the events of each day, and the issues."""
 
-    # One at a time, so that what was read last is what stays. The first one makes the
-    # tables of all.
+    # One at a time, so that the rows that were read last win.
     @task(
         max_active_tis_per_dag=1,
         outlets=assets("projects", "releases", "project_detail"),
@@ -108,13 +108,13 @@ def errors_to_warehouse() -> None:
     def organization(
         data_interval_start: datetime, data_interval_end: datetime
     ) -> list[str]:
-        """Load projects and releases; give the slugs of the projects.
+        """Load projects and releases, and return the slugs of the projects.
 
-        Details of projects, one request each, have no past: they are loaded by the runs
-        of the first and of the last interval, and not by each one in between.
+        Project details take one request each and have no history, so only the runs of the
+        first and of the latest interval load them.
         """
         slugs = PROJECTS or runner.all_projects(**server())
-        # Sentry's releases change for 30 days.
+        # Releases change for about 30 days.
         since = data_interval_start - timedelta(days=30)
         source = analytics_source(project=slugs, since=since, **server())
         tables = ["projects", "releases"]
@@ -129,9 +129,9 @@ def errors_to_warehouse() -> None:
     def issues(
         slugs: list[str], data_interval_start: datetime, data_interval_end: datetime
     ) -> int:
-        """Load the issues of all projects as they are now; give the rows.
+        """Load the current issues of all projects, and return the number of rows.
 
-        They have no past, so this is for the run of the last interval only.
+        Only the run of the latest interval does this.
         """
         if not is_last(data_interval_start, data_interval_end):
             return 0
@@ -146,7 +146,7 @@ def errors_to_warehouse() -> None:
     def project(
         slug: str, data_interval_start: datetime, data_interval_end: datetime
     ) -> dict[str, int]:
-        """Load the events of one project of one day; give the rows."""
+        """Load the events of one project and day, and return the number of rows."""
         partition = runner.Partition(slug, data_interval_start, data_interval_end)
         with tempfile.TemporaryDirectory() as folder:
             name = "analytics_" + slug.replace("-", "_")

@@ -1,13 +1,13 @@
-"""Dagster assets of an organization: a partition for each day, and a freshness check.
+"""Dagster assets of an organization, with daily partitions and a freshness check.
 
 Copy this file and edit the settings below. It needs `analytics-pipeline[dagster]` and
-loads into a dataset of its own. Addresses and secrets belong into the environment:
-BASE_URL, AUTH_TOKEN, ORGANIZATION, PROJECT (a slug, or a JSON list of them),
-DESTINATION__POSTGRES__CREDENTIALS, or `.dlt/` in the folder that Dagster runs in.
-RUNTIME__DLTHUB_TELEMETRY=false there keeps dlt from telling its makers what is run.
+loads into a separate dataset. Put addresses and secrets into the environment (BASE_URL,
+AUTH_TOKEN, ORGANIZATION, PROJECT with one or more slugs,
+DESTINATION__POSTGRES__CREDENTIALS) or into `.dlt/` in Dagster's working directory.
+RUNTIME__DLTHUB_TELEMETRY=false switches dlt's telemetry off.
 
-Try it with `dagster dev -f dagster_assets.py`. What it loads side by side would compete
-for the server's rate limit, so all of it is in the pool `errors_api`: limit that to 1 with
+Try it with `dagster dev -f dagster_assets.py`. Concurrent loads would compete for the
+server's rate limit, so all assets are in the pool `errors_api`. Limit it to one with
 `dagster instance concurrency set errors_api 1`.
 """
 
@@ -26,19 +26,19 @@ START = "2026-01-01"  # the first day to load
 DESTINATION = "postgres"
 DATASET = "errors"
 POOL = "errors_api"
-FRESH = timedelta(days=2)  # a day's events are a day old before those of the next come
+FRESH = timedelta(days=2)  # events of a day are loaded when it is over
 
-# ------------------------------- the rest may stay ---------------------------------
+# ------------------------- no need to change anything below -------------------------
 
-# Dagster wants to know the tables while it imports this file, when no setting may be at
-# hand; what is loaded comes from the sources that are made in the assets below.
+# Dagster needs the tables when it imports this file, where settings may be missing. The assets
+# below create the sources that are loaded.
 TABLES = analytics_source("https://errors.invalid", "none", "none", "none")
 BY_DAY = ["events"]
 WHOLE = ["issues", "projects", "releases", "project_detail"]
 
 
 class Translator(DagsterDltTranslator):
-    """Names assets like the tables, and describes them as dlt's schema does."""
+    """Names assets after the tables, with the descriptions of dlt's schema."""
 
     def get_asset_spec(self, data: DltResourceTranslatorData) -> dg.AssetSpec:
         """Return the asset of a table."""
@@ -71,7 +71,7 @@ def pipeline(name: str) -> Any:
 def errors_by_day(
     context: dg.AssetExecutionContext, dlt: DagsterDltResource
 ) -> Iterator[Any]:
-    """Load the events of a day, or of the days of a backfill, in one run."""
+    """Load the events of one day, or of all days of a backfill, in one run."""
     span = context.partition_time_window
     source = analytics_source(api=API, since=span.start, until=span.end)
     yield from dlt.run(context, dlt_source=source.with_resources(*BY_DAY))
@@ -88,9 +88,9 @@ def errors_by_day(
 def errors_whole(
     context: dg.AssetExecutionContext, dlt: DagsterDltResource
 ) -> Iterator[Any]:
-    """Load projects, their settings, releases, and what changed in issues.
+    """Load projects, their settings, releases, and new and changed issues.
 
-    Once a day all issues are read, which finds those that were resolved or are gone.
+    Once a day all issues are read, to find those that were resolved or are gone.
     """
     source = analytics_source(api=API).with_resources(*WHOLE)
     yield from dlt.run(context, dlt_source=source)
@@ -100,7 +100,7 @@ def errors_whole(
 by_day = dg.build_schedule_from_partitioned_job(
     dg.define_asset_job("errors_each_day", dg.AssetSelection.assets(errors_by_day)),
     hour_of_day=0,
-    minute_of_hour=30,  # events may be an hour late
+    minute_of_hour=30,  # for events that arrive late
 )
 whole = dg.ScheduleDefinition(
     name="errors_whole_each_day",
@@ -110,17 +110,17 @@ whole = dg.ScheduleDefinition(
 
 
 def freshness_check(name: str, loaded_by: str) -> dg.AssetChecksDefinition:
-    """Return a check of a table; `loaded_by` names the pipeline that loads it."""
+    """Return a check of a table that the pipeline `loaded_by` loads."""
 
     @dg.asset_check(
         asset=dg.AssetKey([DATASET, name]),
         name="is_fresh",
-        description="Its lists were read not too long ago.",
+        description="All lists of the table were read recently.",
     )
     def is_fresh() -> dg.AssetCheckResult:
-        """Look in the warehouse; the server is not asked.
+        """Check in the warehouse when each list was read.
 
-        Partitions keep no bookmarks: then it is when rows were read last.
+        Partitions store no bookmarks: for them, it is when rows were last received.
         """
         status = runner.status(pipeline(loaded_by))
         is_loaded = any(each.table == name for each in status.lists)

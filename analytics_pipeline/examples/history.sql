@@ -1,7 +1,7 @@
--- Questions to issue_history, for DuckDB and PostgreSQL, with days of the session's time zone.
--- The dbt models issues_open_daily and issue_resolution answer two of them each day anew.
--- An issue is reopened when it is unresolved after another status. The states of issues that
--- are gone from the server have ended.
+-- Queries on issue_history for DuckDB and PostgreSQL. Days are in the session's time zone.
+-- The dbt models issues_open_daily and issue_resolution cover the first two.
+-- "Reopened" means that an issue became unresolved after it had another status. Issues that are
+-- gone from the server have no current state.
 
 -- How many issues were open at the end of each day?
 select cast(d.day as date) as day, count(h.id) as open_issues
@@ -17,10 +17,10 @@ left join analytics.issue_history h
 group by d.day
 order by d.day;
 
--- How many days does it take to resolve an issue, in each project, from its first event or
--- from its reopening? As in the last query, an issue that was resolved when the history of
--- its project began does not count, but a later one does that was never seen in another
--- state.
+-- In each project, how many days does it take to resolve an issue, counted from its first event
+-- or from when it was reopened? This query and the last one leave out issues that were already
+-- resolved when the history of their project began. They include later issues that were already
+-- resolved when they were first loaded.
 with changes as (
     select *, lag(status) over (partition by id order by valid_from) as before,
         min(valid_from) over (partition by project_id) as began
@@ -43,8 +43,8 @@ where b.status = 'resolved'
 group by p.slug
 order by p.slug;
 
--- After which releases did issues regress, that is, were reopened although they had been
--- resolved? Each regression counts for the newest release of its project until then.
+-- After which releases did issues regress (were reopened after they had been resolved)? Each
+-- regression counts for the release of its project that was the newest at that time.
 with changes as (
     select *, lag(status) over (partition by id order by valid_from) as before
     from analytics.issue_history
@@ -64,7 +64,7 @@ where c.status = 'unresolved' and c.before = 'resolved'
 group by newest.version
 order by regressed desc, newest.version;
 
--- Who resolved how many, as far as they were assigned to somebody by then?
+-- Who resolved how many issues, by the assignee at that time?
 with changes as (
     select *, lag(status) over (partition by id order by valid_from) as before,
         min(valid_from) over (partition by project_id) as began

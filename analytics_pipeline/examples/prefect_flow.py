@@ -1,12 +1,11 @@
-"""A Prefect flow that loads what is new each hour, and fails when tables are too old.
+"""A Prefect flow that loads new data every hour, and fails if tables are too old.
 
 Copy this file and edit the settings below. It needs `analytics-pipeline[prefect]`.
-Addresses and secrets belong into the environment: BASE_URL, AUTH_TOKEN, ORGANIZATION,
-PROJECT (a slug, or a JSON list of them), DESTINATION__POSTGRES__CREDENTIALS, or `.dlt/` in
-the folder that the flow runs in. RUNTIME__DLTHUB_TELEMETRY=false there keeps dlt from
-telling its makers what is run.
+Put addresses and secrets into the environment (BASE_URL, AUTH_TOKEN, ORGANIZATION, PROJECT
+with one or more slugs, DESTINATION__POSTGRES__CREDENTIALS) or into `.dlt/` in the flow's
+working directory. RUNTIME__DLTHUB_TELEMETRY=false switches dlt's telemetry off.
 
-`python prefect_flow.py` serves it: one run each hour, never two at a time.
+`python prefect_flow.py` serves the flow: one run every hour, never two at a time.
 """
 
 from datetime import timedelta
@@ -21,20 +20,20 @@ DESTINATION = "postgres"
 DATASET = "analytics"
 CRON = "7 * * * *"
 FRESH = timedelta(hours=3)
-RETRY_DELAYS = [60, 300, 900]  # seconds; a run goes on where the one before has failed
+RETRY_DELAYS = [60, 300, 900]  # seconds; a retry continues where the failed run stopped
 
-# ------------------------------- the rest may stay ---------------------------------
+# ------------------------- no need to change anything below -------------------------
 
 
 @task(retries=len(RETRY_DELAYS), retry_delay_seconds=RETRY_DELAYS)
 def load() -> dict[str, int]:
-    """Load what is new; give the rows of each table."""
+    """Load new data and return the number of rows of each table."""
     log = get_run_logger()
     pipeline = runner.make_pipeline(DESTINATION, dataset=DATASET)
     try:
         summary = runner.load(pipeline, analytics_source(api=API))
     except IncompleteLoad as incomplete:
-        log.warning("all but these lists is loaded: %s", incomplete)
+        log.warning("these lists failed, the others are loaded: %s", incomplete)
         raise
     for reason in summary.skipped.values():
         log.warning("skipped: %s", reason)
@@ -48,10 +47,10 @@ def load() -> dict[str, int]:
 
 @task
 def check() -> None:
-    """Fail where a list was not read to its end for too long."""
+    """Fail if a list was not read to its end for too long."""
     status = runner.status(runner.make_pipeline(DESTINATION, dataset=DATASET))
     old = [
-        f"{each.table} {each.project}: {each.problem or 'not read'}"
+        f"{each.table} {each.project}: {each.problem or 'not read recently'}"
         for each in status.old_lists(FRESH)
     ]
     if old:
@@ -60,7 +59,7 @@ def check() -> None:
 
 @flow(name="errors")
 def errors() -> dict[str, int]:
-    """Load what is new, and look at how old all of it is."""
+    """Load new data, then check how old the tables are."""
     rows: dict[str, int] = load()
     check()
     return rows

@@ -20,6 +20,7 @@ from dlt.common.schema.typing import TColumnSchema
 from dlt.extract import DltResource
 from dlt.extract.items_transform import MapItem
 
+from analytics_pipeline.errors import ConfigurationError
 from analytics_pipeline.loading.threads import current_load_id
 from analytics_pipeline.secrets import mask_record
 from analytics_pipeline.tables.schema import LOAD_ID, Table
@@ -90,6 +91,11 @@ def _as_needed(
     assert pipeline is not None
     capabilities = capabilities_of(pipeline)
     kind = destination_kind(pipeline)
+    if kind in ("lance", "lancedb"):
+        raise ConfigurationError(
+            f"{kind} cannot be loaded into: dlt's merge there deletes rows of a project"
+            " that a load does not hold. Use another destination."
+        )
     if row_format == "auto":
         wanted = _asked_file_format(dlt.current.resource())
         row_format = "arrow" if loads_arrow(capabilities, wanted) else "python"

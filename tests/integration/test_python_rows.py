@@ -10,8 +10,10 @@ from typing import Any
 import dlt
 import pyarrow as pa
 import pytest
+from dlt.pipeline.exceptions import PipelineStepFailed
 
 from analytics_pipeline import analytics_source, runner
+from analytics_pipeline.errors import ConfigurationError
 from analytics_pipeline.report import page
 from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.schema import EXTRA, READ_AT
@@ -164,3 +166,13 @@ def test_a_resource_that_is_iterated_gives_arrow(
 ) -> None:
     pipeline.activate()
     assert all(isinstance(batch, pa.Table) for batch in source(v1).events)
+
+
+def test_lancedb_is_refused_since_it_would_lose_rows(
+    v1: FakeServer, elsewhere: Path
+) -> None:
+    lance = dlt.pipeline("lance", pipelines_dir="others", destination="lancedb")
+    with pytest.raises(PipelineStepFailed) as error:
+        lance.extract(source(v1).with_resources("projects"))
+    assert isinstance(runner.root_error(error.value), ConfigurationError)
+    assert "lancedb cannot be loaded into" in str(error.value)

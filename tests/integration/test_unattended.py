@@ -99,7 +99,7 @@ def steps() -> dict[str, Any]:
 
 
 def test_the_workflow_for_github(postgres: Postgres, elsewhere: Path) -> None:
-    load, fresh = steps()["Load what is new"], steps()["Were the events read?"]
+    load, fresh = steps()["Load new data"], steps()["Check that events were read"]
     now = datetime.now(UTC)
     with small_server("sentry", now=now - timedelta(hours=2)) as server:
         variables = environment(server) | {
@@ -108,7 +108,7 @@ def test_the_workflow_for_github(postgres: Postgres, elsewhere: Path) -> None:
         server.fail(403, on="/releases/")
         done = bash(load["run"], **variables)
         assert done.returncode == 0, done.stderr
-        assert "::warning::some lists were refused" in done.stdout
+        assert "::warning::Some lists were refused" in done.stdout
         assert (elsewhere / "summary.json").read_text() in done.stdout
         assert bash(fresh["run"], **variables).returncode == 0
     there = dlt.destinations.postgres(postgres.uri)

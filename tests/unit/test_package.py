@@ -1,4 +1,4 @@
-"""What the package promises of itself."""
+"""The layers of the package, what importing it does, and what its wheel contains."""
 
 import ast
 import subprocess
@@ -15,17 +15,17 @@ FOLDER = Path(analytics_pipeline.__file__).parent
 
 
 def module_name(path: Path) -> str:
-    """The dotted name of a file, below the package: `client.page`."""
+    """Return the dotted name of a file, without the package: `client.page`."""
     parts = path.relative_to(FOLDER).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
 
 
 MODULES = {module_name(path): path for path in sorted(FOLDER.rglob("*.py"))}
-"""The modules of the package; "" is the package itself."""
+"""Name → file; "" is the package itself."""
 
 
 def imports(module: str) -> set[str]:
-    """All that a module imports anywhere; modules of the package as in `MODULES`."""
+    """Return everything that a module imports, also inside functions."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):
@@ -41,7 +41,7 @@ def imports(module: str) -> set[str]:
 
 
 def of_package(names: set[str]) -> set[str]:
-    """Those of the package, without its name."""
+    """Return the names of `MODULES` among these."""
     return {
         name.removeprefix(NAME).removeprefix(".")
         for name in names
@@ -60,7 +60,7 @@ def test_public_names_are_sorted_and_exist() -> None:
 
 
 @pytest.mark.parametrize("module", below("client"))
-def test_the_client_knows_neither_dlt_nor_arrow_nor_tables(module: str) -> None:
+def test_the_client_imports_neither_dlt_nor_arrow(module: str) -> None:
     names = imports(module)
     assert names.isdisjoint(("dlt", "pyarrow"))
     assert not [name for name in names if name.startswith(("dlt.", "pyarrow."))]
@@ -69,37 +69,33 @@ def test_the_client_knows_neither_dlt_nor_arrow_nor_tables(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", below("tables"))
-def test_tables_know_nothing_but_tables_and_errors(module: str) -> None:
-    assert of_package(imports(module)) <= {
-        *below("tables"),
-        "errors",
-        "secrets",
-        "values",
-    }
+def test_tables_import_only_tables_and_errors(module: str) -> None:
+    allowed = {*below("tables"), "errors", "secrets", "values"}
+    assert of_package(imports(module)) <= allowed
 
 
-def test_errors_know_nothing_of_the_package_but_secrets() -> None:
+def test_errors_import_only_secrets() -> None:
     assert of_package(imports("errors")) == {"secrets"}
     assert of_package(imports("secrets")) == set()
 
 
-def test_bookmarks_know_nothing_of_the_package_or_of_dlt() -> None:
+def test_bookmarks_import_nothing_of_the_package_or_dlt() -> None:
     names = imports("bookmarks")
     assert of_package(names) == set()
     assert not [name for name in names if name.split(".")[0] in ("dlt", "pyarrow")]
 
 
-def test_only_the_command_line_knows_the_command_line() -> None:
-    knowing = {
+def test_only_the_command_line_imports_the_command_line() -> None:
+    importers = {
         module
         for module in MODULES
         if any(name.split(".")[0] == "cli" for name in of_package(imports(module)))
     }
-    assert knowing <= {*below("cli"), "__main__"}
-    assert "__main__" in knowing
+    assert importers <= {*below("cli"), "__main__"}
+    assert "__main__" in importers
 
 
-def test_every_module_of_the_package_that_is_imported_exists() -> None:
+def test_every_imported_module_of_the_package_exists() -> None:
     for module in MODULES:
         assert of_package(imports(module)) <= MODULES.keys()
 
@@ -132,7 +128,7 @@ assert not changed, changed
 """
 
 
-def test_importing_the_package_changes_nothing_of_the_process() -> None:
+def test_importing_the_package_changes_nothing_in_the_process() -> None:
     command = [sys.executable, "-W", "ignore", "-c", SIDE_EFFECTS]
     child = subprocess.run(
         command, check=False, capture_output=True, text=True, timeout=120
@@ -144,7 +140,7 @@ def test_importing_the_package_changes_nothing_of_the_process() -> None:
 @pytest.mark.parametrize(
     "words", [["run", "--help"], ["--version"], ["--organisation"]]
 )
-def test_help_and_mistakes_do_not_wait_for_dlt(words: list[str]) -> None:
+def test_help_and_usage_errors_do_not_import_dlt(words: list[str]) -> None:
     code = f"""
 import sys
 from analytics_pipeline.cli.main import main
@@ -158,7 +154,7 @@ else:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-def test_the_wheel_holds_the_examples_and_the_page_of_the_report() -> None:
+def test_the_wheel_contains_every_file_of_the_package() -> None:
     setup = ConfigParser()
     setup.read(FOLDER.parent / "setup.cfg")
     data = setup["options.package_data"]

@@ -8,13 +8,13 @@ greatest(
 )
 {% endmacro %}
 
-{# Whether the warehouse has a column; data of earlier versions lack some. #}
+{# Whether a table has a column: datasets of earlier versions lack some. #}
 {% macro has_column(relation, name) %}
 {% set columns = adapter.get_columns_in_relation(relation) %}
 {{ return(name in columns | map(attribute='name') | list) }}
 {% endmacro %}
 
-{# The first of some names of a JSON object that has a value; NULL if that is masked. #}
+{# The first non-empty value of these names in a JSON object; NULL if it is masked. #}
 {% macro first_value(object, names) %}
 nullif(coalesce(
     {%- for name in names %}nullif({{ object }} ->> '{{ name }}', ''){{ ', ' if not loop.last }}

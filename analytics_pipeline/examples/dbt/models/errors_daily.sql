@@ -20,7 +20,7 @@ select
     max(read_at) as read_until
 from {{ ref('stg_events') }}
 {% if is_incremental() %}
--- Loads that overlap may come in another order than they were read in: hence the day.
+-- One day of overlap: concurrent loads may be written in another order than they were read.
 where day in (
     select day from {{ ref('stg_events') }}
     where read_at > (
@@ -28,7 +28,7 @@ where day in (
         from {{ this }}
     )
 )
--- Days that name a project by a slug that it no longer has.
+-- All days of projects whose slug has changed.
 or day in (
     select counted.day
     from {{ this }} counted

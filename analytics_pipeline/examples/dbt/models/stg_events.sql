@@ -30,5 +30,5 @@ select
 from events e
 left join {{ source('analytics', 'issues') }} i on i.id = e.group_id
 left join {{ source('analytics', 'projects') }} p on p.id = e.project_id
--- A client whose clock is ahead must not move the newest event.
+-- Without this, a client whose clock is ahead would determine the newest event.
 where e.happened_at <= current_timestamp

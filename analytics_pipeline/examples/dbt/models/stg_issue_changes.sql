@@ -1,7 +1,7 @@
 {{ config(materialized='view', enabled=var('issue_history')) }}
 
--- The same definitions as in the pipeline's report: an issue is new if it was first seen
--- after the history of its project began.
+-- Same definitions as in the pipeline's report: an issue is new if it was first seen after the
+-- history of its project began.
 with states as (
     select
         h.id as issue_id,

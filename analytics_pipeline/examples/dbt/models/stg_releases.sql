@@ -17,7 +17,7 @@ released as (
         coalesce(p.slug, r.project ->> 'slug') as project,
         r.released_at
     from of_projects r
-    -- GlitchTip's have no id. A slug may be one that the project no longer has.
+    -- Join by id, because slugs change. GlitchTip's releases have no project ids.
     left join {{ source('analytics', 'projects') }} p on case
         when (r.project ->> 'id') is null then p.slug = (r.project ->> 'slug')
         else p.id = (r.project ->> 'id')

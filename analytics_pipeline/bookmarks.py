@@ -38,6 +38,11 @@ class Gap(NamedTuple):
     loaded_to: datetime | None = None
     """What is older is loaded, and only read again for rows that arrived late."""
 
+    @property
+    def is_empty(self) -> bool:
+        """No time is in it."""
+        return bool(self.start and self.end and self.start > self.end)
+
 
 @dataclass
 class Coverage:
@@ -132,7 +137,7 @@ class Bookmark:
         """
         if every is None or not self.loaded.spans or self.began_at:
             return False
-        is_old = self.swept_at is None or abs(now - self.swept_at) > every
+        is_old = self.swept_at is None or now - self.swept_at > every
         return self.sweep_began_at is None and is_old
 
     def begin_sweep(self, now: datetime) -> None:

@@ -8,9 +8,8 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from dlt.common.configuration import with_config
 from dlt.common.configuration.container import Container
@@ -19,18 +18,22 @@ from dlt.common.configuration.specs.pluggable_run_context import PluggableRunCon
 from dlt.common.typing import TSecretStrValue, TSecretValue
 
 from analytics_pipeline.bookmarks import EARLIEST, earlier
-from analytics_pipeline.client.endpoints import APIS, ApiSpec, Endpoint
-from analytics_pipeline.client.session import is_loopback
-from analytics_pipeline.errors import (
-    ConfigurationError,
-    did_you_mean,
+from analytics_pipeline.client.addresses import (
+    normalize_base_url,
+    organization_slug,
+    slug,
 )
+from analytics_pipeline.client.endpoints import APIS, ApiSpec, Endpoint
+from analytics_pipeline.errors import ConfigurationError, did_you_mean
 from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.schema import PROJECT_SLUG, Table, column_name
-from analytics_pipeline.values import utc
+from analytics_pipeline.times import (
+    parse_lookback,
+    parse_since,
+    parse_sweep,
+    parse_time,
+)
 
-REGIONS = ("us", "de", "www")
-"""Hosts of sentry.io that are not named after an organization."""
 SOURCE = "analytics"
 SECTIONS = ("sources", "analytics_pipeline", SOURCE)
 """dlt looks into the innermost first, then above it, and into `sources.analytics`."""
@@ -46,16 +49,13 @@ OWN_HEADERS = (
 Not Proxy-Authorization: what comes as a header of the request goes, encrypted, to the
 server, and Google's Identity-Aware Proxy takes its token from there.
 """
-UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 _NO_PATH = re.compile(r"""[,;|=()\[\]{}"'`\\]|^[$/]""")
 """What is in lists, in other notations of paths, and in no name of a field."""
 _IN_ENVIRONMENT = re.compile(
     r"(?:.+__)?SOURCES__ANALYTICS_PIPELINE__(?:ANALYTICS__)?((?:(?!__).)+)"
 )
 _HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
-LONGEST = timedelta(days=365_250).total_seconds()
-"""Seconds: a thousand years."""
-MOST_WORKERS = 1000
+MAX_WORKERS = 1000
 if TYPE_CHECKING:
     Span = Any
 else:
@@ -65,7 +65,7 @@ else:
 
 @dataclass(frozen=True)
 class Config:
-    """The settings of a source, typed; nothing behind it looks at raw text again."""
+    """The settings of a source, checked and typed."""
 
     base_url: str
     auth_token: str
@@ -81,28 +81,23 @@ class Config:
     rows_per_load: int | None
     history: bool
     sweep: timedelta | None
-    """How old the last reading of all issues may be; None: as old as it likes."""
+    """Maximum age of the last sweep of issues; 0: sweep now, None: never."""
     workers: int
     redact: tuple[str, ...]
     tables: Mapping[str, Table]
-    """With the columns that the user has asked for, and without those left out."""
+    """With the columns of `tags`, and without those of `exclude`."""
     row_format: str
 
     def __repr__(self) -> str:
         return f"Config({self.base_url}, {self.organization}, {self.projects})"
 
     @property
-    def sweeps_now(self) -> bool:
-        """All issues are to be read again, whenever that was done last."""
-        return self.sweep == timedelta()
-
-    @property
     def server(self) -> str:
-        """Scheme, host, port and path, by which bookmarks are kept apart."""
+        """Address of the API, which bookmarks are stored under."""
         return self.base_url + self.spec.prefix
 
     def projects_of(self, endpoint: Endpoint) -> tuple[str, ...]:
-        """Return the projects that have a list each; the organization's list has none."""
+        """Return the project of each list; empty text for the organization's list."""
         return self.projects if endpoint.by_project else ("",)
 
 
@@ -130,27 +125,31 @@ def parse_config(
     headers: TSecretValue = None,
     needs_project: bool = True,
 ) -> Config:
-    """Check the arguments of `analytics_source`, which documents them.
+    """Return the checked arguments of `analytics_source`, which documents them.
 
-    Without `needs_project`, only lists of the organization can be read if no project is
-    given.
+    Without `needs_project`, `project` may be missing, if only lists of the organization
+    are read.
 
     Raises:
-        ConfigurationError: a setting is missing or makes no sense.
+        ConfigurationError: a setting is missing or invalid.
     """
     check_names()
     texts = {"api": api, "base_url": base_url, "auth_token": auth_token}
-    texts["organization"] = organization
-    for name, value in texts.items():
+    for name, value in (texts | {"organization": organization}).items():
         if not isinstance(value, str | None):
             raise ConfigurationError(f"{name} must be text, not {type(value).__name__}")
     flags = {"full_events": full_events, "full_refresh": full_refresh}
-    flags |= {"allow_http": allow_http, "history": history}
-    for name, flag in flags.items():
+    for name, flag in (flags | {"allow_http": allow_http, "history": history}).items():
         if not isinstance(flag, bool):
             raise ConfigurationError(f"{name} must be true or false, not {flag!r}")
-    one_of("api", api, APIS)
-    one_of("row_format", row_format, ROW_FORMATS)
+    for name, value, choices in (
+        ("api", api, APIS),
+        ("row_format", row_format, ROW_FORMATS),
+    ):
+        if value not in choices:
+            raise ConfigurationError(
+                f"{name} must be one of {', '.join(choices)}, not {value!r}"
+            )
     spec = APIS[api]
     start, end = parse_since(since), parse_time("until", until)
     if end and start and start >= end:
@@ -179,10 +178,10 @@ def parse_config(
         full_refresh=full_refresh,
         rows_per_load=None
         if rows_per_load is None
-        else whole_number("rows_per_load", rows_per_load),
+        else positive("rows_per_load", rows_per_load),
         history=history,
         sweep=parse_sweep(sweep),
-        workers=whole_number("workers", workers, MOST_WORKERS),
+        workers=positive("workers", workers, MAX_WORKERS),
         redact=redact_paths(redact, spec),
         tables=tables_with(tags, exclude, spec),
         row_format=row_format,
@@ -193,13 +192,12 @@ SETTINGS = frozenset(inspect.signature(parse_config).parameters) - {"needs_proje
 
 
 def check_names() -> None:
-    """Check that the section of this source holds nothing but settings.
+    """Check that the section of this source holds only settings, and tables of dlt's.
 
-    Tables inside of it, such as `extract`, are dlt's. What else is in `sources.analytics`,
-    which dlt reads as well, may be for another source.
+    `sources.analytics`, which dlt reads as well, may hold those of another source.
 
     Raises:
-        ConfigurationError: a name is no setting, so that its value would have no effect.
+        ConfigurationError: a setting is unknown, so that its value would have no effect.
     """
     matches = {key: _IN_ENVIRONMENT.fullmatch(key) for key in os.environ}
     found = {key: match[1].lower() for key, match in matches.items() if match}
@@ -213,7 +211,7 @@ def check_names() -> None:
                         found[f"{place}.{name} in {provider.name}"] = name
     for place, name in found.items():
         if name not in SETTINGS:
-            text = f"{place}: there is no setting {name!r}"
+            text = f"{place}: unknown setting {name!r}"
             raise ConfigurationError(text + did_you_mean(name.lower(), SETTINGS))
 
 
@@ -221,61 +219,12 @@ resolve_config = with_config(parse_config, sections=SECTIONS)
 """`parse_config`, with what is not given taken from dlt's configuration."""
 
 
-def normalize_base_url(base_url: str, allow_http: bool, prefix: str = "") -> str:
-    """Return the address in one form: host in lower case, no slash or prefix at its end.
-
-    Args:
-        base_url: as the user gave it.
-        allow_http: see `analytics_source`.
-        prefix: of the API's paths, which users copy along with the address.
-
-    Raises:
-        ConfigurationError: not a URL, with the prefix of another API, or http:// to
-            another machine without `allow_http`, which would send the token unencrypted.
-    """
-    base_url = base_url.strip()
-    if "@" in base_url:
-        raise ConfigurationError(
-            "base_url must hold no login"
-        )  # other errors would show it
-    try:
-        parts = urlsplit(base_url)
-        host = parts.hostname or ""
-        is_good = parts.port != 0 and not re.search(r"[\s,;]", parts.netloc)
-    except ValueError:  # no port, no address
-        is_good = False
-    if not is_good or not host or parts.scheme not in ("http", "https"):
-        bare = re.sub(r"^[a-z]*:?/*", "", base_url) if "/" in base_url else base_url
-        example = f"did you mean https://{bare}?" if "." in bare else "give https://…"
-        raise ConfigurationError(f"base_url {base_url!r} is not an address; {example}")
-    if parts.query or parts.fragment:
-        raise ConfigurationError("base_url must hold no query or fragment")
-    if parts.scheme == "http" and not allow_http and not is_loopback(host):
-        raise ConfigurationError(
-            f"base_url {base_url!r} would send the token unencrypted; use https://,"
-            " or set allow_http if the network is yours"
-        )
-    usual_port = {"http": ":80", "https": ":443"}[parts.scheme]
-    host = parts.netloc.lower().removesuffix(usual_port)
-    path = parts.path.rstrip("/").removesuffix(prefix).rstrip("/")
-    others = [name for name, spec in APIS.items() if path.endswith(spec.prefix)]
-    if prefix and others:
-        raise ConfigurationError(
-            f"base_url {base_url!r} is one of api {' or '.join(map(repr, others))}; set"
-            " the setting api to it"
-        )
-    return f"{parts.scheme}://{host}{path}"
-
-
 def check_token(token: str) -> None:
-    """Raise ConfigurationError where a token holds what no header takes.
-
-    Errors about headers would show it.
-    """
+    """Check that a token can be sent; errors about headers would show it."""
     if not re.fullmatch("[!-~]+", token):
         raise ConfigurationError(
-            "auth_token holds a space, a line break or another character that is in"
-            " no token; check how it was copied"
+            "auth_token holds a space, a line break or another character that no token"
+            " has; check how it was copied"
         )
 
 
@@ -283,90 +232,39 @@ def parse_headers(value: Any) -> dict[str, str]:
     """Return further headers of requests; errors show their names only.
 
     Raises:
-        ConfigurationError: they are no table, or a request cannot have one of them.
+        ConfigurationError: it is not a table, or a header cannot be sent.
     """
     if isinstance(value, str) and value.strip():
-        try:
+        with suppress(ValueError):
             value = json.loads(value)
-        except ValueError:
-            value = 0  # the error of `json` would hold the text
-    headers = value or {} if value in (None, "") or isinstance(value, Mapping) else None
-    if headers is None:
+    if value in (None, ""):
+        return {}
+    if not isinstance(value, Mapping):
         raise ConfigurationError(
             'headers must be a table in secrets.toml, or a JSON object as {"name": "value"}'
         )
-    for name, text in headers.items():
-        is_name = isinstance(name, str) and _HEADER_NAME.fullmatch(name)
-        if not is_name:
-            raise ConfigurationError("headers: a name holds what no header may have")
+    for name, text in value.items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            raise ConfigurationError("headers: a name has an invalid character")
         if name.lower() in OWN_HEADERS:
             raise ConfigurationError(
-                f"headers {name!r} cannot be set, since it is part of each request; the"
-                " token belongs into auth_token"
+                f"headers {name!r} cannot be set, because each request has it already; the"
+                " token belongs in auth_token"
             )
         if not isinstance(text, str) or not re.fullmatch("[!-~]([ -~]*[!-~])?", text):
             raise ConfigurationError(
-                f"headers {name!r}: the value must be text of one line, in ASCII, without"
-                " a space at its ends"
+                f"headers {name!r}: the value must be one line of ASCII text without"
+                " spaces at its ends"
             )
-    return dict(headers)
+    return dict(value)
 
 
-def parse_seconds(setting: str, value: float) -> timedelta:
-    """Return the span of time that is so many seconds long: up to a thousand years."""
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError, OverflowError):
-        seconds = math.nan
-    if not 0 <= seconds <= LONGEST:  # nor NaN
-        raise ConfigurationError(
-            f"{setting} {value!r} is no number of seconds from 0 to {LONGEST:,.0f}"
-        )
-    return timedelta(seconds=seconds)
-
-
-def parse_lookback(value: Any) -> timedelta:
-    """Return the span of time that a number of seconds says, or `"3d"`."""
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    is_span = isinstance(value, str) and value.strip()[-1:] in UNITS
-    return (parse_span if is_span else parse_seconds)("lookback", value)
-
-
-def parse_span(setting: str, value: str | timedelta) -> timedelta:
-    """Return the span of time that `"12h"`, `"7d"` or `"2w"` says."""
-    if isinstance(value, timedelta):
-        if value < timedelta(seconds=1):
-            raise ConfigurationError(f"{setting}: a span of {value} is too short")
-        return value
-    match = re.fullmatch(r"([1-9]\d{0,4})([hdw])", str(value).strip())
-    if match is None:
-        raise ConfigurationError(
-            f"{setting} {value!r} is not a span of time; write it as 12h, 7d or 2w"
-        )
-    return timedelta(**{UNITS[match[2]]: int(match[1])})
-
-
-def parse_sweep(value: str | timedelta) -> timedelta | None:
-    """Return how old the last sweep may be: 0 for `"now"`, None for `"never"`."""
-    words = {"now": timedelta(), "never": None}
-    if isinstance(value, str) and value.strip() in words:
-        return words[value.strip()]
-    try:
-        return parse_span("sweep", value)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{error}, or as now or never") from None
-
-
-def whole_number(setting: str, value: Any, most: float = math.inf) -> int:
-    """Return the number, if it is a whole one, not below 1 and not above the most."""
-    is_whole = isinstance(value, int | float) and value == value // 1
-    if not is_whole or isinstance(value, bool) or value < 1:
-        raise ConfigurationError(
-            f"{setting} {value!r} is no whole number: 1 is the least"
-        )
-    if value > most:
-        raise ConfigurationError(f"{setting} {value!r} is too many: {most} is the most")
+def positive(setting: str, value: Any, most: float = math.inf) -> int:
+    """Return the number, which must be an integer from 1 to the most."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 1 <= value <= most or value % 1:
+        limit = f"from 1 to {most}" if most < math.inf else "of at least 1"
+        raise ConfigurationError(f"{setting} must be an integer {limit}, not {value!r}")
     return int(value)
 
 
@@ -384,7 +282,7 @@ def required(
 
 
 def project_list(project: Any) -> list[str]:
-    """Return one slug, several, or those of the JSON list in an environment variable."""
+    """Return the slugs of one project or several."""
     return text_list("project", project or required("project", None))
 
 
@@ -409,130 +307,47 @@ def text_list(setting: str, value: Any) -> list[str]:
 
 
 def redact_paths(value: Any, spec: ApiSpec) -> tuple[str, ...]:
-    """Return the paths to mask, if no row would lose its key by one of them."""
+    """Return the paths to mask, which must not be the key of a table."""
     paths = text_list("redact", value) if value not in (None, "", [], ()) else []
     keys = {endpoint.key for endpoint in spec.endpoints.values()} | {"id", "projectID"}
     for path in paths:
         if path in keys or path == "*":
-            raise ConfigurationError(
-                f"redact {path!r} would mask the key of a table, by which rows are told"
-                " apart"
-            )
+            raise ConfigurationError(f"redact {path!r} would mask the key of a table")
         if not all(path.split(".")) or path != path.strip() or _NO_PATH.search(path):
             raise ConfigurationError(
-                f"redact {path!r} is not a path; write it as user.email, and several as a"
-                " list of them"
+                f"redact {path!r} is not a path; write it as user.email, or several as a"
+                " list"
             )
     return tuple(paths)
 
 
 def tables_with(tags: Any, exclude: Any, spec: ApiSpec) -> dict[str, Table]:
-    """Return the tables with columns for further tags, and without what is left out.
+    """Return the tables with columns for `tags`, and without those of `exclude`.
 
     Raises:
-        ConfigurationError: two tags would have one column; there is no such column; or
+        ConfigurationError: two tags would share a column; there is no such column; or
             loads need it.
     """
     columns: dict[str, str] = {}
     for tag in text_list("tags", tags) if tags else ():
         column = column_name(f"tag_{tag}") if tag.strip() else ""
         if not column or column in columns:
-            other = f"{tag!r} and {columns[column]!r} have" if column else "'' has"
-            raise ConfigurationError(f"tags {other} no column name of their own")
+            raise ConfigurationError(f"tags {tag!r} has no column name of its own")
         columns[column] = tag
     tables = TABLES | {"events": TABLES["events"].with_tags(columns)}
-    left_out: dict[str, list[str]] = {}
+    excluded: dict[str, list[str]] = {}
     for path in text_list("exclude", exclude) if exclude else ():
         name, _, column = path.partition(".")
-        fields = {}
-        if name in tables:
-            names = tables[name].names
-            fields = {field: field for field in names} | {
-                c: f for f, c in names.items()
-            }
+        names = tables[name].names if name in tables else {}
+        fields = {c: field for field, c in names.items()} | {f: f for f in names}
         if column not in fields:
-            known = [f"{name}.{field}" for field in fields] or [
-                f"{t}.…" for t in tables
-            ]
             raise ConfigurationError(
-                f"exclude {path!r} is no column; write it as events.entries"
-                f"{did_you_mean(path, known)}"
+                f"exclude {path!r} is not a column; write it as events.entries"
             )
-        field = fields[column]
-        endpoint = spec.endpoints[name]
-        needed = {
-            *tables[name].key,
-            endpoint.replication_key,
-            "project_id",
-            PROJECT_SLUG,
-        }
-        if field in needed:
+        needed = {*tables[name].key, spec.endpoints[name].replication_key}
+        if fields[column] in needed | {"project_id", PROJECT_SLUG}:
             raise ConfigurationError(
                 f"exclude {path!r}: without this column rows could not be told apart"
             )
-        left_out.setdefault(name, []).append(field)
-    return tables | {name: tables[name].without(f) for name, f in left_out.items()}
-
-
-def one_of(setting: str, value: str, choices: Iterable[str]) -> None:
-    """Raise ConfigurationError where a value is none of the choices."""
-    if value not in (names := [*choices]):
-        raise ConfigurationError(
-            f"{setting} {value!r} is not one of {', '.join(names)}"
-            f"{did_you_mean(str(value), names)}"
-        )
-
-
-def organization_slug(value: str) -> str:
-    """Return the slug, also from a web address of the organization."""
-    if "/" not in value and not value.endswith(".sentry.io"):
-        return slug("organization", value)
-    try:
-        parts = urlsplit(value if "://" in value else f"https://{value}")
-    except ValueError:
-        raise ConfigurationError(f"organization {value!r} is not a slug") from None
-    words = [word for word in parts.path.split("/") if word]
-    if "organizations" in words:
-        words = words[words.index("organizations") + 1 :]
-    elif words[:1] == ["settings"]:  # further behind it is a page of GlitchTip
-        words = words[1:]
-    name, _, domain = (parts.hostname or "").partition(".")
-    if domain == "sentry.io" and name not in REGIONS:
-        words = [name]
-    return slug("organization", "".join(words[:1]))
-
-
-def slug(setting: str, value: str) -> str:
-    """Return the slug, if it can be one."""
-    # Quoting keeps every other text in its place of the URL; dots are not quoted.
-    if value.strip() in ("", ".", ".."):
-        raise ConfigurationError(f"{setting} {value!r} is not a slug")
-    return value
-
-
-def parse_since(value: Any) -> datetime | None:
-    """Return the time from which on to load; it has passed already."""
-    since = parse_time("since", value)
-    if since and since > (now := datetime.now(UTC)):
-        raise ConfigurationError(
-            f"since {value!r} is in the future: it is {now:%Y-%m-%d %H:%M} UTC now"
-        )
-    return since
-
-
-def parse_time(setting: str, value: Any) -> datetime | None:
-    """Return the time that ISO text, a date or a datetime says; UTC without zone.
-
-    `"7d"` is the time seven days ago.
-    """
-    if value in (None, ""):
-        return None
-    if isinstance(value, str) and re.fullmatch(r"\d+[a-z]", value.strip()):
-        return datetime.now(UTC) - parse_span(setting, value)
-    try:
-        return utc(datetime.fromisoformat(str(value).strip()))
-    except (ValueError, OverflowError):
-        raise ConfigurationError(
-            f"{setting} {value!r} is not a time; write it as 2026-11-30,"
-            " 2026-11-30T12:00:00Z, or 7d for seven days ago"
-        ) from None
+        excluded.setdefault(name, []).append(fields[column])
+    return tables | {name: tables[name].without(f) for name, f in excluded.items()}

@@ -1,11 +1,8 @@
 """What dlt extracts: the lists of a resource as batches of rows, and its bookmarks."""
 
 import logging
-import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from typing import Any, cast
@@ -16,16 +13,9 @@ from dlt.common.pipeline import current_pipeline
 
 from analytics_pipeline.bookmarks import EARLIEST, Bookmark, earlier
 from analytics_pipeline.client.client import Client, ListName
-from analytics_pipeline.config import (
-    LONGEST,
-    Config,
-    parse_seconds,
-    parse_since,
-    parse_time,
-)
+from analytics_pipeline.config import Config
 from analytics_pipeline.errors import (
     ApiError,
-    ConfigurationError,
     HttpError,
     OtherApi,
     UnknownName,
@@ -33,25 +23,38 @@ from analytics_pipeline.errors import (
     by_reason,
     shortened,
 )
+from analytics_pipeline.loading.checks import (
+    check_history_of,
+    check_incremental,
+    check_organization,
+    check_tags,
+)
 from analytics_pipeline.loading.destinations import (
     is_appended,
     is_replaced,
     merges_copies,
 )
-from analytics_pipeline.loading.history import check_history
 from analytics_pipeline.loading.summary import forgotten
 from analytics_pipeline.loading.threads import (
     ClosableBatches,
     DltContext,
     current_load_id,
 )
-from analytics_pipeline.reading import Budget, Extent, ListReader, Part, side_by_side
+from analytics_pipeline.reading import Extent, ListReader, Part
+from analytics_pipeline.run import Run, active_run
 from analytics_pipeline.tables.arrow import newest_copies
 from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.redaction import Redactor
 from analytics_pipeline.tables.rows import RowBuilder
 from analytics_pipeline.tables.schema import column_name
+from analytics_pipeline.times import (
+    LONGEST,
+    parse_lookback,
+    parse_since,
+    parse_time,
+)
 from analytics_pipeline.values import infrequent_gc
+from analytics_pipeline.workers import Budget, side_by_side
 
 log = logging.getLogger(__name__)
 
@@ -68,73 +71,6 @@ READ = "read: "
 """Begins the names of the counters that tell dlt's collector of pages."""
 REQUESTS = "requests"
 """The name of the counter of requests."""
-
-
-@dataclass
-class Run:
-    """What the loads of one run share. `runner.load` makes one; elsewhere a load is one."""
-
-    rows_per_load: int | None = None
-    """Where the source has no such setting; None: all in one load."""
-    single_load: bool = False
-    """There is only one load, whatever the setting says."""
-    keeps_bookmarks: bool = True
-    """Bookmarks are taken from dlt's state and kept there; otherwise all is read."""
-    continue_on_error: bool = False
-    """A list that fails does not end the run, but is in `failures`."""
-    began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    extents: dict[str, Extent] = field(default_factory=dict)
-    """Table → what is read of its lists."""
-    readers: dict[tuple[str, str], ListReader] = field(default_factory=dict)
-    """Table and list → the reader of its last load in this run."""
-    done: set[tuple[str, str]] = field(default_factory=set)
-    """Table and list: those that later loads need not read."""
-    checked: set[str] = field(default_factory=set)
-    """Tables whose bookmarks are known to be true of them."""
-    failures: dict[str, ApiError] = field(default_factory=dict)
-    """List → its error."""
-    refusals: dict[str, ApiError] = field(default_factory=dict)
-    """List → why the server does not give it; another run asks again."""
-    ended: set[str] = field(default_factory=set)
-    """Tables of this load that were read."""
-    bounded: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Table → bookmarks that are not kept, such as those of readings with an `until`."""
-    has_pages: bool = False
-    """The server has given a page."""
-    is_unfinished: bool = False
-    """Some lists have more rows, for a further load."""
-    _budget: Budget | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def is_refused(self) -> bool:
-        """The server gave nothing but refusals."""
-        return bool(self.refusals) and not self.has_pages
-
-    def budget(self, rows_per_load: int | None) -> Budget:
-        """Return that of the load which is under way."""
-        with self._lock:  # tables are read in threads
-            if self._budget is None:
-                rows = rows_per_load or self.rows_per_load
-                self._budget = Budget(None if self.single_load else rows)
-            return self._budget
-
-    def next_load(self) -> None:
-        """Begin another load."""
-        self.is_unfinished = False
-        self._budget = None
-
-    @contextmanager
-    def active(self) -> Iterator["Run"]:
-        """Make it the run of all sources that are read inside."""
-        token = active_run.set(self)
-        try:
-            yield self
-        finally:
-            active_run.reset(token)
-
-
-active_run: ContextVar[Run | None] = ContextVar("analytics_pipeline_run", default=None)
 
 
 class Api:
@@ -156,74 +92,31 @@ class Api:
         run, load_id = active_run.get(), current_load_id()
         if run is None:
             is_same = load_id is not None and load_id == self._load_id
-            run = self._run if is_same else Run(self.config.rows_per_load)
+            run = self._run if is_same else Run()
         self._load_id = load_id
         if run is not self._run:
-            _check_organization(self.config, context)
-            _check_tags(self.config, context)
+            check_organization(self.config, context)
+            check_tags(self.config, context)
             self._run = run
             self.client.forget_answers()
+        if run.budget is None:
+            run.budget = Budget(self.config.rows_per_load or run.rows_per_load)
         return run
-
-
-def _check_organization(config: Config, context: DltContext) -> None:
-    """Check that no rows of another organization would be replaced by its own.
-
-    Raises:
-        ConfigurationError: a table holds some, which may have the same keys.
-    """
-    for table, resource in context.source.selected_resources.items():
-        endpoint = config.spec.endpoints.get(table)
-        if endpoint is None or endpoint.by_project or endpoint.key == "id":
-            continue
-        if is_replaced(resource):
-            continue
-        if not context.has_rows(str(resource.table_name)):
-            continue
-        state = dlt.current.resource_state(table, context.source_state)
-        for key, stored in state.get("bookmarks", {}).items():
-            server, _, name = key.partition(" ")
-            other = name.rstrip("/")
-            if server != config.server or other == config.organization:
-                continue
-            if Bookmark.parse(stored, datetime.now(UTC)).loaded.spans:
-                raise ConfigurationError(
-                    f"{table}: the dataset holds those of organization {other!r}, and"
-                    f" those of {config.organization!r} may have the same"
-                    f" {endpoint.key}, by which this server tells them apart; load each"
-                    " organization into a dataset of its own (--dataset, dataset_name)"
-                )
-
-
-def _check_tags(config: Config, context: DltContext) -> None:
-    """Check that the destination takes the names of columns made of tags.
-
-    Raises:
-        ConfigurationError: dlt would shorten a name, and nothing would find the column.
-    """
-    longest = context.schema.naming.max_length
-    for column, tag in config.tables["events"].tags.items():
-        if longest and len(column) > longest:
-            raise ConfigurationError(
-                f"tags {tag!r}: the column {column!r} has {len(column)} characters, and"
-                f" the destination takes {longest}; leave this tag out of the setting"
-                " tags, since the column tags holds it, too"
-            )
 
 
 class Resource:
     """What one resource gets: the source's `Api`, and what dlt says when it calls it."""
 
     def __init__(self, api: Api) -> None:
-        self._api = api
-        self._context = DltContext.current()
-        self._run = api.run(self._context)
+        self.api = api
+        self.context = DltContext.current()
+        self.run = api.run(self.context)
 
     @contextmanager
     def reading(self, table: str, incremental: Incremental) -> Iterator["Reading"]:
         """Read the lists of a table; record at the end how far they were read."""
-        reading = Reading(self._api, self._run, table, incremental, self._context)
-        metrics = self._context.resource().custom_metrics
+        reading = Reading(self, table, incremental)
+        metrics = self.context.resource().custom_metrics
         try:
             with infrequent_gc():
                 yield reading
@@ -270,13 +163,13 @@ class Batch:
         """All rows as one table."""
         return pa.concat_tables(self._tables)
 
-    def unique(self, key: list[str], size: int) -> Iterator["Batch"]:
+    def unique(self, key: list[str]) -> Iterator["Batch"]:
         """Yield the newest copy of each key, in batches; the last has the bookmarks."""
         rows = newest_copies(self.rows, key)
-        for start in range(0, rows.num_rows, size):
+        for start in range(0, rows.num_rows, ROWS_PER_BATCH):
             batch = Batch(self._stored)
-            batch.add("", Part({}, rows=rows.slice(start, size)))
-            if start + size >= rows.num_rows:
+            batch.add("", Part({}, rows=rows.slice(start, ROWS_PER_BATCH)))
+            if start + ROWS_PER_BATCH >= rows.num_rows:
                 batch._bookmarks = self._bookmarks
             yield batch
 
@@ -293,40 +186,35 @@ class Reading:
     """
 
     def __init__(
-        self,
-        api: Api,
-        run: Run,
-        table: str,
-        incremental: Incremental,
-        context: DltContext,
+        self, resource: Resource, table: str, incremental: Incremental
     ) -> None:
         self.readers: list[ListReader] = []
-        self._api = api
-        self._config = api.config
-        self._client = api.client
-        self._run = run
+        self._run, self._context = resource.run, resource.context
+        self._client, self._config = resource.api.client, resource.api.config
+        self._builder = resource.api.builder
         self._table = table
-        self._endpoint = api.client.spec.endpoints[table]
-        self._context = context
+        self._endpoint = self._config.spec.endpoints[table]
         self._column = column_name(self._endpoint.replication_key)
-        self._projects = api.config.projects_of(self._endpoint)
-        resource = context.resource()
-        self._is_replaced = is_replaced(resource)
+        self._projects = self._config.projects_of(self._endpoint)
+        self._is_first_load = table not in self._run.extents
+        hints = self._context.resource()
+        self._is_replaced = is_replaced(hints)
         """The table is emptied first, so all is read again, in one load."""
-        self._has_history = self._endpoint.is_swept and context.selects(HISTORY)
-        self._check(incremental)
-        is_checked = resource.table_name in run.checked
-        if run.keeps_bookmarks and is_appended(resource) and not is_checked:
+        check_incremental(table, incremental, self._column)
+        check_history_of(self._context, self._endpoint, self._is_replaced)
+        if self._run.keeps_bookmarks and is_appended(hints) and self._is_first_load:
             log.warning(
                 "%s: rows that are read again, as by the lookback, are appended beside"
                 " their old copies; write_disposition merge replaces these",
                 table,
             )
         self._extent = self._get_extent(incremental)
-        self._state = context.resource_state()
-        self._stored = self._get_bookmarks(str(resource.table_name))
-        is_unique = not merges_copies(resource)
-        self._unique = self._config.tables[table].primary_key if is_unique else []
+        self._state = self._context.resource_state()
+        self._stored = self._get_bookmarks(str(hints.table_name))
+        self._unique: list[str] = []
+        """Key of the rows, where a load must hold one copy of each."""
+        if not merges_copies(hints):
+            self._unique = self._config.tables[table].primary_key
 
     def batches(self) -> Iterator[Batch]:
         """Yield batches of rows. Each is to be confirmed once dlt has taken it."""
@@ -343,10 +231,7 @@ class Reading:
                 continue
             if isinstance(outcome, ApiError):
                 outcome = self._failed(reader, outcome)
-            self._tell(reader, outcome)
-            if outcome.bookmark:
-                asked_at = self._run.began_at.isoformat()
-                outcome.bookmark["asked_at"] = asked_at
+            self._report_progress(reader, outcome)
             batch.add(self._key(reader.name.project), outcome)
             # The first page goes at once, for `add_limit(1)`.
             limit = 1 if is_first else ROWS_PER_BATCH
@@ -355,7 +240,7 @@ class Reading:
                 yield batch
                 batch, is_first = Batch(self._stored), False
         if batch.size and self._unique:
-            yield from batch.unique(self._unique, ROWS_PER_BATCH)
+            yield from batch.unique(self._unique)
         elif batch.size:
             yield batch
         else:
@@ -401,53 +286,27 @@ class Reading:
             for line in by_reason(refusals[title] for title in titles):
                 log.warning("skipped: %s", line)
 
-    def _check(self, incremental: Incremental) -> None:
-        """Check that what was asked for is possible, before a request is sent."""
-        if incremental.cursor_path != self._column:
-            raise ConfigurationError(
-                f"{self._table}: an incremental on {incremental.cursor_path!r} is not"
-                f" possible, since the server dates rows by {self._column!r}; give that"
-                " column, or filter rows with add_map"
-            )
-        if not self._context.selects(HISTORY):
-            return
-        if not self._context.selects("issues"):
-            raise ConfigurationError(
-                f"{HISTORY} is loaded together with issues, or these would be missed:"
-                " select both"
-            )
-        if self._endpoint.is_swept and self._is_replaced:
-            raise ConfigurationError(
-                f"{HISTORY} cannot be kept while {self._table} are replaced: merge them,"
-                " or leave history out"
-            )
-        pipeline = cast(dlt.Pipeline | None, current_pipeline())
-        if pipeline and pipeline.destination and current_load_id():
-            check_history(pipeline)
-
     def _get_extent(self, incremental: Incremental) -> Extent:
         incremental.advance(None)  # type: ignore[arg-type]
         since = parse_since(incremental.initial_value)
         until = parse_time("until", incremental.end_value)
         lookback = self._config.lookback
         if incremental.lag is not None:
-            lookback = parse_seconds("lag", incremental.lag)
+            lookback = parse_lookback(incremental.lag)
         is_swept = self._run.keeps_bookmarks and not self._is_replaced
         sweep = self._config.sweep if is_swept else None
-        extent = Extent(since, until, lookback, sweep)
+        extent = Extent(since, until, lookback, sweep, self._config.full_refresh)
         return self._run.extents.setdefault(self._table, extent)
 
     def _get_bookmarks(self, table_name: str) -> dict[str, Any]:
-        """Return the bookmarks, as far as they are true of the table."""
-        run, is_checked = self._run, table_name in self._run.checked
-        run.checked.add(table_name)
-        has_rows = is_checked or self._context.has_rows(table_name)
-        if self._is_replaced or not has_rows:
+        """Return the bookmarks, without those that are not true of the table."""
+        run, context, is_first = self._run, self._context, self._is_first_load
+        if self._is_replaced or (is_first and not context.has_rows(table_name)):
             self._state.pop("bookmarks", None)  # dropped, refreshed, or another dataset
         if self._extent.until is not None or not run.keeps_bookmarks:
-            return run.bounded.setdefault(self._table, {})
+            return run.unkept.setdefault(self._table, {})
         bookmarks: dict[str, Any] = self._state.setdefault("bookmarks", {})
-        if not is_checked and self._has_history and not self._has_states():
+        if is_first and self._endpoint.is_swept and self._is_history_empty():
             now = datetime.now(UTC)
             for key, stored in bookmarks.items():
                 bookmark = Bookmark.parse(stored, now)
@@ -456,40 +315,39 @@ class Reading:
                 bookmarks[key] = bookmark.as_state()
         return bookmarks
 
-    def _has_states(self) -> bool:
-        """Return whether the history has rows; without them, all issues are read again."""
-        history = self._context.source.resources[HISTORY]
-        return self._context.has_rows(str(history.table_name))
+    def _is_history_empty(self) -> bool:
+        """Return whether the history is loaded for the first time."""
+        context = self._context
+        if not context.selects(HISTORY):
+            return False
+        history = context.source.resources[HISTORY]
+        return not context.has_rows(str(history.table_name))
 
     def _get_budget(self) -> Budget:
-        config, run = self._config, self._run
-        # Only in `runner.load` another load continues such a reading.
-        needs_run = self._extent.until or config.full_refresh or config.sweeps_now
-        if self._is_replaced or (needs_run and not run.continue_on_error):
-            return Budget()
-        return run.budget(config.rows_per_load)
+        """Return the load's budget, which has no limit if no other load could continue."""
+        extent, run = self._extent, self._run
+        is_kept = run.keeps_bookmarks and not (extent.until or extent.full_refresh)
+        # Only another load of the same run resumes the others.
+        is_resumed = run.continue_on_error or (is_kept and extent.sweep != timedelta())
+        is_limited = is_resumed and not self._is_replaced
+        return run.budget if run.budget and is_limited else Budget()
 
     def _begin_readers(self) -> Iterator[ListReader]:
         """Yield a reader of each list that is not done; the longest incomplete first."""
         for project in sorted(self._projects, key=self._get_completion):
             key = self._key(project)
-            name = (self._table, key)
-            if name in self._run.done:
+            if (self._table, key) in self._run.done:
                 continue
-            is_first = name not in self._run.readers
-            is_swept = is_first and self._extent.sweep == timedelta()
             reader = ListReader(
                 self._client,
                 ListName(self._endpoint, project),
                 self._stored.get(key, {}),
                 self._extent,
-                self._api.builder,
-                is_reset=self._config.full_refresh and is_first,
-                is_swept_now=is_swept,
-                is_continued=not is_first,
+                self._builder,
+                self._run.began_at,
             )
             self.readers.append(reader)
-            self._run.readers[name] = reader
+            self._run.readers[self._table, key] = reader
             yield reader
 
     def _failed(self, reader: ListReader, error: ApiError) -> Part:
@@ -500,13 +358,12 @@ class Reading:
         """
         run, key = self._run, self._key(reader.name.project)
         status = error.status if isinstance(error, HttpError) else 0
-        if status == 401 or isinstance(error, Unreachable | OtherApi):
+        is_final = status == 401 or isinstance(error, Unreachable | OtherApi)
+        if is_final or self._is_replaced:  # else the rows of the table would be lost
             raise error
-        if self._is_replaced:
-            raise error  # or the rows that the table had would be lost
-        is_refused = status in self._endpoint.tolerated_statuses
         is_refused = not reader.stats.pages and (
-            is_refused or isinstance(error, UnknownName)
+            status in self._endpoint.tolerated_statuses
+            or isinstance(error, UnknownName)
         )
         if is_refused:
             run.refusals[reader.title] = error
@@ -517,18 +374,14 @@ class Reading:
         else:
             raise error
         run.done.add((self._table, key))
-        is_wrong_name = is_refused and status != 403
-        if is_wrong_name and key not in self._stored:
-            return Part({})
-        now = datetime.now(UTC).replace(microsecond=0)
-        problem = {
-            "problem": shortened(str(error), LONGEST_PROBLEM),
-            "failed_at": now.isoformat(),
-        }
-        return Part(reader.state | problem)
+        if is_refused and status != 403 and key not in self._stored:
+            return Part({})  # a wrong name
+        problem = shortened(str(error), LONGEST_PROBLEM)
+        failed_at = datetime.now(UTC).replace(microsecond=0).isoformat()
+        return Part(reader.state | {"problem": problem, "failed_at": failed_at})
 
-    def _tell(self, reader: ListReader, part: Part) -> None:
-        """Tell dlt's collector of a page; its own counters move only with whole batches."""
+    def _report_progress(self, reader: ListReader, part: Part) -> None:
+        """Count a page for dlt's collector, whose own counters move by whole batches."""
         if not reader.stats.pages:
             return
         self._run.has_pages = True
@@ -564,7 +417,7 @@ class Reading:
         ends = [each.loaded.spans[0].end for each in bookmarks if each.loaded.spans]
         is_known = len(ends) == len(bookmarks) and bool(ends)
         last = min(ends) if is_known else self._extent.since
-        if last and earlier(last, timedelta(seconds=LONGEST)) == EARLIEST:
+        if last and earlier(last, LONGEST) == EARLIEST:
             last = None
         self._state["incremental"][self._column]["last_value"] = last
 

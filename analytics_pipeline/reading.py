@@ -1,16 +1,11 @@
-"""One list in one load, and the loop that reads several lists side by side.
+"""One list in one load: its gaps filled page by page, newest first.
 
-A `ListReader` fills the gaps of one bookmark, page by page, as a generator of parts: the
-rows of a page, and the bookmark that is true once they are loaded. `side_by_side` lets
-some of them read in threads. Neither knows dlt; nothing that is called calls back.
+A `ListReader` is a generator of parts: the rows of a page, and the bookmark that is true
+once they are loaded. It knows neither dlt nor threads, and calls nothing back.
 """
 
 import logging
-import math
-import threading
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -18,7 +13,6 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from analytics_pipeline.bookmarks import (
-    EARLIEST,
     TICK,
     Bookmark,
     Coverage,
@@ -34,25 +28,16 @@ from analytics_pipeline.client.client import (
     ListName,
     floor,
 )
-from analytics_pipeline.client.endpoints import Endpoint
 from analytics_pipeline.client.page import Page, Record
-from analytics_pipeline.client.retry import stop_with
 from analytics_pipeline.errors import (
     ApiError,
     HttpError,
     UnexpectedAnswer,
 )
+from analytics_pipeline.pages import Order, contiguous, known_rows, newest, within
 from analytics_pipeline.tables.rows import RowBuilder
 
 log = logging.getLogger(__name__)
-
-SECONDS_PER_LOAD = 300.0
-"""After so long a load ends, and another one continues."""
-SECONDS_OF_SILENCE = 900.0
-"""If no list gives a page for so long, those that are being read have failed. Waits for
-rate limits do not count."""
-MANY_THREADS = 1000
-"""Those of lists that have failed so may hang for ever."""
 
 
 class Extent(NamedTuple):
@@ -60,26 +45,30 @@ class Extent(NamedTuple):
 
     since: datetime | None = None
     until: datetime | None = None
-    """Exclusive; with it exactly this span is read, and no bookmark is kept."""
+    """Exclusive; with it, exactly this span is read and no bookmark is kept."""
     lookback: timedelta = timedelta()
     sweep: timedelta | None = None
-    """How old the last complete reading may be; None: as old as it likes."""
+    """Maximum age of the last sweep; 0: sweep now, None: never."""
+    full_refresh: bool = False
+    """Ignore what is loaded already."""
 
 
 class Part(NamedTuple):
-    """What is wanted of a page, and what is true once it is loaded."""
+    """The rows of a page, and the bookmark that is true once they are loaded."""
 
     bookmark: dict[str, Any]
-    """As it is to be stored then."""
     records: list[Record] | None = None
+    """Those of the page that are wanted."""
     read_at: datetime | None = None
-    """When the answer was received."""
+    """When the answer was received; None: no page was read."""
     size: int = 0
-    """Records that were not known to be loaded."""
+    """Records that were not loaded before."""
     reached: datetime | None = None
-    """The oldest time of the page; None if it has none."""
+    """The oldest time of the page."""
+    can_stop: bool = False
+    """The load may end here: the next one gets further."""
     rows: pa.Table | None = None
-    """Made of the records by `ListReader.build`."""
+    """Built from the records by `ListReader.build`."""
 
 
 @dataclass
@@ -92,21 +81,21 @@ class ListStats:
     reread: int = 0
     """Rows that were."""
     mismatches: int = 0
-    """Values that did not fit their column, and went into `extra`."""
+    """Values that did not fit their column and went into `extra`."""
     newest: datetime | None = None
     """Time of the newest row."""
     masked: set[str] = field(default_factory=set)
     """Paths of `redact` that masked a value."""
     unmatched: set[str] = field(default_factory=set)
-    """Paths of `redact` that should have."""
+    """Paths of `redact` that matched nothing on some page."""
 
 
 class _OtherProject(Exception):
-    """The slug now belongs to another project, whose id this is."""
+    """The slug now belongs to another project, with this id."""
 
 
 class ListReader:
-    """Reads one list in one load: what is new, then what is missing, then a sweep.
+    """Reads one list in one load: new rows first, then the gaps, then a sweep.
 
     Args:
         client: of the server.
@@ -114,9 +103,7 @@ class ListReader:
         stored: its bookmark, as dlt's state holds it.
         extent: what to read.
         builder: makes rows of records.
-        is_reset: nothing of the bookmark counts.
-        is_swept_now: read the whole list again in any case.
-        is_continued: the run has read the top of the list in an earlier load.
+        run_began_at: identifies the run, which may take several loads.
     """
 
     def __init__(
@@ -126,37 +113,37 @@ class ListReader:
         stored: Mapping[str, Any],
         extent: Extent,
         builder: RowBuilder,
-        *,
-        is_reset: bool = False,
-        is_swept_now: bool = False,
-        is_continued: bool = False,
+        run_began_at: datetime,
     ) -> None:
         self.name = name
         self.title = client.describe(name)
         self.stats = ListStats()
-        self.is_resumable = False
-        """Another load can continue behind the part that was yielded last."""
-        self.balance = 0
-        """Rows that were new minus rows that were not, of this load."""
         self.is_sweeping = False
-        """What is new is loaded; the list is being read again."""
+        """New rows are loaded; the list is being read again."""
         self.parts = self.read()
-        self.state = dict(stored)
-        """The bookmark of the part that was yielded last."""
+        self.state = {**stored, "asked_at": run_began_at.isoformat()}
+        """The bookmark of the last part."""
         self._client = client
         self._endpoint = name.endpoint
         self._extent = extent
         self._builder = builder
         self._now = datetime.now(UTC)
-        self._bookmark = Bookmark.parse({} if is_reset else stored, self._now)
-        self._is_swept_now = is_swept_now
-        self._is_continued = is_continued
+        self._bookmark = Bookmark.parse(stored, self._now)
+        # The run has read the top of the list in an earlier load.
+        self._is_continued = self._bookmark.asked_at == run_began_at
+        if extent.full_refresh and not self._is_continued:
+            self._bookmark = Bookmark()
+        self._bookmark.asked_at = run_began_at
+        self._balance = 0
+        """Rows that were new minus rows that were not."""
+        self._broken: list[datetime] = []
+        """Seconds that the server cannot send."""
 
     def read(self) -> Iterator[Part]:
-        """Yield the parts of the list, and at last its bookmark without rows.
+        """Yield the parts of the list, and finally its bookmark without rows.
 
         Raises:
-            ApiError: a page cannot be read. What was yielded before is right.
+            ApiError: a page cannot be read. The parts yielded before are valid.
         """
         try:
             yield from self._read()
@@ -168,7 +155,8 @@ class ListReader:
                 found,
                 self._bookmark.project_id,
             )
-            self._bookmark = Bookmark(project_id=str(found))
+            asked_at = self._bookmark.asked_at
+            self._bookmark = Bookmark(project_id=str(found), asked_at=asked_at)
             try:
                 yield from self._read()
             except _OtherProject:
@@ -180,13 +168,13 @@ class ListReader:
         bookmark = self._bookmark
         bookmark.problem, bookmark.failed_at = "", None
         if self._endpoint.full_scan:
-            yield from self._read_whole()
+            yield from self._scan()
         else:
             self._begin_sweep()
             gaps = self._gaps()
             if self._is_continued and not self._extent.until:
-                # The top last, so that its lookback is read once a run; a sweep reads
-                # it at its end.
+                # The top last, so that its lookback is read once per run; a sweep
+                # reads it at its end.
                 gaps = gaps[1:] + ([] if bookmark.sweep_began_at else gaps[:1])
             yield from self._fill(bookmark.loaded, gaps)
             if bookmark.began_at and bookmark.loaded.spans:
@@ -197,25 +185,32 @@ class ListReader:
         bookmark.completed_at = self._now
         yield Part(bookmark.as_state())
 
+    def _scan(self) -> Iterator[Part]:
+        before = self._bookmark.completed_at
+        for page in self._client.pages(self.name):
+            known = [bool(before and (not t or t <= before)) for t in page.times]
+            yield self._part(page, [True] * len(known), known)
+
     def _gaps(self) -> list[Gap]:
-        since, until, lookback, _ = self._extent
-        lookback = max(lookback, self._endpoint.refresh_window)
-        end = until and earlier(until, TICK)
-        return self._bookmark.loaded.gaps(since, end, lookback)
+        extent = self._extent
+        lookback = max(extent.lookback, self._endpoint.refresh_window)
+        end = extent.until and earlier(extent.until, TICK)
+        return self._bookmark.loaded.gaps(extent.since, end, lookback)
 
     def _begin_sweep(self) -> None:
-        """Begin a sweep if one is due. The first reading of a list is one, too."""
-        bookmark = self._bookmark
+        """Begin a sweep if one is due. The first reading of a list counts as one."""
+        bookmark, every = self._bookmark, self._extent.sweep
         if not self._endpoint.is_swept or self._extent.until:
             return
+        is_wanted_now = every == timedelta() and not self._is_continued
         if not bookmark.loaded.spans:
             bookmark.began_at = self._now
-        elif self._is_swept_now or bookmark.is_sweep_due(self._extent.sweep, self._now):
+        elif is_wanted_now or bookmark.is_sweep_due(every, self._now):
             log.info("%s: reading the whole list again", self.title)
             bookmark.begin_sweep(self._now)
 
     def _sweep(self) -> Iterator[Part]:
-        """Read the whole list again, and then once more what has moved to its top."""
+        """Read the whole list again, then once more what has moved to its top."""
         self.is_sweeping = True
         bookmark = self._bookmark
         is_resumed = bool(bookmark.sweep.spans)
@@ -224,39 +219,17 @@ class ListReader:
         yield from self._fill(bookmark.loaded, self._gaps()[:1])
         bookmark.end_sweep()
 
-    def _read_whole(self) -> Iterator[Part]:
-        before = self._bookmark.completed_at
-        for page in self._client.pages(self.name):
-            known = [before and (time is None or time <= before) for time in page.times]
-            yield self._part(page, [True] * len(known), [bool(each) for each in known])
-
     def _fill(self, coverage: Coverage, gaps: Sequence[Gap]) -> Iterator[Part]:
         """Read gaps, and add them to the coverage page by page.
 
         Raises:
-            ApiError: a page cannot be read; or a second, and all around it is read.
+            ApiError: a page cannot be read; or some seconds, and all others are read.
         """
-        left, broken = list(gaps), list[datetime]()
+        left = list(gaps)
         while left:
-            gap = left.pop(0)
-            reading = _GapReading(self._endpoint, gap)
-            try:
-                yield from self._read_gap(coverage, gap, reading)
-            except HttpError as error:
-                end = reading.span.start if reading.span else gap.end
-                second = error.status == 500 and self._client.broken_second(
-                    self.name, gap.start, end
-                )
-                if not second or second in broken:
-                    raise
-                broken.append(second)
-                around = (
-                    Gap(second + SECOND, end),
-                    gap._replace(end=second - TICK, page_cursor=None),
-                )
-                left[:0] = [gap for gap in around if _is_gap(gap)]
-        if broken:
-            times = ", ".join(f"{each:%Y-%m-%d %H:%M:%S}" for each in broken)
+            left[:0] = yield from self._read_gap(coverage, left.pop(0))
+        if self._broken:
+            times = ", ".join(f"{each:%Y-%m-%d %H:%M:%S}" for each in self._broken)
             raise ApiError(
                 f"{self.title}: the server answers with an error (500) for all rows of"
                 f" {times} (UTC). All others are loaded, and the next run asks for these"
@@ -264,25 +237,79 @@ class ListReader:
             )
 
     def _read_gap(
-        self, coverage: Coverage, gap: Gap, reading: "_GapReading"
-    ) -> Iterator[Part]:
+        self, coverage: Coverage, gap: Gap
+    ) -> Generator[Part, None, list[Gap]]:
+        """Read a gap; return what is left of it, around a second that cannot be sent."""
         start = f"{gap.start:%Y-%m-%d %H:%M:%S}" if gap.start else "the beginning"
         log.info("%s: reading back to %s", self.title, start)
-        before = coverage.spans
-        for page in self._client.pages(self.name, gap.start, gap.end, gap.page_cursor):
-            if self.stats.pages == 0:
-                self._check_project(page)
-            reading.note(page)
-            known = reading.known(page, Coverage(before))
-            if reading.span is not None:
-                coverage.add(reading.span)
-            elif not reading.is_newest_first:
-                coverage.spans = before
-            self.is_resumable = reading.is_resumable
-            wanted = reading.wanted(page, self._extent.until)
-            yield self._part(page, wanted, known)
-            if reading.is_last:
-                break
+        before, until = Coverage(coverage.spans), self._extent.until
+        order = Order(self._endpoint.newest_first)
+        clock: datetime | None = None
+        top: datetime | None = None
+        span: Span | None = None
+        is_restarted = is_inside = is_loaded = False
+        key, received = self._endpoint.key, set[Any]()
+        pages = self._client.pages(self.name, gap.start, gap.end, gap.page_cursor)
+        try:
+            for page in pages:
+                if self.stats.pages == 0:
+                    self._check_project(page)
+                cursor, reached = page.asked_cursor, order.reached(page)
+                if clock is None:
+                    clock = min(page.server_time, page.read_at)
+                    top = gap.end and min(gap.end, page.read_at)
+                    # The page cursor was refused, so this list's others are useless.
+                    is_restarted = cursor != gap.page_cursor and not page.is_filtered
+                if gap.end is None and (top is None or not order.is_newest_first):
+                    top = latest(top, newest(page, clock))
+                is_past = bool(reached and gap.start and reached < gap.start)
+                # The end of a window is that of the list.
+                is_last = page.next_cursor is None or (is_past and not page.is_filtered)
+                span = None
+                if top and is_last:
+                    span = Span(gap.start, top)
+                elif top and reached and not is_loaded:
+                    # Apart from the span below, until all late rows in it are read.
+                    above = gap.loaded_to + TICK if gap.loaded_to else reached
+                    span = Span(max(reached, above), top, cursor)
+                    is_loaded = bool(gap.loaded_to and reached <= gap.loaded_to)
+                if span:
+                    coverage.add(span)
+                elif not order.is_newest_first:
+                    coverage.spans = before.spans
+                if page.is_filtered or until or not order.is_newest_first:
+                    wanted = within(page, gap.start, until)
+                else:
+                    wanted = contiguous(page, gap, is_inside, is_last)
+                    is_inside |= any(wanted)
+                is_again = cursor is not None and cursor == gap.page_cursor
+                known = known_rows(page, before, clock, is_again)
+                if page.keys(key) & received:  # rows have moved down by a page
+                    known = [
+                        k or record[key] in received
+                        for k, record in zip(known, page.records, strict=True)
+                    ]
+                received = page.keys(key)
+                has_moved = cursor is not None and not is_again
+                if page.is_filtered and reached:  # windows have whole seconds
+                    has_moved = gap.end is None or floor(reached) < floor(gap.end)
+                is_resumable = bool(reached) and has_moved
+                is_resumable &= not (is_last or is_restarted or is_loaded)
+                yield self._part(page, wanted, known, is_resumable)
+                if is_last:
+                    break
+        except HttpError as error:
+            end = span.start if span else gap.end
+            second = error.status == 500 and self._client.broken_second(
+                self.name, gap.start, end
+            )
+            if not second or second in self._broken:
+                raise
+            self._broken.append(second)
+            newer = Gap(second + SECOND, end)
+            older = gap._replace(end=second - TICK, page_cursor=None)
+            return [gap for gap in (newer, older) if not gap.is_empty]
+        return []
 
     def _check_project(self, page: Page) -> None:
         """Compare the project that a page is of with that of the bookmark.
@@ -305,42 +332,55 @@ class ListReader:
             raise _OtherProject(known)
         bookmark.project_id = known or bookmark.project_id
 
-    def _part(self, page: Page, wanted: Sequence[bool], known: Sequence[bool]) -> Part:
+    def _part(
+        self,
+        page: Page,
+        wanted: Sequence[bool],
+        known: Sequence[bool],
+        is_resumable: bool = False,
+    ) -> Part:
         stats = self.stats
         kept = [n for n, is_wanted in enumerate(wanted) if is_wanted]
         size = sum(not known[n] for n in kept)
-        self.balance += 2 * size - len(kept)
+        # A load that mostly reads again would be followed by another like it.
+        self._balance += 2 * size - len(kept)
         new = 0 if self.is_sweeping else size
         stats.pages += 1
         stats.rows += new
         stats.reread += len(kept) - new
-        times = [page.times[n] for n in kept]
+        times = (page.times[n] for n in kept)
         stats.newest = latest(
             stats.newest, *(t for t in times if t and t <= page.server_time)
         )
-        records = page.records
-        if len(kept) < len(records):
-            records = [records[n] for n in kept]
-        reached = min((time for time in page.times if time), default=None)
-        state = self._bookmark.as_state()
-        return Part(state, records, page.read_at, size, reached)
+        return Part(
+            self._bookmark.as_state(),
+            [page.records[n] for n in kept],
+            page.read_at,
+            size,
+            min((time for time in page.times if time), default=None),
+            is_resumable and self._balance >= 0,
+        )
 
     def build(self, part: Part) -> Part:
-        """Return a part with its rows; in one thread, which is faster than in several.
+        """Return a part with its rows.
 
         Raises:
             ApiError: a record cannot be a row.
         """
-        if not part.records or part.read_at is None:
-            return part
-        endpoint, stats = self._endpoint, self.stats
+        if part.records and part.read_at:
+            part = part._replace(rows=self._rows(part.records, part.read_at))
+        self.state = part.bookmark
+        return part
+
+    def _rows(self, records: list[Record], read_at: datetime) -> pa.Table:
+        endpoint, stats, project = self._endpoint, self.stats, self.name.project
         try:
             built = self._builder.build(
                 endpoint.table,
                 endpoint.key,
-                self.name.project,
-                part.records,
-                part.read_at,
+                project,
+                records,
+                read_at,
                 endpoint.unfilled,
             )
         except ApiError as error:
@@ -351,283 +391,12 @@ class ListReader:
         stats.mismatches += built.mismatches
         stats.masked |= built.masked
         stats.unmatched |= built.unmatched
-        return part._replace(rows=built.rows)
-
-
-class _GapReading:
-    """How far the reading of one gap has come with its last page.
-
-    Where no order is documented, a list counts as newest first as long as no page begins
-    above the one before, and each descends, but for a tenth of its rows, which arrived
-    late.
-    """
-
-    def __init__(self, endpoint: Endpoint, gap: Gap) -> None:
-        self.is_newest_first = True
-        self.is_last = False
-        """Nothing older is wanted, or there is nothing older."""
-        self.is_resumable = False
-        """Another load can continue here, and come further than this one."""
-        self.span: Span | None = None
-        """What is loaded with this page; None where that is not certain."""
-        self._endpoint = endpoint
-        self._gap = gap
-        self._top: datetime | None = None
-        """Where the span ends."""
-        self._clock: datetime | None = None
-        """The earlier of the server's and ours, at the first page."""
-        self._ascending: list[datetime] = []
-        """Times of the last page from its end on, without those that arrived late."""
-        self._highest: datetime | None = None
-        self._is_restarted = False
-        """The page cursor was refused, so those of this list are good for nothing."""
-        self._is_loaded = False
-        """What follows is loaded, and only read again for rows that arrived late."""
-        self._is_inside = False
-        """A row has come that is not above the gap."""
-        self._received: set[Any] = set()
-        """Keys of the page before."""
-        self._is_again = False
-        """It is the page where an earlier load stopped."""
-
-    def note(self, page: Page) -> None:
-        """Look at the next page."""
-        gap, cursor = self._gap, page.asked_cursor
-        self._is_again = cursor is not None and cursor == gap.page_cursor
-        if self._clock is None:
-            self._clock = min(page.server_time, page.read_at)
-            self._top = gap.end and min(gap.end, page.read_at)
-            self._is_restarted = cursor != gap.page_cursor and not page.is_filtered
-        self._note_order(page)
-        if gap.end is None and (self._top is None or not self.is_newest_first):
-            self._top = latest(self._top, _newest(page, self._clock))
-        reached = self._reached(page)
-        is_past = reached and gap.start and reached < gap.start
-        # The end of a window is that of the list.
-        is_past = is_past and not page.is_filtered
-        self.is_last = page.next_cursor is None or bool(is_past)
-        was_loaded, self.span = self._is_loaded, None
-        if self._top is not None and self.is_last:
-            self.span = Span(gap.start, self._top)
-        elif self._top is not None and reached is not None and not was_loaded:
-            # Apart from the span below, until all late rows in it are read.
-            self._is_loaded = bool(gap.loaded_to and reached <= gap.loaded_to)
-            above = gap.loaded_to + TICK if gap.loaded_to else reached
-            self.span = Span(max(reached, above), self._top, cursor)
-        has_moved = cursor not in (None, gap.page_cursor)
-        if page.is_filtered and reached:  # windows have whole seconds
-            has_moved = gap.end is None or floor(reached) < floor(gap.end)
-        self.is_resumable = (
-            bool(reached)
-            and has_moved
-            and not (self.is_last or self._is_restarted or self._is_loaded)
-        )
-
-    def _note_order(self, page: Page) -> None:
-        times = [each for each in page.times if each]
-        self._ascending = []
-        if self._endpoint.newest_first or not times:
-            return
-        ascending = times[-1:]
-        for each in times[-2::-1]:
-            if each >= ascending[-1]:
-                ascending.append(each)
-        late = len(times) - len(ascending)
-        is_above = self._highest is not None and ascending[-1] > self._highest
-        self.is_newest_first &= late <= len(times) / 10 and not is_above
-        self._highest, self._ascending = ascending[-1], ascending
-
-    def _reached(self, page: Page) -> datetime | None:
-        """Return the time that the list has come down to; None if that is not certain.
-
-        Where no order is documented, two rows and a tenth of a page have to be as old,
-        and not all of one time; so a few odd rows do not end a list.
-        """
-        if self._endpoint.newest_first:
-            return page.reached()
-        times, rows = self._ascending, max(2, math.ceil(len(page.times) / 10))
-        if not self.is_newest_first or len(times) < rows or times[0] == times[-1]:
-            return None
-        return times[rows - 1]
-
-    def wanted(self, page: Page, until: datetime | None) -> list[bool]:
-        """Return for each row whether to load it; with `until`, exactly those before it.
-
-        Rows above the gap are loaded already, and are left out before the first row that
-        is not above it. Older rows than the gap are left out only behind the last wanted
-        row: one that stands among newer ones arrived late. A list in no order shows no
-        such differences. Rows without a time are always loaded.
-        """
-        start, times = self._gap.start or EARLIEST, page.times
-        if page.is_filtered:  # by whole seconds
-            return [
-                time is None
-                or until is None
-                or not (
-                    until <= time < until + SECOND
-                    or earlier(start, SECOND) < time < start
-                )
-                for time in times
-            ]
-        if until is not None or not self.is_newest_first:
-            return [
-                time is None or (time >= start and (until is None or time < until))
-                for time in times
-            ]
-        wanted, end = [], self._gap.end
-        for each in times:
-            self._is_inside |= each is None or end is None or each <= end
-            wanted.append(self._is_inside)
-        if self.is_last:
-            above = [n for n, time in enumerate(times) if time is None or time >= start]
-            behind = max(above, default=-1) + 1
-            wanted[behind:] = [False] * (len(times) - behind)
-        return wanted
-
-    def known(self, page: Page, coverage: Coverage) -> list[bool]:
-        """Return for each row whether it came before, as far as that is known.
-
-        Pages by time overlap by some rows. Rows of the future come again each time.
-        """
-        key, clock = self._endpoint.key, self._clock if coverage.spans else None
-        keys = {record.get(key) for record in page.records}
-        if not (self._is_again or coverage.spans or keys & self._received):
-            self._received = keys
-            return [False] * len(page.times)
-        known = [
-            self._is_again
-            or record.get(key) in self._received
-            or (
-                time is not None
-                and (coverage.contains(time) or bool(clock and time > clock))
-            )
-            for record, time in zip(page.records, page.times, strict=True)
-        ]
-        self._received = keys
-        return known
-
-
-def _is_gap(gap: Gap) -> bool:
-    return gap.end is None or gap.start is None or gap.start <= gap.end
-
-
-def _newest(page: Page, clock: datetime) -> datetime | None:
-    """Return the end of a span whose first page this is: its newest row.
-
-    Never past the clock: a row of the future would hide those to come.
-    """
-    times = [time for time in page.times if time and time <= clock]
-    return max(times, default=clock if page.records else None)
+        return built.rows
 
 
 def _project_id(record: Record) -> str | None:
-    """Return the id of the project that an event or an issue says it is of."""
+    """Return the id of the project that an event or an issue belongs to."""
     project = record.get("project")
     inside = project.get("id") if isinstance(project, dict) else None
     value = record.get("projectID") or inside
     return str(value) if isinstance(value, str | int) else None
-
-
-class Budget:
-    """How much one load may read; shared by its tables.
-
-    Args:
-        rows: after which it is spent; None: never.
-    """
-
-    def __init__(self, rows: int | None = None) -> None:
-        self._rows: float = math.inf if rows is None else rows
-        self._started = time.monotonic()
-        self._lock = threading.Lock()
-
-    def take(self, rows: int) -> None:
-        """Subtract the rows of a part."""
-        with self._lock:
-            self._rows -= rows
-
-    @property
-    def is_spent(self) -> bool:
-        """The load has brought enough, or has taken long enough."""
-        seconds = time.monotonic() - self._started
-        return self._rows <= 0 or (
-            math.isfinite(self._rows) and seconds > SECONDS_PER_LOAD
-        )
-
-
-Outcome = Part | ApiError | None
-"""Of a reader: a part; why it failed; or None, it has come to its end."""
-
-
-def side_by_side(
-    readers: Iterable[ListReader], workers: int, budget: Budget, client: Client
-) -> Iterator[tuple[ListReader, Outcome]]:
-    """Let up to `workers` readers read in threads; yield what they yield, in their order.
-
-    A reader's next page is asked for before its last part is yielded. Once the budget is
-    spent, readers that can be resumed in another load are not asked again.
-    """
-    waiting = iter(readers)
-    running: dict[Future[Part | None], ListReader] = {}
-    has_begun = False  # or a load could bring nothing, and so all that follow
-    stopped = threading.Event()
-    pool = ThreadPoolExecutor(MANY_THREADS, "analytics-pipeline", stop_with, (stopped,))
-
-    def clock() -> float:
-        return time.monotonic() - client.session.limiter.waited
-
-    answered = clock()
-    try:
-        while True:
-            while len(running) < workers and not (has_begun and budget.is_spent):
-                reader = next(waiting, None)
-                if reader is None:
-                    break
-                has_begun = True
-                running[pool.submit(next, reader.parts, None)] = reader
-            if not running:
-                return
-            done, _ = wait(running, 1.0, FIRST_COMPLETED)
-            for future in done:
-                reader = running.pop(future)
-                outcome = _outcome(reader, future)
-                if isinstance(outcome, Part):
-                    answered = clock()
-                    budget.take(outcome.size)
-                    # A load that mostly reads again would be followed by its like.
-                    can_stop = reader.is_resumable and reader.balance >= 0
-                    if not (budget.is_spent and can_stop):
-                        running[pool.submit(next, reader.parts, None)] = reader
-                    outcome = _built(reader, outcome)
-                if isinstance(outcome, ApiError):
-                    running = {f: each for f, each in running.items() if each != reader}
-                yield reader, outcome
-            if clock() - answered > SECONDS_OF_SILENCE:
-                silent, running = [*running.values()], {}
-                yield from ((reader, _silent(reader)) for reader in silent)
-    finally:
-        stopped.set()
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _outcome(reader: ListReader, future: "Future[Part | None]") -> Outcome:
-    try:
-        return future.result()
-    except ApiError as error:
-        return error
-
-
-def _built(reader: ListReader, part: Part) -> Outcome:
-    try:
-        part = reader.build(part)
-    except ApiError as error:
-        return error
-    reader.state = part.bookmark
-    return part
-
-
-def _silent(reader: ListReader) -> ApiError:
-    return ApiError(
-        f"{reader.title}: the server sent no complete page for"
-        f" {SECONDS_OF_SILENCE / 60:.0f} minutes. Data loaded so far is kept. Try again"
-        " later."
-    )

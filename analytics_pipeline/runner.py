@@ -18,7 +18,6 @@ from dlt.extract import DltSource
 from analytics_pipeline.client.client import ListName
 from analytics_pipeline.config import resolve_config
 from analytics_pipeline.errors import ApiError, ConfigurationError, IncompleteLoad
-from analytics_pipeline.extraction import Run
 from analytics_pipeline.loading.comparison import compare
 from analytics_pipeline.loading.destinations import (
     appended_tables,
@@ -51,6 +50,7 @@ from analytics_pipeline.loading.warehouse import (
     check_table_format,
     unknown_destination,
 )
+from analytics_pipeline.run import Run
 from analytics_pipeline.secrets import mask_error
 from analytics_pipeline.source import analytics_source, make_client
 from analytics_pipeline.tables.columns import TABLES
@@ -371,7 +371,7 @@ def load_shared(
             " history out here, and load it with runner.load()"
         )
     skip_stale_rows(pipeline, source)
-    run = Run(single_load=True, keeps_bookmarks=False)
+    run = Run(keeps_bookmarks=False)
     with pipeline_lock(pipeline), _plain_errors(), run.active():
         restores = pipeline.config.restore_from_destination
         pipeline.config.restore_from_destination = False

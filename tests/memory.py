@@ -22,10 +22,11 @@ from analytics_pipeline.client.endpoints import APIS
 from analytics_pipeline.client.page import http_error
 from analytics_pipeline.client.retry import RequestStats
 from analytics_pipeline.errors import ApiError
-from analytics_pipeline.reading import Budget, Extent, ListReader, side_by_side
+from analytics_pipeline.reading import Extent, ListReader
 from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.redaction import Redactor
 from analytics_pipeline.tables.rows import RowBuilder
+from analytics_pipeline.workers import Budget, side_by_side
 
 Row = dict[str, Any]
 HOUR = timedelta(hours=1)
@@ -251,7 +252,6 @@ class Warehouse:
         workers: int = 1,
         kill: Callable[[int], bool] = lambda parts: False,
         loads: int = 1000,
-        full_refresh: bool = False,
         **extent: Any,
     ) -> int:
         """Load as `runner.load` does, in as many loads as are needed.
@@ -267,30 +267,24 @@ class Warehouse:
         client = self.client
         client.forget_answers()
         done: set[str] = set()
-        begun: set[str] = set()
+        began_at = datetime.now(UTC)
         bounded: dict[str, dict[str, Any]] = {}
         stored = bounded if extent.get("until") else self.bookmarks
-        sweep = extent.pop("sweep", None)
         names = projects or ["web"]
         while self.loads < loads and done < set(names):
             self.loads += 1
-            readers = []
-            for name in names:
-                if name in done:
-                    continue
-                is_now = name not in begun and sweep == timedelta()
-                readers.append(
-                    ListReader(
-                        client,
-                        ListName(client.spec.endpoints[self.table], name),
-                        stored.get(name, {}),
-                        Extent(sweep=sweep or None, **extent),
-                        RowBuilder(TABLES, Redactor([])),
-                        is_reset=full_refresh and name not in begun,
-                        is_swept_now=is_now,
-                        is_continued=name in begun,
-                    )
+            readers = [
+                ListReader(
+                    client,
+                    ListName(client.spec.endpoints[self.table], name),
+                    stored.get(name, {}),
+                    Extent(**extent),
+                    RowBuilder(TABLES, Redactor([])),
+                    began_at,
                 )
+                for name in names
+                if name not in done
+            ]
             rows: dict[str, Row] = {}
             states: dict[str, dict[str, Any]] = {}
             parts = 0
@@ -298,7 +292,6 @@ class Warehouse:
                 readers, workers, Budget(rows_per_load), client
             ):
                 name = reader.name.project
-                begun.add(name)
                 if outcome is None:
                     done.add(name)
                 elif isinstance(outcome, ApiError):

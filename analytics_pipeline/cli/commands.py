@@ -12,12 +12,13 @@ from analytics_pipeline.cli import check as checking
 from analytics_pipeline.cli import output, progress
 from analytics_pipeline.cli.process import FAILED, OK, SKIPPED
 from analytics_pipeline.cli.terminal import GREEN, RED, json_line, say, table
-from analytics_pipeline.config import parse_span, resolve_config
+from analytics_pipeline.config import resolve_config
 from analytics_pipeline.demo import DemoServer
 from analytics_pipeline.errors import ConfigurationError, IncompleteLoad
-from analytics_pipeline.extras import install_command
+from analytics_pipeline.loading.extras import install_command
 from analytics_pipeline.loading.warehouse import check_loaded, location
 from analytics_pipeline.source import analytics_source, make_client
+from analytics_pipeline.times import parse_span
 
 
 def settings(options: Namespace) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from analytics_pipeline.config import parse_span, parse_time, project_list
+from analytics_pipeline.config import project_list
 from analytics_pipeline.errors import ConfigurationError
+from analytics_pipeline.times import parse_span, parse_time
 
 
 class Partition(NamedTuple):

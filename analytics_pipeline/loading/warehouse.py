@@ -20,8 +20,8 @@ from analytics_pipeline.errors import (
     ConfigurationError,
     did_you_mean,
 )
-from analytics_pipeline.extras import install_command
 from analytics_pipeline.loading.destinations import destination_kind
+from analytics_pipeline.loading.extras import install_command
 from analytics_pipeline.loading.failures import causes, reason, words
 from analytics_pipeline.secrets import hide
 from analytics_pipeline.tables.credentials import mask_credentials

@@ -10,9 +10,9 @@ import dlt
 import pytest
 
 from analytics_pipeline import ConfigurationError, analytics_source, runner
-from analytics_pipeline.config import parse_span
 from analytics_pipeline.errors import HttpError
 from analytics_pipeline.loading.partitions import Partition, partitions
+from analytics_pipeline.times import parse_span
 from tests import memory
 from tests.children import environment, fresh
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server

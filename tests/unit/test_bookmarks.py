@@ -238,8 +238,6 @@ def swept(at_day: float | None, **fields: Any) -> Bookmark:
         (swept(8.9), DAY, True),
         (swept(8.9), 2 * DAY, False),
         (swept(None), 1000 * DAY, True),  # as bookmarks of earlier versions are
-        (swept(10.9), DAY, False),
-        (swept(11.1), DAY, True),  # a clock was wrong
         (swept(8, sweep_began_at=at(9)), DAY, False),  # it is resumed
         (swept(None, began_at=at(1)), DAY, False),  # the first reading is one
         (Bookmark(), timedelta(), False),

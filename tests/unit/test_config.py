@@ -11,14 +11,12 @@ import pytest
 from analytics_pipeline.client.endpoints import APIS
 from analytics_pipeline.config import (
     Config,
-    check_token,
-    normalize_base_url,
     parse_config,
-    parse_time,
     project_list,
     resolve_config,
 )
 from analytics_pipeline.errors import ConfigurationError
+from analytics_pipeline.times import parse_time
 
 NOON = datetime(2025, 11, 30, 12, tzinfo=UTC)
 GIVEN: dict[str, Any] = {
@@ -36,17 +34,6 @@ def parse(**changes: Any) -> Config:
     return parse_config(**GIVEN | changes)
 
 
-def test_settings_are_taken_over() -> None:
-    config = parse(since="2025-11-30", until=NOON, redact=["user.email"])
-    assert config.base_url == "https://errors.example.com"
-    assert config.auth_token == "s3cret"
-    assert config.organization == "acme"
-    assert config.projects == ("frontend",)
-    assert config.spec is APIS["v1"]
-    assert (config.since, config.until) == (NOON.replace(hour=0), NOON)
-    assert config.redact == ("user.email",)
-
-
 def test_what_is_not_given_has_a_default() -> None:
     config = parse()
     assert (config.since, config.until, config.redact) == (None, None, ())
@@ -57,21 +44,18 @@ def test_what_is_not_given_has_a_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "span", "is_now"),
+    ("value", "span"),
     [
-        ("1d", timedelta(days=1), False),
-        (" 12h ", timedelta(hours=12), False),
-        ("2w", timedelta(days=14), False),
-        (timedelta(minutes=5), timedelta(minutes=5), False),
-        ("now", timedelta(), True),
-        ("never", None, False),
+        ("1d", timedelta(days=1)),
+        (" 12h ", timedelta(hours=12)),
+        ("2w", timedelta(days=14)),
+        (timedelta(minutes=5), timedelta(minutes=5)),
+        ("now", timedelta()),
+        ("never", None),
     ],
 )
-def test_a_sweep_is_a_span_or_a_word(
-    value: Any, span: timedelta | None, is_now: bool
-) -> None:
-    config = parse(sweep=value)
-    assert (config.sweep, config.sweeps_now) == (span, is_now)
+def test_a_sweep_is_a_span_or_a_word(value: Any, span: timedelta | None) -> None:
+    assert parse(sweep=value).sweep == span
 
 
 @pytest.mark.parametrize(
@@ -83,28 +67,20 @@ def test_anything_else_is_no_sweep(value: Any) -> None:
 
 
 @pytest.mark.parametrize("span", [timedelta(), timedelta(days=-1)])
-def test_a_span_of_nothing_is_no_sweep(span: timedelta) -> None:
+def test_a_sweep_takes_time(span: timedelta) -> None:
     with pytest.raises(ConfigurationError, match="sweep: .* is too short"):
         parse(sweep=span)
-
-
-@pytest.mark.parametrize("value", ["yes", 1, None])
-def test_a_history_is_wanted_or_not(value: Any) -> None:
-    assert parse(history=True).history is True
-    with pytest.raises(ConfigurationError, match="history must be true or false"):
-        parse(history=value)
 
 
 @pytest.mark.parametrize("setting", ["workers", "rows_per_load"])
 @pytest.mark.parametrize(
     "value", [0, -5, 0.5, 2.5, float("inf"), float("nan"), True, "4", [], {}]
 )
-def test_a_number_that_is_not_whole_and_at_least_1_is_refused(
-    setting: str, value: Any
-) -> None:
-    with pytest.raises(ConfigurationError, match="1 is the least") as error:
+def test_numbers_are_integers_of_at_least_1(setting: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match="must be an integer") as error:
         parse(**{setting: value})
-    assert f"{setting} {value!r} " in str(error.value)
+    assert f"{setting} must" in str(error.value)
+    assert f"not {value!r}" in str(error.value)
 
 
 @pytest.mark.parametrize("value", [1, 7, 7.0])
@@ -118,18 +94,15 @@ def test_a_whole_number_is_taken(value: float) -> None:
     "lookback",
     [-1, float("inf"), float("nan"), 1e300, 10**400, 31_557_600_001, None, "soon", []],
 )
-def test_a_lookback_that_is_no_span_of_up_to_a_thousand_years_is_refused(
-    lookback: Any,
-) -> None:
-    with pytest.raises(
-        ConfigurationError, match="lookback .* from 0 to 31,557,600,000"
-    ):
+def test_an_invalid_lookback_is_refused(lookback: Any) -> None:
+    with pytest.raises(ConfigurationError, match="lookback .* is not a span of time"):
         parse(lookback=lookback)
 
 
 @pytest.mark.parametrize(
     ("lookback", "span"),
     [
+        (0, timedelta()),
         (1.5, timedelta(seconds=1.5)),
         ("90", timedelta(seconds=90)),
         (31_557_600_000, timedelta(days=365_250)),
@@ -137,10 +110,6 @@ def test_a_lookback_that_is_no_span_of_up_to_a_thousand_years_is_refused(
 )
 def test_a_lookback_is_in_seconds(lookback: Any, span: timedelta) -> None:
     assert parse(lookback=lookback).lookback == span
-
-
-def test_no_lookback_is_allowed() -> None:
-    assert parse(lookback=0).lookback == timedelta()
 
 
 def test_bookmarks_are_kept_apart_by_the_address_of_the_api() -> None:
@@ -167,14 +136,15 @@ def test_sentry_has_a_base_url_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("api", "hint"),
-    [("Sentry", "did you mean 'sentry'?"), ("glitch-tip", "'glitchtip'?"), ("x", "v1")],
+    ("setting", "choices"),
+    [("api", "v1, sentry, glitchtip"), ("row_format", "auto, arrow, python")],
 )
-def test_an_unknown_api_is_answered_with_the_known_ones(api: str, hint: str) -> None:
+def test_an_unknown_choice_is_answered_with_the_known_ones(
+    setting: str, choices: str
+) -> None:
     with pytest.raises(ConfigurationError) as error:
-        parse(api=api)
-    assert "v1, sentry, glitchtip" in str(error.value)
-    assert hint in str(error.value)
+        parse(**{setting: "x"})
+    assert str(error.value) == f"{setting} must be one of {choices}, not 'x'"
 
 
 @pytest.mark.parametrize(
@@ -186,6 +156,8 @@ def test_an_unknown_api_is_answered_with_the_known_ones(api: str, hint: str) -> 
         ('["frontend", "backend"]', ("frontend", "backend")),
         (' ["frontend"]', ("frontend",)),
         ("a/b?c#d", ("a/b?c#d",)),
+        ((slug for slug in ("a", "b")), ("a", "b")),
+        *((text, ("a", "b")) for text in ("a,b", " a , b ")),
     ],
 )
 def test_a_project_is_a_slug_or_a_list_of_slugs(
@@ -201,10 +173,6 @@ def test_lists_of_the_organization_need_no_project() -> None:
     assert parse(project="a", needs_project=False).projects == ("a",)
     with pytest.raises(ConfigurationError, match="is not a slug"):
         parse(project=".", needs_project=False)
-
-
-def test_projects_may_be_made_one_by_one() -> None:
-    assert project_list(slug for slug in ("a", "b")) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -350,8 +318,8 @@ def test_an_end_without_a_beginning_means_from_the_first_row() -> None:
 def test_https_and_this_machine_are_safe_and_addresses_have_one_form(
     base_url: str, normalized: str
 ) -> None:
-    assert normalize_base_url(base_url, allow_http=False) == normalized
-    assert normalize_base_url(normalized, allow_http=False) == normalized
+    assert parse(base_url=base_url).base_url == normalized
+    assert parse(base_url=normalized).base_url == normalized
 
 
 @pytest.mark.parametrize("path", ["", "/", "/prefix", "/prefix/"])
@@ -375,7 +343,7 @@ def test_the_prefix_of_the_apis_paths_is_taken_off(api: str, path: str) -> None:
     ],
 )
 def test_the_prefix_of_another_api_is_refused(api: str, path: str, right: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"is one of api {right}; set"):
+    with pytest.raises(ConfigurationError, match=f"belongs to api {right}; set"):
         parse(api=api, base_url=f"https://errors.example.com{path}")
 
 
@@ -428,7 +396,9 @@ def test_what_is_no_plain_address_is_refused(base_url: str) -> None:
 @pytest.mark.parametrize("login", ["me:hidden", "hidden", "me:hid den", "me:hidden/x"])
 def test_a_login_in_the_address_is_not_shown(login: str) -> None:
     for url in (f"https://{login}@errors.example.com", f"{login}@errors.example.com"):
-        with pytest.raises(ConfigurationError, match="^base_url must hold no login$"):
+        with pytest.raises(
+            ConfigurationError, match="^base_url must not hold a login$"
+        ):
             parse(base_url=url)
 
 
@@ -455,11 +425,6 @@ def test_a_token_that_cannot_be_one_is_refused_without_being_shown(token: str) -
     with pytest.raises(ConfigurationError, match="auth_token") as error:
         parse(auth_token=token)
     assert "s3" not in str(error.value)
-
-
-def test_an_empty_token_is_none() -> None:
-    with pytest.raises(ConfigurationError, match="auth_token"):
-        check_token("")
 
 
 def test_the_token_is_in_no_text_of_the_settings() -> None:
@@ -502,14 +467,6 @@ def test_what_is_a_key_depends_on_the_api() -> None:
         parse(redact="version", api="glitchtip")
 
 
-@pytest.mark.parametrize("path", ["user.", ".email", "user..email", "."])
-def test_a_path_with_an_empty_part_is_refused(path: str) -> None:
-    with pytest.raises(
-        ConfigurationError, match="is not a path; write it as user.email"
-    ):
-        parse(redact=path)
-
-
 @pytest.mark.parametrize(
     "path",
     [
@@ -521,6 +478,7 @@ def test_a_path_with_an_empty_part_is_refused(path: str) -> None:
             '"user.email"',
         ),
         *("user|name", "(user)", "user\\.name"),
+        *("user.", ".email", "user..email", "."),
     ],
 )
 def test_what_is_no_path_is_refused(path: str) -> None:
@@ -581,10 +539,13 @@ def test_what_must_be_text_is_refused_otherwise(name: str, value: Any) -> None:
         parse(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["full_events", "full_refresh", "allow_http"])
-def test_a_text_is_neither_true_nor_false(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["full_events", "full_refresh", "allow_http", "history"]
+)
+@pytest.mark.parametrize("value", ["false", 1, None])
+def test_flags_are_true_or_false(name: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"{name} must be true or false"):
-        parse(**{name: "false"})
+        parse(**{name: value})
 
 
 @pytest.mark.parametrize(
@@ -608,7 +569,7 @@ def test_tags_become_columns_of_events() -> None:
 
 @pytest.mark.parametrize("tags", [["a.b", "a_b"], [""], ["  "]])
 def test_two_tags_do_not_share_a_column(tags: list[str]) -> None:
-    with pytest.raises(ConfigurationError, match="no column name of their own"):
+    with pytest.raises(ConfigurationError, match="no column name of its own"):
         parse(tags=tags)
 
 
@@ -623,10 +584,10 @@ def test_a_column_can_be_left_out_by_either_name(path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "hint"),
     [
-        ("events.entrys", "did you mean 'events.entries'"),
-        ("event.entries", "is no column"),
-        ("entries", "is no column"),
-        ("events.", "is no column"),
+        ("events.entrys", "is not a column"),
+        ("event.entries", "is not a column"),
+        ("entries", "is not a column"),
+        ("events.", "is not a column"),
         ("events.id", "could not be told apart"),
         ("events.projectID", "could not be told apart"),
         ("events.date_created", "could not be told apart"),
@@ -639,21 +600,21 @@ def test_no_other_column_can_be_left_out(path: str, hint: str) -> None:
         parse(exclude=path)
 
 
-def test_rows_come_in_one_of_three_forms() -> None:
-    assert parse().row_format == "auto"
-    with pytest.raises(ConfigurationError, match="did you mean 'arrow'"):
-        parse(row_format="arow")
-
-
 # Names
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("ANALYTICS_PIPELINE__REDCAT", "no setting 'redcat'; did you mean 'redact'?"),
-        ("ANALYTICS_PIPELINE__ANALYTICS__TAG", "no setting 'tag'; did you mean 'tags'"),
-        ("ANALYTICS_PIPELINE__COLOUR", "there is no setting 'colour'$"),
+        (
+            "ANALYTICS_PIPELINE__REDCAT",
+            "unknown setting 'redcat'; did you mean 'redact'?",
+        ),
+        (
+            "ANALYTICS_PIPELINE__ANALYTICS__TAG",
+            "unknown setting 'tag'; did you mean 'tags'",
+        ),
+        ("ANALYTICS_PIPELINE__COLOUR", "unknown setting 'colour'$"),
     ],
 )
 @pytest.mark.parametrize("is_file", [False, True])
@@ -696,18 +657,14 @@ def test_each_section_that_dlt_reads_for_the_source_holds_for_all_commands(
     assert resolve_config(**GIVEN).redact == ("user.email",)
 
 
-@pytest.mark.parametrize("value", ["3d", "259200", "259200.0"])
-def test_a_lookback_of_the_environment_is_a_span_or_seconds(
-    monkeypatch: pytest.MonkeyPatch, value: str
+@pytest.mark.parametrize("value", ["3d", "259200", 259200, 259200.0])
+def test_a_lookback_is_a_span_or_seconds_wherever_it_is_set(
+    monkeypatch: pytest.MonkeyPatch, value: Any
 ) -> None:
-    monkeypatch.setenv("LOOKBACK", value)
-    assert resolve_config(**GIVEN).lookback == timedelta(days=3)
-
-
-@pytest.mark.parametrize("value", ["3d", 259200, 259200.0])
-def test_a_lookback_of_a_file_is_a_span_or_seconds(value: Any) -> None:
     with dlt.config.values({"sources.analytics_pipeline.lookback": value}):
         assert resolve_config(**GIVEN).lookback == timedelta(days=3)
+    monkeypatch.setenv("LOOKBACK", str(value))
+    assert resolve_config(**GIVEN).lookback == timedelta(days=3)
 
 
 @pytest.mark.parametrize("value", ["a,b", " a , b ", '["a", "b"]'])
@@ -726,6 +683,6 @@ def test_texts_of_a_list_may_hold_several() -> None:
 
 
 def test_workers_have_a_limit() -> None:
-    with pytest.raises(ConfigurationError, match="1001 is too many: 1000 is the most"):
+    with pytest.raises(ConfigurationError, match="from 1 to 1000, not 1001"):
         parse(workers=1001)
     assert parse(workers=1000, rows_per_load=1001).workers == 1000

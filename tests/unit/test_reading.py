@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from analytics_pipeline import reading
+from analytics_pipeline import workers
 from analytics_pipeline.errors import HttpError, UnexpectedAnswer
 from tests.memory import (
     HOUR,
@@ -313,7 +313,7 @@ def let_requests_take(
     monkeypatch: pytest.MonkeyPatch, session: Session, seconds: float
 ) -> None:
     clock = SimpleNamespace(monotonic=lambda: seconds * len(session.requests))
-    monkeypatch.setattr(reading, "time", clock)
+    monkeypatch.setattr(workers, "time", clock)
 
 
 def test_a_load_that_takes_long_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -912,7 +912,7 @@ def test_projects_are_read_whole_each_time(api: str) -> None:
         assert len(warehouse.ids) == 50 + number
         assert warehouse.sizes == {"web": 1 if number else 50}
         assert warehouse.reread == {"web": 49 + number if number else 0}
-        assert warehouse.bookmarks["web"].keys() == {"completed_at"}
+        assert warehouse.bookmarks["web"].keys() == {"asked_at", "completed_at"}
         created = datetime.now(UTC).isoformat()
         projects.append({"id": f"n{number}", "slug": "n", "dateCreated": created})
 

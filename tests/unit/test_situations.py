@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from analytics_pipeline import reading
+from analytics_pipeline import workers
 from analytics_pipeline.errors import ApiError
 from tests.memory import (
     HOUR,
@@ -273,7 +273,7 @@ def test_a_lookback_that_takes_longer_than_a_load_is_read_a_few_times_only(
 
     session.before = pass_time
     clock = SimpleNamespace(monotonic=lambda: seconds)
-    monkeypatch.setattr(reading, "time", clock)
+    monkeypatch.setattr(workers, "time", clock)
     warehouse = Warehouse(session)
     assert warehouse.run(rows_per_load=100_000, lookback=HOUR) < 3 * 60
     assert warehouse.ids == warehouse.served()
@@ -496,7 +496,7 @@ def test_a_list_that_gives_no_page_for_long_has_failed_and_others_are_loaded(
 
     def hang(request: Request) -> None:
         if request.project == "web":
-            monkeypatch.setattr(reading, "SECONDS_OF_SILENCE", 0.0)
+            monkeypatch.setattr(workers, "SECONDS_OF_SILENCE", 0.0)
             ended.wait(60)
 
     session.before = hang

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from analytics_pipeline import extras
+from analytics_pipeline.loading import extras
 
 
 class Installed(Distribution):

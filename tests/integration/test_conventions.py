@@ -793,7 +793,7 @@ def test_a_value_of_another_type_is_refused_in_words(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     by_environment("")(VALUES | {"project": '["a", '}, monkeypatch)
-    with pytest.raises(ConfigurationError, match="neither text nor a JSON list"):
+    with pytest.raises(ConfigurationError, match="must be text or a list"):
         analytics_source()
 
 

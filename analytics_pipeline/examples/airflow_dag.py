@@ -1,10 +1,10 @@
 """Apache Airflow 3: load the errors of every project into the warehouse, day by day.
 
-Copy this file into your dags folder and edit the settings at the top. Server, token and
-warehouse come from Airflow connections, if you name them below. Otherwise dlt finds them
-in the environment (BASE_URL, AUTH_TOKEN, ORGANIZATION, DESTINATION__POSTGRES__CREDENTIALS)
-or in `.dlt/` in Airflow's working directory. RUNTIME__DLTHUB_TELEMETRY=false switches
-dlt's telemetry off.
+Copy this file into your dags folder and edit the settings at the top. It needs
+`analytics-pipeline[airflow]`. Server, token and warehouse come from Airflow connections, if
+you name them below. Otherwise dlt finds them in the environment (BASE_URL, AUTH_TOKEN,
+ORGANIZATION, DESTINATION__POSTGRES__CREDENTIALS) or in `.dlt/` in Airflow's working
+directory. RUNTIME__DLTHUB_TELEMETRY=false switches dlt's telemetry off.
 
 A run loads the events of its day, with one task per project. It may run late, repeatedly,
 or concurrently with others; no row is doubled. Issues do not belong to a day, since any
@@ -38,8 +38,8 @@ RETRIES = 5
 RETRY_DELAY = timedelta(minutes=1)  # then 2, 4, 8, 16 minutes
 TIMEOUT = timedelta(hours=3)  # of a task
 TAGS = ["errors"]
-# Otherwise dlt looks for each of its settings in Airflow's variables, which takes some hundred
-# requests per task. If your settings are there, use "true".
+# With "true", dlt looks for each of its settings in Airflow's variables, which takes several
+# hundred requests per task. Use that only if your settings are there.
 os.environ.setdefault("PROVIDERS__ENABLE_AIRFLOW_SECRETS", "false")
 
 # ------------------------- no need to change anything below -------------------------

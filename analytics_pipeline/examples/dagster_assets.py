@@ -30,8 +30,8 @@ FRESH = timedelta(days=2)  # events of a day are loaded when it is over
 
 # ------------------------- no need to change anything below -------------------------
 
-# Dagster needs the tables when it imports this file, where settings may be missing. The assets
-# below create the sources that are loaded.
+# Dagster needs the names of the tables when it imports this file, perhaps on a machine without the
+# settings. So this source has placeholders. The assets below load from sources of their own.
 TABLES = analytics_source("https://errors.invalid", "none", "none", "none")
 BY_DAY = ["events"]
 WHOLE = ["issues", "projects", "releases", "project_detail"]

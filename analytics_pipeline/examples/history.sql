@@ -1,7 +1,7 @@
 -- Queries on issue_history for DuckDB and PostgreSQL. Days are in the session's time zone.
--- The dbt models issues_open_daily and issue_resolution cover the first two.
+-- The dbt models issues_open_daily and issue_resolution answer the first two as well.
 -- "Reopened" means that an issue became unresolved after it had another status. Issues that are
--- gone from the server have no current state.
+-- gone from the server are not open: their last state has ended.
 
 -- How many issues were open at the end of each day?
 select cast(d.day as date) as day, count(h.id) as open_issues
@@ -18,9 +18,9 @@ group by d.day
 order by d.day;
 
 -- In each project, how many days does it take to resolve an issue, counted from its first event
--- or from when it was reopened? This query and the last one leave out issues that were already
--- resolved when the history of their project began. They include later issues that were already
--- resolved when they were first loaded.
+-- or from when it was reopened? Issues that had been resolved before the history of their project
+-- began do not count, here and in the last query. Newer issues count, even if they were resolved
+-- before they were first loaded.
 with changes as (
     select *, lag(status) over (partition by id order by valid_from) as before,
         min(valid_from) over (partition by project_id) as began
@@ -43,8 +43,8 @@ where b.status = 'resolved'
 group by p.slug
 order by p.slug;
 
--- After which releases did issues regress (were reopened after they had been resolved)? Each
--- regression counts for the release of its project that was the newest at that time.
+-- After which releases did resolved issues become unresolved again (regress)? Each regression
+-- counts for the release of its project that was the newest at that time.
 with changes as (
     select *, lag(status) over (partition by id order by valid_from) as before
     from analytics.issue_history

@@ -1,6 +1,6 @@
 """A Prefect flow that loads new data every hour, and fails if tables are too old.
 
-Copy this file and edit the settings below. It needs `analytics-pipeline[prefect]`.
+Copy this file and edit the settings at the top. It needs `analytics-pipeline[prefect]`.
 Put addresses and secrets into the environment (BASE_URL, AUTH_TOKEN, ORGANIZATION, PROJECT
 with one or more slugs, DESTINATION__POSTGRES__CREDENTIALS) or into `.dlt/` in the flow's
 working directory. RUNTIME__DLTHUB_TELEMETRY=false switches dlt's telemetry off.

@@ -24,7 +24,7 @@ from analytics_pipeline.cli.main import main
 from analytics_pipeline.client.endpoints import APIS
 from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.history import HISTORY
-from tests.assertions import assert_kept
+from tests.assertions import assert_kept, held
 from tests.benchmarks.cases import cases
 from tests.children import ROOT
 from tests.conftest import TOKEN, Warehouse, small_server
@@ -152,24 +152,30 @@ def test_the_first_command_prints_what_is_shown_and_no_warning() -> None:
         assert done.returncode == 0, done.stderr
 
 
-def test_the_commands_for_a_server_load_from_it(
-    server: FakeServer, warehouse: Warehouse
-) -> None:
+def assert_each_id_once(warehouse: Warehouse, server: FakeServer, *tables: str) -> None:
+    for table in tables:
+        expected = sorted(str(row["id"]) for row in server.rows(table))
+        assert sorted(row["id"] for row in held(warehouse, table)) == expected, table
+
+
+def test_the_commands_for_a_server_load_from_it(warehouse: Warehouse) -> None:
     commands = block("sh", "export AUTH_TOKEN")
     commands = commands.replace("AUTH_TOKEN=…", f"AUTH_TOKEN={TOKEN}")
-    commands = commands.replace("https://errors.example.com", server.url)
-    done = shell(commands)
-    assert done.returncode == 0, done.stderr
-    assert "All lists can be read" in done.stderr
-    assert_kept(warehouse, server)
+    with small_server("sentry") as server:
+        done = shell(commands, BASE_URL=server.url)
+        assert done.returncode == 0, done.stderr
+        assert "All lists can be read" in done.stderr
+        assert_each_id_once(warehouse, server, *TABLES)
 
 
 def test_the_python_code_loads_and_prints_issues(
-    server: FakeServer, warehouse: Warehouse, run_python: Run
+    warehouse: Warehouse, run_python: Run
 ) -> None:
     code = block("python", "print(pipeline.dataset()")
-    assert run_python(code, server).count("', ") >= len(server.rows("issues"))
-    assert_kept(warehouse, server, "issues", "projects")
+    with small_server("sentry") as server:
+        printed = run_python(code, server)
+        assert printed.count("', ") >= len(server.rows("issues"))
+        assert_each_id_once(warehouse, server, "issues", "projects")
 
 
 def test_a_filter_on_rows_keeps_only_some(
@@ -460,11 +466,10 @@ def test_the_partitions_are_loaded(
 ) -> None:
     since = datetime.now(UTC).date() - timedelta(days=3)
     monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", postgres.uri)
+    midnight = f"{datetime.now(UTC):%Y-%m-%d}"
+    code = block("python", "partitions").replace("2026-01-01", f"{since}")
     with small_server("sentry", events=300) as server:
-        run_python(
-            block("python", "partitions").replace("2026-01-01", f"{since}"), server
-        )
-        midnight = f"{datetime.now(UTC):%Y-%m-%d}"
+        run_python(code.replace("2026-02-01", midnight), server)
         days = {
             row["id"]
             for row in server.rows("events")

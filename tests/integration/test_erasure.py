@@ -80,6 +80,20 @@ def test_the_statements_find_a_person_and_leave_nothing(
         assert 0 < others == len(server.rows("events")) - anywhere
 
 
+def test_events_that_are_kept_do_not_name_the_person(
+    warehouse_query: tuple[str, Query],
+) -> None:
+    destination, query = warehouse_query
+    with small_server() as server:
+        load(server, destination)
+        by_user, anywhere, _, _, clear, *_ = statements(server)
+        assert query(by_user)
+        query(clear)
+        assert query(by_user) == query(anywhere) == []
+        kept = query("select count(*) from analytics.events")
+        assert kept == [(len(server.rows("events")),)]
+
+
 def test_only_the_tables_hold_copies_of_rows(warehouse: Warehouse) -> None:
     with small_server() as server:
         warehouse.load(server, tables=TABLES)

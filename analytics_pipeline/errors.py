@@ -1,7 +1,7 @@
 """Exceptions, and what their messages have in common.
 
-A message says what happened, to which list, and what to do. URLs have no query, and
-secrets are masked.
+A message says what happened, to which list, and what to do. URLs are shown without their
+query, and secrets are masked.
 """
 
 import re
@@ -15,9 +15,9 @@ import requests
 from analytics_pipeline.secrets import masked
 
 LONGEST_MESSAGE = 1000
-"""Characters of an error; servers send long ones."""
+"""Characters of an error."""
 LINES = 10
-"""Failures, or projects, that a message lists one by one."""
+"""How many failures, or projects, a message lists."""
 
 TRY_LATER = "Data loaded so far is kept. Try again later."
 
@@ -66,8 +66,12 @@ class UnexpectedAnswer(ApiError, ValueError):
     """The answer does not have the shape that the API promises."""
 
 
+class OtherShape(UnexpectedAnswer):
+    """The answer may come from another API, or from a proxy or web server."""
+
+
 class OtherApi(ApiError):
-    """The server speaks another API than the setting `api` says."""
+    """The server has another API than the setting `api`."""
 
 
 class UnknownName(ApiError, LookupError):
@@ -120,5 +124,5 @@ def did_you_mean(value: str, known: Iterable[str]) -> str:
 
 def shortened(text: str, length: int) -> str:
     """Return at most `length` characters of the text, without secrets."""
-    text = masked(text)  # before it is cut: half a secret would not be recognized
+    text = masked(text)  # first, because half a secret would not be recognized
     return text if len(text) <= length else text[: length - 3] + "..."

@@ -1,7 +1,7 @@
-"""The secrets that this process has read, and text without them.
+"""The secrets that this process has read, and how to mask them in text.
 
-Servers, proxies and drivers repeat what they were sent: in answers, errors and log
-lines. So whoever reads a secret hides it here, and every error and log line is masked.
+Servers, proxies and drivers repeat secrets in answers, errors and log lines. So code that
+reads a secret calls `hide`, and every error and log line is masked.
 """
 
 import html
@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 MASK = "***"
 SHORTEST = 6
 WORD = 12
-"""Characters. A shorter secret, or a shorter one of letters alone, such as the password
-`postgres`, is also an ordinary word, so it is masked only in `user:password@`."""
+"""Characters. A secret below `SHORTEST`, or of letters alone and below `WORD`, such as the
+password `postgres`, may be an ordinary word, so it is masked only in `user:password@`."""
 
 
 class _Form(NamedTuple):
@@ -23,28 +23,28 @@ class _Form(NamedTuple):
 
     pattern: str
     core: str
-    """The longest part without quotes; to look for it first costs little."""
+    """The longest part that is never quoted; searching for it first is fast."""
 
 
 _PLAIN = "[A-Za-z0-9._~-]"
-"""Characters that nobody quotes."""
+"""Characters that are never quoted."""
 _hidden: tuple[_Form, ...] = ()
 _sent: frozenset[_Form] = frozenset()
 _lock = threading.Lock()
 
 
 def hide(*secrets: Any) -> None:
-    """Let `masked` replace these texts, however they are quoted; other values are none."""
+    """Let `masked` replace these texts in any quoting; values of other types are ignored."""
     global _hidden
     forms = {form for text in secrets for form in _forms(text)}
     with _lock:
         if not forms <= {*_hidden}:
-            # The longest first: a part of it may be another one.
+            # The longest first, because it may contain another.
             _hidden = tuple(sorted({*_hidden, *forms}, key=lambda f: -len(f.pattern)))
 
 
 def hide_sent(*secrets: str) -> None:
-    """Hide what is sent to the server, in its answers as well."""
+    """Hide secrets that are sent to the server, also in its answers."""
     global _sent
     hide(*secrets)
     with _lock:
@@ -52,7 +52,7 @@ def hide_sent(*secrets: str) -> None:
 
 
 def masked(value: Any) -> Any:
-    """Return text with `***` for each secret, also inside of lists and dicts."""
+    """Return text with `***` for each secret, also within lists and dicts."""
     if isinstance(value, str):
         lower = value.lower()
         for pattern, core in _hidden:
@@ -75,7 +75,7 @@ def masked_answer(body: bytes) -> bytes:
 
 
 def mask_error(error: BaseException | None) -> None:
-    """Mask an error of a library, and what it came from."""
+    """Mask a library's error and its causes."""
     seen: set[int] = set()
     todo = [error]
     while todo:
@@ -86,12 +86,12 @@ def mask_error(error: BaseException | None) -> None:
         todo += [each.__cause__, each.__context__]
         todo += [arg for arg in each.args if isinstance(arg, BaseException)]
         each.args = masked(each.args)
-        if isinstance(each, OSError) and each.strerror:  # shows these instead
+        if isinstance(each, OSError) and each.strerror:  # its text has these, not args
             each.strerror, each.filename = masked([each.strerror, each.filename])
 
 
 def mask_record(record: logging.LogRecord) -> bool:
-    """Mask a log line; as a filter, it lets all of them pass."""
+    """Mask a log line; return True, as a filter that keeps all lines."""
     text, trace = record.getMessage(), record.exc_text
     if record.exc_info:
         trace = logging.Formatter().formatException(record.exc_info)
@@ -103,7 +103,7 @@ def mask_record(record: logging.LogRecord) -> bool:
 
 
 def _forms(text: Any) -> list[_Form]:
-    """Return how a secret may look; one that may be an ordinary word, only as a login."""
+    """Return how a secret may look; an ordinary word only as a login."""
     if not isinstance(text, str) or not text:
         return []
     form = _form(text)
@@ -119,7 +119,7 @@ def _form(text: str) -> _Form:
 
 
 def _in_all_forms(sign: str) -> str:
-    """Return a pattern of a character as it is, and as URLs, JSON, HTML and Python show it."""
+    """Return a pattern of a character as such and as URLs, JSON, HTML and Python quote it."""
     if re.fullmatch(_PLAIN, sign):
         return re.escape(sign)
     code = ord(sign)

@@ -1,4 +1,4 @@
-"""Where the API is, and whose: the address of a server, and slugs."""
+"""The address of a server, and slugs of organizations and projects."""
 
 import re
 from urllib.parse import urlsplit
@@ -17,15 +17,12 @@ def normalize_base_url(base_url: str, allow_http: bool, prefix: str = "") -> str
     `prefix` is that of the API's paths, which users copy along with the address.
 
     Raises:
-        ConfigurationError: it ends with the prefix of another API.
-        ConfigurationError: not a URL; or http:// to another machine without `allow_http`, which
-            would send the token unencrypted.
+        ConfigurationError: not an address; or it ends with the prefix of another API; or
+            it would send the token unencrypted to another machine without `allow_http`.
     """
     base_url = base_url.strip()
-    if "@" in base_url:
-        raise ConfigurationError(
-            "base_url must not hold a login"
-        )  # other errors would show it
+    if "@" in base_url:  # other errors would show the login
+        raise ConfigurationError("base_url must not contain a login")
     try:
         parts = urlsplit(base_url)
         host = parts.hostname or ""
@@ -34,10 +31,10 @@ def normalize_base_url(base_url: str, allow_http: bool, prefix: str = "") -> str
         is_good = False
     if not is_good or not host or parts.scheme not in ("http", "https"):
         bare = re.sub(r"^[a-z]*:?/*", "", base_url) if "/" in base_url else base_url
-        example = f"did you mean https://{bare}?" if "." in bare else "give https://…"
+        example = f"did you mean https://{bare}?" if "." in bare else "use https://…"
         raise ConfigurationError(f"base_url {base_url!r} is not an address; {example}")
     if parts.query or parts.fragment:
-        raise ConfigurationError("base_url must not hold a query or fragment")
+        raise ConfigurationError("base_url must not contain a query or fragment")
     if parts.scheme == "http" and not allow_http and not is_loopback(host):
         raise ConfigurationError(
             f"base_url {base_url!r} would send the token unencrypted; use https://,"
@@ -56,7 +53,7 @@ def normalize_base_url(base_url: str, allow_http: bool, prefix: str = "") -> str
 
 
 def organization_slug(value: str) -> str:
-    """Return the slug of an organization, given as such or as a web address."""
+    """Return the slug of an organization from a slug or a web address."""
     if "/" not in value and not value.endswith(".sentry.io"):
         return slug("organization", value)
     try:
@@ -66,7 +63,7 @@ def organization_slug(value: str) -> str:
     words = [word for word in parts.path.split("/") if word]
     if "organizations" in words:
         words = words[words.index("organizations") + 1 :]
-    elif words[:1] == ["settings"]:  # further behind it is a page of GlitchTip
+    elif words[:1] == ["settings"]:  # elsewhere it is a page of GlitchTip
         words = words[1:]
     name, _, domain = (parts.hostname or "").partition(".")
     if domain == "sentry.io" and name not in REGIONS:

@@ -1,8 +1,10 @@
 """The lists of one organization, page by page."""
 
+import json
 import logging
+import re
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
@@ -12,36 +14,32 @@ from urllib.parse import quote
 
 from analytics_pipeline.client.diagnosis import Diagnosis
 from analytics_pipeline.client.endpoints import ApiSpec, Endpoint
-from analytics_pipeline.client.page import Page, no_rows, of_organization, parse_page
+from analytics_pipeline.client.page import Page, no_rows, parse_page
 from analytics_pipeline.client.retry import STATUSES, RequestStats
 from analytics_pipeline.client.session import ApiSession
-from analytics_pipeline.errors import (
-    ApiError,
-    HttpError,
-    UnexpectedAnswer,
-    UnknownName,
-)
+from analytics_pipeline.errors import ApiError, HttpError, UnexpectedAnswer, UnknownName
 from analytics_pipeline.secrets import mask_error
 
 log = logging.getLogger(__name__)
 
 Window = tuple[datetime, datetime]
 """Start, and end (exclusive)."""
+Span = tuple[datetime | None, datetime | None]
+"""None: from the beginning of a list, or up to its top."""
 
 BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
-"""Start of a window that has none; the server requires one."""
+"""Start of a window without a start, which the server requires."""
 SECOND = timedelta(seconds=1)
-DAY = timedelta(days=1)
 CURSOR_REFUSALS = (400, 404, 410, 422, 500)
 """Statuses for a page cursor that the server no longer knows."""
 WINDOW_REFUSALS = {400: 1, 500: 5}
-"""Sentry's statuses for a window before the oldest event it keeps → how often to confirm
-that, since a 500 may also be a failure."""
+"""Sentry's statuses for a window before the oldest event it keeps, and how often to confirm
+that: a 500 may also be a failure."""
 NOT_500 = tuple(status for status in STATUSES if status != 500)
 UNEXPECTED = (ValueError, LookupError, ArithmeticError, MemoryError, RecursionError)
 """Errors that a malformed answer may cause."""
 EMPTY_PAGES = 100
-"""In a row; then the list is taken for endless."""
+"""In a row, after which a list is taken for endless."""
 
 
 @dataclass
@@ -72,12 +70,10 @@ class Client:
         self.projects = projects
         self.diagnosis = Diagnosis(session, spec, organization)
         self.kept_from: datetime | None = None
-        """The server keeps no older events; known once it has refused a window."""
+        """The server keeps no older events; set when it has refused a window."""
         self._ignores_time = False
-        """The server does not filter by time."""
         self._full_events = full_events
         self._details: dict[str, Page | HttpError] = {}
-        self._details_lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
 
     def forget_answers(self) -> None:
@@ -92,58 +88,43 @@ class Client:
         end: datetime | None = None,
         page_cursor: str | None = None,
     ) -> Iterator[Page]:
-        """Yield the pages of a list, in the server's order, until the caller stops.
+        """Yield the pages of a list in the server's order.
 
         Rows outside `start` and `end` are left out only if the server filters by time.
 
         Args:
             wanted: the list.
-            start: of the rows that are needed; None: the beginning of the list.
-            end: of the rows that are needed; None: the top of the list.
-            page_cursor: where an earlier load stopped. It is used if its page has a row
-                later than `end`; otherwise pages begin at the top of the list.
+            start: of the required rows; None: the beginning of the list.
+            end: of the required rows; None: the top of the list.
+            page_cursor: where an earlier load stopped. Reading resumes there if that page
+                has a row later than `end`, otherwise at the top of the list.
 
         Raises:
             ApiError: the list cannot be read.
         """
+        title = self.describe(wanted)
+        endpoint, project = wanted.endpoint, wanted.project
         try:
-            yield from self._pages(wanted, start, end, page_cursor)
+            if endpoint.single:
+                yield self._project_detail(project, wanted.stats)
+            elif endpoint.filters_time and not self._ignores_time:
+                yield from self._pages_by_time(wanted, (start, end), page_cursor)
+            else:
+                page = self._resumed(wanted, (start, end), page_cursor)
+                yield from self._linked(wanted, page)
         except ApiError as error:
-            title = self.describe(wanted)
-            raise self.diagnosis.explained(
-                error, wanted.endpoint, wanted.project, title
-            ) from error
-        except UNEXPECTED as error:
-            # A malformed answer fails this list only.
-            reason = f"{type(error).__name__} while reading an answer"
-            title = self.describe(wanted)
+            raise self.diagnosis.explained(error, endpoint, project, title) from error
+        except UNEXPECTED as error:  # a malformed answer fails this list only
             mask_error(error)
+            reason = f"{type(error).__name__} while reading an answer"
             raise UnexpectedAnswer(f"{title}: {reason} ({error})") from error
-
-    def _pages(
-        self,
-        wanted: ListName,
-        start: datetime | None,
-        end: datetime | None,
-        page_cursor: str | None,
-    ) -> Iterator[Page]:
-        if wanted.endpoint.single:
-            yield self._project_detail(wanted.project, wanted.stats)
-        elif wanted.endpoint.filters_time and not self._ignores_time:
-            yield from self._pages_by_time(wanted, start, end, page_cursor)
-        elif page_cursor is not None and end is not None:
-            yield from self._linked(wanted, self._resumed(wanted, page_cursor, end))
-        else:
-            yield from self._linked(wanted, self._page(wanted))
 
     def _linked(self, wanted: ListName, page: Page) -> Iterator[Page]:
         """Yield a page and those after it, by the Link header."""
-        links = _Links(wanted.endpoint)
-        is_empty = True
+        links, is_doubtful = _Links(wanted.endpoint), wanted.endpoint.unknown_is_empty
         while True:
-            is_empty &= not page.records
-            is_last = page.next_cursor is None
-            if wanted.endpoint.unknown_is_empty and is_empty and is_last:
+            is_doubtful &= not page.records
+            if is_doubtful and page.next_cursor is None:
                 self._check_names(wanted)
             yield page
             page_cursor = links.next_cursor(page)
@@ -151,11 +132,14 @@ class Client:
                 return
             page = self._page(wanted, page_cursor)
 
-    def _resumed(self, wanted: ListName, page_cursor: str, end: datetime) -> Page:
+    def _resumed(self, wanted: ListName, span: Span, page_cursor: str | None) -> Page:
         """Return the page where reading stopped, or the first one.
 
-        The page must reach above `end`; otherwise rows in between may be missing.
+        Unless the page has a later row than `end`, rows in between may be missing.
         """
+        end = span[1]
+        if page_cursor is None or end is None:
+            return self._page(wanted)
         try:
             page = self._page(wanted, page_cursor)
         except HttpError as error:
@@ -171,33 +155,26 @@ class Client:
         return self._page(wanted)
 
     def _pages_by_time(
-        self,
-        wanted: ListName,
-        start: datetime | None,
-        end: datetime | None,
-        page_cursor: str | None,
+        self, wanted: ListName, span: Span, page_cursor: str | None
     ) -> Iterator[Page]:
         """Yield pages newest first, requesting rows older than those received so far.
 
-        So rows that are deleted or arrive meanwhile shift nothing, and offsets stay
-        small. The page cursor is used only within a second that fills a page, and if
-        rows have no time.
+        Rows that arrive or are deleted meanwhile therefore shift nothing. The page cursor
+        is used only within a second that fills a page, and if rows have no time.
         """
-        low, high = _window(start, end)
+        low, high = _window(span)
         before, received, is_certain = None, set[Any](), True
         links = _Links(wanted.endpoint)
-        page = self._first_of_window(wanted, (low, high), is_open=end is None)
+        page = self._first_page(wanted, span)
         while True:
             if page.is_mostly_outside(low, high):
                 log.info("%s: the server ignores start and end", self.describe(wanted))
                 self._ignores_time = True
-                if before is None and page_cursor is None:
-                    yield from self._linked(wanted, page)
-                elif before is None:
-                    yield from self._pages(wanted, start, end, page_cursor)
-                else:
+                if before:
                     page = self._page(wanted, before.next_cursor)
-                    yield from self._linked(wanted, page)
+                elif page_cursor is not None:
+                    page = self._resumed(wanted, span, page_cursor)
+                yield from self._linked(wanted, page)
                 return
             yield page.without(wanted.endpoint.key, received)._replace(is_filtered=True)
             following = links.next_cursor(page)
@@ -210,8 +187,8 @@ class Client:
                 page = self._page(wanted, None, (low, oldest))
                 is_certain = bool(received & page.keys(wanted.endpoint.key))
                 if not is_certain:
-                    # None of the oldest rows came again: they were deleted, or show
-                    # another time than the server filters by. Repeat from their page.
+                    # The oldest rows did not come again: they were deleted, or show
+                    # another time than the server filters by. Repeat their page.
                     oldest = min(high, floor(max(filter(None, before.times))) + SECOND)
                     page = self._page(wanted, None, (low, oldest))
                 high, links = oldest, _Links(wanted.endpoint)
@@ -219,18 +196,16 @@ class Client:
                 page = self._page(wanted, following, (low, high))
                 is_certain = True
 
-    def _first_of_window(
-        self, wanted: ListName, window: Window, *, is_open: bool
-    ) -> Page:
-        """Return the first page of a window; an empty one if the server keeps newer rows.
+    def _first_page(self, wanted: ListName, span: Span) -> Page:
+        """Return the first page of a span; an empty one if the server keeps newer rows.
 
         Sentry refuses a window before the oldest event it keeps. Then it answers the
         window extended to now, and refuses the window's last second.
         """
-        start, end = window
+        start, end = window = _window(span)
         if self.kept_from and end <= self.kept_from:
             return no_rows()
-        if is_open:
+        if span[1] is None:
             return self._page(wanted, None, window)
         try:
             return self._page(wanted, None, window, NOT_500)
@@ -238,10 +213,9 @@ class Client:
             if error.status not in WINDOW_REFUSALS:
                 raise
             confirmations = WINDOW_REFUSALS[error.status]
-        now = floor(datetime.now(UTC)) + SECOND
+        whole, last = (start, floor(datetime.now(UTC)) + SECOND), (end - SECOND, end)
         for _ in range(confirmations):
-            is_in_trouble = self._refuses(wanted, (start, now))
-            if is_in_trouble or not self._refuses(wanted, (end - SECOND, end)):
+            if self._refuses(wanted, whole) or not self._refuses(wanted, last):
                 return self._page(wanted, None, window)
         self.kept_from = end
         return no_rows()
@@ -249,42 +223,37 @@ class Client:
     def broken_second(
         self, wanted: ListName, start: datetime | None, end: datetime | None
     ) -> datetime | None:
-        """Return the second of the event that makes the server fail, if there is one.
+        """Return the second of the newest event that makes the server fail, if any.
 
         Sentry answers 500 for each page with an event that it cannot serialize.
         """
-        if wanted.endpoint.filters_time and not self._ignores_time:
-            with suppress(ApiError):  # the caller raises the first error
-                return self._broken_second(wanted, *_window(start, end))
+        if self._ignores_time or not wanted.endpoint.filters_time:
+            return None
+        low, good = _window((start, end))
+        newest = good - SECOND
+        with suppress(ApiError):  # the caller raises the first error
+            if self._refuses(wanted, (newest, good)):
+                if low >= newest or self._refuses(wanted, (low, newest)):
+                    return None  # the server refuses everything
+                low = newest
+            while good - low > SECOND:
+                middle = floor(low + (good - low) / 2)
+                if self._refuses(wanted, (middle, good)):
+                    low = middle
+                else:
+                    good = middle
+            return low if self._refuses(wanted, (low, good), STATUSES) else None
         return None
 
-    def _broken_second(
-        self, wanted: ListName, low: datetime, high: datetime
-    ) -> datetime | None:
-        newest = high - SECOND
-        if self._refuses(wanted, (newest, high)):
-            if low >= newest or self._refuses(wanted, (low, newest)):
-                return None
-            low = newest
-        good = high
-        while good - low > SECOND:
-            middle = floor(low + (good - low) / 2)
-            if self._refuses(wanted, (middle, high)):
-                low = middle
-            else:
-                good = middle
-        with suppress(HttpError):
-            self._page(wanted, None, (low, good))
-            return None
-        return low
-
-    def _refuses(self, wanted: ListName, window: Window) -> bool:
+    def _refuses(
+        self, wanted: ListName, window: Window, statuses: Collection[int] = NOT_500
+    ) -> bool:
         try:
-            self._page(wanted, None, window, NOT_500)
+            self._page(wanted, None, window, statuses)
         except HttpError as error:
-            if error.status in WINDOW_REFUSALS:
-                return True
-            raise
+            if error.status not in WINDOW_REFUSALS:
+                raise
+            return True
         return False
 
     def _page(
@@ -295,37 +264,29 @@ class Client:
         statuses: Collection[int] = STATUSES,
     ) -> Page:
         """Return one page; retry on these statuses."""
-        params = _between(window) if window else {}
+        endpoint = wanted.endpoint
+        full = endpoint.full_params if self._full_events else {}
+        params = {
+            name: value.replace("{project}", _search_term(wanted.project))
+            for name, value in {**endpoint.params, **full}.items()
+        }
+        path, by_id = endpoint.path, endpoint.path_by_id
+        if by_id and (number := self.project_id(wanted.project, wanted.stats)):
+            path, params["project"] = by_id, number
+        if window:
+            times = (
+                f"{time:%Y-%m-%dT%H:%M:%S}" for time in window
+            )  # UTC, without zone
+            params["start"], params["end"] = times
         if page_cursor is not None:
             params["cursor"] = page_cursor
-        page = self._ask(wanted, params, statuses)
-        if window is None:
-            page = page._replace(asked_cursor=page_cursor)
-        if wanted.endpoint.of_all_organizations:
-            page = of_organization(page, self.organization)
-        return page
-
-    def _ask(
-        self,
-        wanted: ListName,
-        params: Mapping[str, str],
-        statuses: Collection[int] = STATUSES,
-    ) -> Page:
-        endpoint = wanted.endpoint
-        given = {
-            **endpoint.params,
-            **(endpoint.full_params if self._full_events else {}),
-        }
-        named = {
-            name: value.replace("{project}", _search_term(wanted.project))
-            for name, value in given.items()
-        }
-        path = endpoint.path
-        if endpoint.path_by_id and (project_id := self._known_id(wanted)):
-            path, named["project"] = endpoint.path_by_id, project_id
+        path = path.format(
+            organization=quote(self.organization, safe=""),
+            project=quote(wanted.project, safe=""),
+        )
         response = self.session.get(
-            self._path(path, wanted.project),
-            {**named, **params},
+            self.spec.prefix + path,
+            params,
             wanted.stats,
             endpoint=endpoint.table,
             statuses=statuses,
@@ -333,20 +294,20 @@ class Client:
         page = parse_page(response, self.spec, endpoint)
         self.diagnosis.is_confirmed = True
         wanted.stats.count(replaced=page.replaced)
-        return page
+        if endpoint.of_all_organizations:
+            page = page.of_organization(self.organization)
+        return page._replace(asked_cursor=None if window else page_cursor)
 
     def _project_detail(self, project: str, stats: RequestStats) -> Page:
         """Return a project's detail, requested once in a run.
 
-        Its table needs it, and so do empty lists, to see whether the project exists.
+        Empty lists need it as well, to see whether the project exists.
         """
-        with self._details_lock:
-            lock = self._locks.setdefault(project, threading.Lock())
-        with lock:
+        with self._locks.setdefault(project, threading.Lock()):
             if project not in self._details:
                 detail = ListName(self.spec.endpoints["project_detail"], project, stats)
                 try:
-                    self._details[project] = self._ask(detail, {})
+                    self._details[project] = self._page(detail)
                 except HttpError as error:
                     self._details[project] = error
             known = self._details[project]
@@ -355,23 +316,17 @@ class Client:
         return known
 
     def project_id(self, project: str, stats: RequestStats) -> str | None:
-        """Return the id of a project, requested once in a run.
+        """Return the id of a project, if the token has access to it.
 
         Raises:
             ApiError: its detail cannot be read.
         """
-        records = self._project_detail(project, stats).records
-        value = records[0].get("id") if records else None
-        return None if value is None else str(value)
-
-    def _known_id(self, wanted: ListName) -> str | None:
-        """Return the id of a list's project, if the token has access to it."""
         try:
-            return self.project_id(wanted.project, wanted.stats)
+            return str(self._project_detail(project, stats).records[0]["id"])
         except HttpError as error:
-            if error.status in (403, 404):
-                return None
-            raise
+            if error.status not in (403, 404):
+                raise
+        return None
 
     def _check_names(self, empty: ListName) -> None:
         """Raise an error if a list is empty because its names are wrong."""
@@ -381,24 +336,15 @@ class Client:
                 return
         except HttpError as error:
             if error.status == 403:
-                log.warning(
-                    "%s: the list is empty; without the scope %s it is unknown whether"
-                    " the project exists",
-                    self.describe(empty),
-                    self.spec.endpoints["project_detail"].scope,
-                )
+                scope = self.spec.endpoints["project_detail"].scope
+                reason = f"without the scope {scope} it is unknown whether the project exists"
+                log.warning("%s: the list is empty; %s", self.describe(empty), reason)
                 return
             if empty.project or error.status != 404:
                 raise
         names = self.diagnosis.names()
         if names and self.organization not in names:
             raise UnknownName("the list is empty")
-
-    def _path(self, path: str, project: str) -> str:
-        return self.spec.prefix + path.format(
-            organization=quote(self.organization, safe=""),
-            project=quote(project, safe=""),
-        )
 
     def describe(self, wanted: ListName) -> str:
         """Return the list's title: `events of project 'frontend'`."""
@@ -411,48 +357,35 @@ class _Links:
     """The page cursors of a list; raises an error if they never end."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
+        self._time_field = endpoint.replication_key
         self._known: set[str] = set()
-        self._pages = self._empty = 0
+        self._empty = 0
 
     def next_cursor(self, page: Page) -> str | None:
         """Return the page cursor of the next page; None on the last page."""
-        self._pages += 1
-        self._empty = 0 if page.records else self._empty + 1
         following = page.next_cursor
-        if following in self._known:
-            raise UnexpectedAnswer(self._describe_loop(page))
         if following is None:
             return None
-        if self._empty >= EMPTY_PAGES:
+        if following in self._known:
+            times = [record.get(self._time_field) for record in page.records]
             raise UnexpectedAnswer(
-                f"the server sent {EMPTY_PAGES} empty pages in a row, each with a link to"
-                " the next one"
+                f"the server sent the page cursor {following!r} again, on page"
+                f" {len(self._known) + 1}, so later rows cannot be read. Some servers do"
+                " this if more rows than fit on a page have the same"
+                f" {self._time_field} ({times[-1] if times else 'the page is empty'})"
             )
         self._known.add(following)
+        self._empty = 0 if page.records else self._empty + 1
+        if self._empty >= EMPTY_PAGES:
+            raise UnexpectedAnswer(f"received {EMPTY_PAGES} empty pages in a row")
         return following
 
-    def _describe_loop(self, page: Page) -> str:
-        message = (
-            f"the server sent the page cursor {page.next_cursor!r} again, on page"
-            f" {self._pages}, which would never end"
-        )
-        if not page.records:
-            return message
-        key, time = self._endpoint.key, self._endpoint.replication_key
-        first, last = page.records[0], page.records[-1]
-        return (
-            f"{message}. It repeats the rows from {key} {first.get(key)!r} ({time}"
-            f" {first.get(time)}) to {last.get(key)!r} ({last.get(time)}); later rows"
-            " cannot be read. Some servers do this when more rows than fit on a page have"
-            f" the same {time}."
-        )
 
-
-def _window(start: datetime | None, end: datetime | None) -> Window:
+def _window(span: Span) -> Window:
     """Return a span extended to whole seconds."""
-    low = floor(max(start, BEGINNING)) if start else BEGINNING
-    return low, floor(end) + SECOND if end else floor(datetime.now(UTC)) + DAY
+    start, end = span
+    high = floor(end) + SECOND if end else floor(datetime.now(UTC)) + timedelta(days=1)
+    return floor(max(start or BEGINNING, BEGINNING)), high
 
 
 def floor(time: datetime) -> datetime:
@@ -460,14 +393,7 @@ def floor(time: datetime) -> datetime:
     return time.replace(microsecond=0)
 
 
-def _between(window: Window) -> dict[str, str]:
-    """Return the query parameters of a window, UTC without zone."""
-    start, end = (f"{time:%Y-%m-%dT%H:%M:%S}" for time in window)
-    return {"start": start, "end": end}
-
-
 def _search_term(slug: str) -> str:
     """Return a slug as a term of a search query, quoted if necessary."""
-    if all(letter.isalnum() or letter in "-_" for letter in slug):
-        return slug
-    return '"' + slug.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    is_plain = re.fullmatch(r"[\w-]*", slug)
+    return slug if is_plain else json.dumps(slug, ensure_ascii=False)

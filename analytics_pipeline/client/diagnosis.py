@@ -17,27 +17,27 @@ from analytics_pipeline.errors import (
     ApiError,
     HttpError,
     OtherApi,
-    UnexpectedAnswer,
+    OtherShape,
     UnknownName,
     Unreachable,
     did_you_mean,
 )
 
 PAGES = 20
-"""Of projects, at most, to look for similar names."""
+"""Of projects, which are read to find similar names."""
 NOTHING, REFUSES, ANSWERS = range(3)
-"""How the server reacts to a request of another API."""
+"""How the server responds to a request of another API."""
 
 
 class Diagnosis:
-    """Adds advice to errors; requests the names that the token may see once."""
+    """Adds advice to errors; requests once the names that the token has access to."""
 
     def __init__(self, session: ApiSession, spec: ApiSpec, organization: str) -> None:
         self._session = session
         self._spec = spec
         self._organization = organization
         self.is_confirmed = False
-        """An answer had the shape of this API."""
+        """The server has sent an answer of this API."""
         self._names: dict[str, dict[str, str]] | None = None
         self._grades: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -46,7 +46,7 @@ class Diagnosis:
         self, error: ApiError, endpoint: Endpoint, project: str, title: str
     ) -> ApiError:
         """Return the error of a list with the list's title and what to do."""
-        if isinstance(error, Unreachable):  # whatever the list
+        if isinstance(error, Unreachable):  # not about one list
             advice = f"Check base_url and the network. {TRY_LATER}"
             return error.about("cannot reach the server", advice)
         apis: list[str] = []
@@ -58,7 +58,7 @@ class Diagnosis:
             apis = self._find_apis(ANSWERS)
         if apis:
             choice = " or ".join(map(repr, apis))
-            advice = f"The server speaks another API: set api to {choice}."
+            advice = f"The server has another API: set api to {choice}."
             return OtherApi(str(error)).about(title, advice)
         return error.about(title, self._advice(error, endpoint, project))
 
@@ -82,11 +82,11 @@ class Diagnosis:
         return TRY_LATER
 
     def _is_doubtful(self) -> bool:
-        """Return whether the server may speak another API."""
+        """Return whether the server may have another API."""
         return not (self.is_confirmed or self.names())
 
     def names(self) -> dict[str, dict[str, str]]:
-        """Return organization → slug → id of the projects visible to the token."""
+        """Return {organization: {slug: id}} of the projects visible to the token."""
         with self._lock:
             if self._names is None:
                 self._names = {}
@@ -126,7 +126,7 @@ class Diagnosis:
         )
 
     def _find_apis(self, least: int) -> list[str]:
-        """Return the other APIs that the server most probably speaks."""
+        """Return the other APIs that the server most likely has."""
         with self._lock:
             if not self._grades:
                 others = [name for name, spec in APIS.items() if spec != self._spec]
@@ -141,14 +141,12 @@ class Diagnosis:
             response = self._ask(spec.prefix + projects.path, {})
             parse_page(response, spec, projects)
         except HttpError as error:
-            is_same = (
-                spec.prefix == self._spec.prefix
-            )  # our requests are refused as well
+            # An API with the same prefix refuses our own requests as well.
+            is_same = spec.prefix == self._spec.prefix
             return REFUSES if _is_json(error.response) and not is_same else NOTHING
         except ApiError:
             return NOTHING
-        is_its_link = response.headers["Link"].startswith(spec.link)
-        return ANSWERS if is_its_link else NOTHING
+        return ANSWERS if response.headers["Link"].startswith(spec.link) else NOTHING
 
     def _ask(self, path: str, params: dict[str, str]) -> requests.Response:
         path = path.replace("{organization}", quote(self._organization, safe=""))
@@ -173,7 +171,7 @@ def _refuses_sort(error: ApiError, endpoint: Endpoint) -> bool:
 def _is_shapeless(error: ApiError) -> bool:
     """Return whether the answer may come from another API, or a proxy."""
     if not isinstance(error, HttpError):
-        return isinstance(error, UnexpectedAnswer)
+        return isinstance(error, OtherShape)
     return error.status == 404 and not _is_json(error.response)
 
 

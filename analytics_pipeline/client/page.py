@@ -1,10 +1,11 @@
-"""Parse answers into pages: pure functions."""
+"""Parse answers into pages."""
 
 import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from itertools import compress
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
@@ -12,7 +13,7 @@ import requests
 from requests.structures import CaseInsensitiveDict
 
 from analytics_pipeline.client.endpoints import ApiSpec, Endpoint
-from analytics_pipeline.errors import HttpError, UnexpectedAnswer, shortened
+from analytics_pipeline.errors import HttpError, OtherShape, UnexpectedAnswer, shortened
 from analytics_pipeline.secrets import masked, masked_answer
 from analytics_pipeline.values import (
     describe_type,
@@ -23,12 +24,12 @@ from analytics_pipeline.values import (
 )
 
 LONGEST_TEXT = 1 << 18
-"""Bytes of a web page that are looked at."""
+"""Bytes of a web page that are searched for its title and a login form."""
 Record = dict[str, Any]
 
 LOGIN = (
-    "A proxy in front of the API asks for a login, which a token cannot answer. Use an"
-    " address behind the proxy, or let it pass requests that have a token."
+    "A proxy in front of the API asks for a login. Use an address behind the proxy, or let"
+    " it pass requests that have a token."
 )
 LOGIN_WORDS = re.compile(
     r"\b(login|signin|sso|saml2?|oauth2?|auth|accounts|cloudflareaccess)\b"
@@ -67,9 +68,9 @@ class Page(NamedTuple):
         None if no row has a time, or if rows were filtered and fewer than two have one.
         """
         last = [time for time in self.times if time][-2:]
-        return (
-            max(last, default=None) if len(last) == 2 or not self.is_filtered else None
-        )
+        if self.is_filtered and len(last) < 2:
+            return None
+        return max(last, default=None)
 
     def keys(self, field: str) -> set[Any]:
         """Return the records' values of a field."""
@@ -77,12 +78,16 @@ class Page(NamedTuple):
 
     def without(self, field: str, received: set[Any]) -> "Page":
         """Return the page without records that were received before."""
-        if not received:
-            return self
-        kept = [n for n, r in enumerate(self.records) if r[field] not in received]
-        return self._replace(
-            records=[self.records[n] for n in kept], times=[self.times[n] for n in kept]
-        )
+        return self._kept([record[field] not in received for record in self.records])
+
+    def _kept(self, wanted: list[bool]) -> "Page":
+        """Return the page with the wanted records only."""
+        records, times = compress(self.records, wanted), compress(self.times, wanted)
+        return self._replace(records=[*records], times=[*times])
+
+    def of_organization(self, slug: str) -> "Page":
+        """Return a page of projects without those of other organizations."""
+        return self._kept([owner(each) in (None, slug) for each in self.records])
 
     def is_mostly_outside(self, start: datetime, end: datetime) -> bool:
         """Return whether the server ignores the requested window.
@@ -107,8 +112,8 @@ def parse_page(response: requests.Response, spec: ApiSpec, endpoint: Endpoint) -
         parsed = getattr(response.raw, "parsed", None)
         body, replaced = parsed or loads(response.content)
     except ValueError as error:
-        raise UnexpectedAnswer(_describe_text(response, error)) from None
-    url = asked_url(response)
+        raise OtherShape(_describe_text(response, error)) from None
+    url = without_query(response.url)
     try:
         records = _records(body, spec.envelope, endpoint.single)
         _check_records(records, endpoint.key)
@@ -122,21 +127,9 @@ def parse_page(response: requests.Response, spec: ApiSpec, endpoint: Endpoint) -
     except UnexpectedAnswer as error:
         raise error.about(url) from None
     server_time = _server_time(response) or read_at
-    times = [
-        parse_timestamp(record.get(endpoint.replication_key)) for record in records
-    ]
+    key = endpoint.replication_key
+    times = [parse_timestamp(record.get(key)) for record in records]
     return Page(records, times, cursor, read_at, server_time, replaced)
-
-
-def of_organization(page: Page, organization: str) -> Page:
-    """Return a page of projects without those of other organizations."""
-    kept = [
-        (record, time)
-        for record, time in zip(page.records, page.times, strict=True)
-        if owner(record) in (None, organization)
-    ]
-    records, times = [record for record, _ in kept], [time for _, time in kept]
-    return page._replace(records=records, times=times)
 
 
 def owner(project: Record) -> str | None:
@@ -156,17 +149,14 @@ def next_cursor(link: str | None) -> str | None:
     """Return the page cursor of the next page; None on the last page.
 
     Only `results="true"` means that there is more: the last page also has a `rel="next"`
-    link. GlitchTip sends the text of a Python set, so links may be surrounded by
-    anything.
+    link. GlitchTip sends the text of a Python set, so other text around links is ignored.
 
     Raises:
         UnexpectedAnswer: no link to a next page, or no page cursor in it.
     """
     for url, parameters, *_ in _LINK.findall(link or ""):
-        values = {
-            name.lower(): value.strip('"')
-            for name, value in _PARAMETER.findall(parameters)
-        }
+        pairs = _PARAMETER.findall(parameters)
+        values = {name.lower(): value.strip('"') for name, value in pairs}
         if "next" not in values.get("rel", "").lower().split():
             continue
         more = values.get("results", "").lower()
@@ -179,15 +169,15 @@ def next_cursor(link: str | None) -> str | None:
             )
         in_url = parse_qs(url.partition("?")[2]).get("cursor", [""])
         cursor: str = values.get("cursor") or in_url[0]
+        if not cursor:
+            raise UnexpectedAnswer(
+                f"the Link header says that there are more rows, but has no cursor: {link!r}"
+            )
         if masked_answer(cursor.encode()) != cursor.encode():
             raise UnexpectedAnswer(  # it would be stored with the bookmark
                 f"the page cursor of the next page holds the token or a header: {link!r}"
             )
-        if cursor:
-            return cursor
-        raise UnexpectedAnswer(
-            f"the Link header says that there are more rows, but has no cursor: {link!r}"
-        )
+        return cursor
     raise UnexpectedAnswer(
         f'the answer has no link with rel="next" (Link: {link!r}). Check base_url, api,'
         " and whether a proxy drops headers."
@@ -198,10 +188,12 @@ def http_error(response: requests.Response) -> HttpError:
     """Return the error for an answer with a bad status."""
     status = response.status_code
     phrase = f" {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else ""
-    message = f"{asked_url(response)}: {status}{phrase}, {error_detail(response)!r}"
+    message = (
+        f"{without_query(response.url)}: {status}{phrase}, {error_detail(response)!r}"
+    )
     if replacement := response.headers.get("X-Sentry-Replacement-Endpoint"):
         message += f"; the server has replaced this address by {replacement}"
-    # The error holds the answer, and may be stored.
+    # The error holds the answer and may be stored.
     named = {masked(name): masked(value) for name, value in response.headers.items()}
     response.headers = CaseInsensitiveDict(named)
     response.url, response.reason = masked(response.url), masked(response.reason)
@@ -230,11 +222,6 @@ def error_code(response: requests.Response) -> str:
     return ""
 
 
-def asked_url(response: requests.Response) -> str:
-    """Return the requested URL without its query."""
-    return without_query(response.url)
-
-
 def without_query(url: str) -> str:
     """Return the URL up to its query."""
     return url.partition("?")[0]
@@ -243,14 +230,14 @@ def without_query(url: str) -> str:
 def _records(body: Any, envelope: str | None, single: bool) -> list[Any]:
     if envelope is not None:
         if not isinstance(body, dict) or envelope not in body:
-            raise UnexpectedAnswer(
+            raise OtherShape(
                 f"the answer has no {envelope!r}, but is {describe_type(body)}. Check the"
                 " setting api."
             )
         body = body[envelope]
     if not isinstance(body, dict if single else list):
         expected = "an object" if single else "an array"
-        raise UnexpectedAnswer(
+        raise OtherShape(
             f"the answer should hold {expected}, but holds {describe_type(body)}"
         )
     return [body] if isinstance(body, dict) else body
@@ -289,7 +276,7 @@ def _describe_text(response: requests.Response, error: ValueError) -> str:
 
     Web pages are named by their title; other text may hold values of a row.
     """
-    url, title = asked_url(response), ""
+    url, title = without_query(response.url), ""
     content = response.headers.get("Content-Type", "no content type")
     if "html" in content:
         html = _text(response)

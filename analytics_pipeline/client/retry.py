@@ -30,11 +30,11 @@ from analytics_pipeline.secrets import mask_record
 log = logging.getLogger(__name__)
 
 LONGEST_WAIT = 600.0
-"""Seconds; longer waits that a server asks for are cut to this."""
+"""Seconds; if a server asks for more, this is waited."""
 FULL_WINDOW = 60.0
-"""Seconds to wait after a 429 without a time: Sentry's longest window."""
+"""Seconds to wait after a 429 that does not say how long: Sentry's longest window."""
 POLL = 0.5
-"""Seconds between two checks of a waiting thread whether it should stop."""
+"""Seconds between two checks whether a waiting thread should stop."""
 STATUSES = (429, 500, 502, 503, 504)
 LIMIT = "X-Sentry-Rate-Limit-"
 NO_CONNECTION = (ConnectTimeoutError, ProxyError, SSLError)
@@ -67,8 +67,8 @@ class RateLimiter:
     """Allows `limit` concurrent requests, and none while a rate limit holds.
 
     Shared by all workers: after a refusal all of them wait, then resume with one
-    request, and each answer allows one more. An endpoint gets one request at a time
-    until its first answer, which may state its limit.
+    request, and each answer allows one more. An endpoint is sent a single request until
+    its first answer, which may state its limit.
     """
 
     def __init__(self, limit: int) -> None:
@@ -76,9 +76,9 @@ class RateLimiter:
         """Seconds."""
         self._limit = limit
         self._room = limit
-        """Concurrent requests for now; below the limit after a pause."""
+        """Concurrent requests allowed now; below the limit after a pause."""
         self._allowed: dict[str, int] = {}
-        """Endpoint → concurrent requests."""
+        """Concurrent requests that the server allows to an endpoint."""
         self._active: Counter[str] = Counter()
         self._opens_at = -math.inf
         """Monotonic time."""
@@ -86,7 +86,7 @@ class RateLimiter:
 
     @contextmanager
     def slot(self, endpoint: str = "") -> Iterator[None]:
-        """Wait until a request to the endpoint may be sent, and count it meanwhile."""
+        """Wait until a request to the endpoint may be sent, and count it as active."""
         self._enter(endpoint)
         try:
             self.wait()
@@ -95,7 +95,7 @@ class RateLimiter:
             self._leave(endpoint)
 
     def rest(self, endpoint: str, seconds: float) -> None:
-        """Release the slot for some seconds, then wait for one again."""
+        """Release the slot for some seconds, then wait for another one."""
         self._leave(endpoint)
         try:
             pause(seconds)
@@ -132,7 +132,7 @@ class RateLimiter:
             self.pause_for(seconds_to_reset(headers) or 0.0)
 
     def reduce(self) -> None:
-        """Lower the limit by one, as the server refuses so many but states no limit."""
+        """Lower the limit by one: the server refuses so many, but states no limit."""
         with self._changed:
             self._limit = max(1, self._limit - 1)
             self._room = min(self._room, self._limit)
@@ -140,9 +140,7 @@ class RateLimiter:
     def pause_for(self, seconds: float, asked: float = 0.0) -> None:
         """Hold all requests for some seconds, at most `LONGEST_WAIT`.
 
-        Args:
-            seconds: from now on.
-            asked: what the server asked for, if that is more.
+        `asked` is what the server asked for, if that is more.
         """
         if seconds <= 0:
             return
@@ -157,15 +155,11 @@ class RateLimiter:
             self._opens_at = now + seconds
         if longer > min(1.0, seconds / 2):  # otherwise this wait was logged already
             more = f" (the server asked for {asked:,.0f} s)" if asked > seconds else ""
-            log.warning(
-                "rate limit: waiting %.0f s before the next request%s",
-                seconds,
-                more,
-                extra={"waits_until": time.time() + seconds},
-            )
+            text = f"rate limit: waiting {seconds:.0f} s before the next request{more}"
+            log.warning(text, extra={"waits_until": time.time() + seconds})
 
     def wait(self) -> None:
-        """Wait until the rate limit opens; end the thread if it was stopped."""
+        """Wait until the rate limit allows requests; end the thread if it was stopped."""
         pause(0)
         while (seconds := self._opens_at - time.monotonic()) > 0:
             pause(seconds)
@@ -175,28 +169,28 @@ class Refusal(NamedTuple):
     """What an answer with a bad status asks for."""
 
     seconds: float = 0.0
-    """For which all requests must wait."""
+    """How long all requests must wait."""
     is_concurrency: bool = False
     """Too many concurrent requests, which passes in a moment."""
     is_limit: bool = False
-    """Not a failure, and uses up no retry."""
+    """Not a failure, so it uses up no retry."""
 
 
 class RateLimitRetry(Retry):
     """urllib3's Retry, waiting at the shared limiter.
 
-    Three retries, after 0, 4 and 8 seconds unless the server says how long to wait. A
-    429 that says so, or that is about concurrent requests, uses up no retry until the
-    request has waited `LONGEST_WAIT` in total.
+    Three retries, after 0, 4 and 8 seconds or as long as the server says. A 429 that says
+    how long, or that is about concurrent requests, uses up no retry until the request has
+    waited `LONGEST_WAIT` in total.
     """
 
     limiter: RateLimiter
     endpoint = ""
     stats = RequestStats()
     waited = 0.0
-    """Seconds that this request has waited because the server asked for it."""
+    """Seconds that this request has waited because of a limit."""
     refusal = Refusal()
-    """Of the last answer."""
+    """The last answer's."""
 
     @classmethod
     def of(cls, limiter: RateLimiter) -> "RateLimitRetry":
@@ -256,7 +250,7 @@ class RateLimitRetry(Retry):
         if self.refusal.is_concurrency:
             if LIMIT + "ConcurrentLimit" not in (response.headers if response else {}):
                 self.limiter.reduce()
-            # At random, so that refused requests are not all sent at the same moment.
+            # At random, so that refused requests are not all sent again together.
             seconds = min(max(1.0, self.waited), 30.0) * random.uniform(0.5, 1.5)
             self.waited += seconds
             reason = "too many concurrent requests"
@@ -272,7 +266,7 @@ class RateLimitRetry(Retry):
 
 
 def words(error: object) -> str:
-    """Return the message of a library's error without the names of its objects."""
+    """Return the message of a library's error without the text of its objects."""
     return re.sub(r"<[^>]*>: |\w+\(host=[^)]*\): ", "", shortened(str(error), 1000))
 
 
@@ -347,7 +341,7 @@ def pause(seconds: float) -> None:
 
 
 def seconds_to_retry(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of `Retry-After`, if it is usable."""
+    """Return the seconds until the time in `Retry-After`, if it has one."""
     text = headers.get("Retry-After", "")
     try:
         seconds = float(text)
@@ -358,9 +352,10 @@ def seconds_to_retry(headers: Mapping[str, str]) -> float | None:
 
 
 def seconds_to_reset(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds until Sentry's rate limit opens, if an answer says so.
+    """Return the seconds until Sentry's rate limit ends, if the answer says so.
 
-    The header is a Unix time by the server's clock; `None` if Sentry's database refused.
+    The header is a Unix time by the server's clock, or `None` if Sentry's database
+    refused the request.
     """
     text = headers.get(LIMIT + "Reset")
     if text == "None":

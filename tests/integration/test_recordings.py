@@ -123,7 +123,7 @@ def test_a_second_run_over_the_recordings_finds_nothing_new(
     assert [part.rows for part in second.tables.values()] == [0, 0, 0, 0]
 
 
-def test_a_repeating_cursor_names_the_rows(warehouse: Warehouse) -> None:
+def test_a_repeating_cursor_names_the_time_of_its_rows(warehouse: Warehouse) -> None:
     with failing(UnexpectedAnswer) as errors:
         load(
             warehouse,
@@ -135,8 +135,7 @@ def test_a_repeating_cursor_names_the_rows(warehouse: Warehouse) -> None:
     message = str(errors[0])
     assert "releases of organization 'globex'" in message
     assert "again, on page" in message
-    assert "'tie@" in message
-    assert "2026-11-01T00:00:00Z" in message
+    assert "the same dateCreated (2026-11-01T00:00:00Z)" in message
 
 
 @pytest.mark.parametrize(

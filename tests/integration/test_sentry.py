@@ -221,7 +221,7 @@ def test_an_empty_answer_without_a_link_is_a_failure(
     start: Start, warehouse: Warehouse
 ) -> None:
     server = start(teamless=True)
-    with pytest.raises(IncompleteLoad, match="no team") as caught:
+    with pytest.raises(IncompleteLoad, match="not in a team") as caught:
         load(warehouse, server, tables=["events", "issues"])
     assert set(caught.value.failures) == {
         "issues of project 'frontend'",

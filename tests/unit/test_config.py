@@ -397,7 +397,7 @@ def test_what_is_no_plain_address_is_refused(base_url: str) -> None:
 def test_a_login_in_the_address_is_not_shown(login: str) -> None:
     for url in (f"https://{login}@errors.example.com", f"{login}@errors.example.com"):
         with pytest.raises(
-            ConfigurationError, match="^base_url must not hold a login$"
+            ConfigurationError, match="^base_url must not contain a login$"
         ):
             parse(base_url=url)
 
@@ -407,7 +407,7 @@ def test_a_login_in_the_address_is_not_shown(login: str) -> None:
     [
         ("errors.example.com", "did you mean https://errors.example.com?"),
         ("https:/errors.example.com/a", "did you mean https://errors.example.com/a?"),
-        ("errors", "give https://"),
+        ("errors", "use https://"),
     ],
 )
 def test_an_incomplete_address_is_answered_with_a_whole_one(

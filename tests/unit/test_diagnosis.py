@@ -14,6 +14,7 @@ from analytics_pipeline.errors import (
     ApiError,
     HttpError,
     OtherApi,
+    OtherShape,
     UnexpectedAnswer,
     UnknownName,
     Unreachable,
@@ -59,7 +60,7 @@ def projects(names: Mapping[str, list[str]], cursor: str | None = None) -> Respo
 def advice(
     asked: Diagnosis, error: ApiError, table: str = "events", project: str = "frontend"
 ) -> str:
-    """What stands behind an error of a list."""
+    """The advice after an error of a list."""
     endpoint = APIS["sentry"].endpoints[table]
     before = f"the list: {error}"
     text = str(asked.explained(error, endpoint, project, "the list"))
@@ -73,19 +74,16 @@ def advice(
         (refused(401), "The server rejected the token. Check auth_token: it may have"),
         (refused(403), "The token lacks the scope project:read, or has no access to"),
         (refused(400), LATER),
-        (refused(500), LATER),
         (refused(503), LATER),
     ],
 )
 def test_advice_without_a_request(serve: Serve, error: ApiError, text: str) -> None:
     server = serve(projects({}))
-    said = advice(diagnosis(server), error)
-    assert said.startswith(text)
-    assert bool(said) is bool(text)
+    assert advice(diagnosis(server), error).startswith(text)
     assert server.requests == []
 
 
-def test_an_unreachable_server_is_not_the_error_of_one_list(serve: Serve) -> None:
+def test_an_unreachable_server_is_an_error_of_the_run(serve: Serve) -> None:
     error = Unreachable("http://x: refused")
     server = serve(projects({}))
     endpoint = APIS["sentry"].endpoints["events"]
@@ -106,12 +104,8 @@ NAMES = {"acme": ["frontend", "backend"], "globex": ["shop"]}
 @pytest.mark.parametrize(
     ("organization", "project", "text"),
     [
-        (
-            "acme",
-            "frontent",
-            "The token has no access to a project 'frontent' (it has access to backend, frontend); did you mean 'frontend'?",
-        ),
-        ("acme", "x", "no access to a project 'x' (it has"),
+        ("acme", "frontent", "(it has access to backend, frontend); did you mean 'fro"),
+        ("acme", "x", "The token has no access to a project 'x' (it has"),
         ("acme", "2", "'2' is a project id; use the slug 'backend'."),
         ("acme", "3", "no access to a project '3' (it has"),
         ("acne", "frontend", "(it has access to acme, globex); did you mean 'ac"),
@@ -120,7 +114,7 @@ NAMES = {"acme": ["frontend", "backend"], "globex": ["shop"]}
         (
             "acme",
             "frontend",
-            "Check that project 'frontend' of organization 'acme' exists",
+            "Check that project 'frontend' of organization 'acme' exi",
         ),
         ("acme", "", "Check that organization 'acme' exists and that the token"),
     ],
@@ -135,7 +129,7 @@ def test_an_unknown_name_gets_a_suggestion(
     assert ("did you mean" in said) is ("did you mean" in text)
 
 
-def test_of_many_projects_ten_are_named(serve: Serve) -> None:
+def test_ten_of_many_projects_are_named(serve: Serve) -> None:
     slugs = [f"web-{number:02}" for number in range(12)]
     said = advice(diagnosis(serve(projects({"acme": slugs}))), refused(404))
     assert said == (
@@ -144,7 +138,7 @@ def test_of_many_projects_ten_are_named(serve: Serve) -> None:
     )
 
 
-def test_a_tolerated_400_is_an_unknown_name(serve: Serve) -> None:
+def test_a_tolerated_400_means_an_unknown_name(serve: Serve) -> None:
     asked = diagnosis(serve(projects(NAMES)))
     assert "did you mean" in advice(asked, refused(400), "issues", "frontent")
 
@@ -168,18 +162,15 @@ def test_advice_if_names_cannot_be_requested(serve: Serve, bad: Response) -> Non
         ("glitchtip", "/api/0/projects/"),
     ],
 )
-def test_names_are_asked_for_once_page_by_page(
+def test_names_are_requested_once_page_by_page(
     serve: Serve, api: str, path: str
 ) -> None:
-    def body(slug: str) -> Any:
+    def page(slug: str, cursor: str | None) -> Response:
         rows = [{"id": 1, "slug": slug}]
-        return rows if APIS[api].envelope is None else {"data": rows}
+        body = rows if APIS[api].envelope is None else {"data": rows}
+        return json_answer(200, body, link(cursor))
 
-    pages = [
-        json_answer(200, body("a"), link("c")),
-        json_answer(200, body("b"), link(None)),
-    ]
-    server = serve(*pages)
+    server = serve(page("a", "c"), page("b", None))
     asked = diagnosis(server, api, "a/b")
     for _ in range(3):
         assert asked.names() == {"a/b": {"a": "1", "b": "1"}}
@@ -204,7 +195,7 @@ def test_only_the_first_pages_of_names_are_requested(serve: Serve) -> None:
 NOT_FOUND = html_response(404, "Not Found")
 GLITCHTIP_LINK = {"Link": '{\'<http://x/>; rel="next"; results="false"\'}'}
 OTHER = [
-    UnexpectedAnswer("not JSON"),
+    OtherShape("not JSON"),
     refused(404, kind="text/html"),
     refused(422, "sort: not allowed"),
 ]
@@ -216,14 +207,12 @@ NAMELESS = {"/api/0/": refusal(404)}
 
 
 def speaking(*answers: dict[str, Response]) -> Answer:
-    """Answers by how the path begins; nothing is elsewhere."""
+    """Answers by the beginning of the path; 404 elsewhere."""
 
     def answer_by_path(handler: BaseHTTPRequestHandler, good: Response) -> Response:
-        for each in answers:
-            for path, response in each.items():
-                if handler.path.startswith(path):
-                    return response
-        return NOT_FOUND
+        known = [item for each in answers for item in each.items()]
+        found = [response for path, response in known if handler.path.startswith(path)]
+        return found[0] if found else NOT_FOUND
 
     return answer_by_path
 
@@ -246,7 +235,7 @@ def explained(asked: Diagnosis, error: ApiError) -> ApiError:
         ("v1", LOCKED, ["sentry", "glitchtip"]),
     ],
 )
-def test_the_api_that_the_server_speaks_is_named(
+def test_the_api_of_the_server_is_named(
     serve: Serve,
     error: ApiError,
     configured: str,
@@ -285,29 +274,19 @@ def test_another_api_is_suggested_only_if_it_answers(
 
 
 @pytest.mark.parametrize(
-    ("error", "text"),
-    [
-        (UnexpectedAnswer("not JSON"), ""),
-        (refused(404, kind="text/html"), "Check that"),
-        (refused(422, "sort: not allowed"), LATER),
-    ],
+    ("error", "text"), [*zip(OTHER, ["", "Check that", LATER], strict=True)]
 )
 @pytest.mark.parametrize("spoken", [{}, NAMELESS])
-def test_advice_if_the_server_speaks_no_known_api(
+def test_advice_if_the_server_has_no_known_api(
     serve: Serve, error: ApiError, text: str, spoken: dict[str, Response]
 ) -> None:
     said = advice(diagnosis(serve(speaking(spoken))), error)
-    assert said.startswith(text)
-    assert bool(said) is bool(text)
+    assert said[: len(text) or None] == text
 
 
 @pytest.mark.parametrize(
     "error",
-    [
-        refused(404),
-        refused(422, "limit: too large"),
-        UnexpectedAnswer("a proxy's page"),
-    ],
+    [refused(404), refused(422, "limit: too large"), UnexpectedAnswer("a proxy's")],
 )
 def test_no_other_api_is_suggested_if_projects_can_be_listed(
     serve: Serve, error: ApiError
@@ -317,7 +296,7 @@ def test_no_other_api_is_suggested_if_projects_can_be_listed(
     assert not [each for each in server.requests if each.path.startswith("/v1")]
 
 
-def test_an_error_keeps_what_it_is(serve: Serve) -> None:
+def test_an_error_keeps_its_type_and_answer(serve: Serve) -> None:
     error = refused(404)
     same = explained(diagnosis(serve(projects(NAMES))), error)
     assert isinstance(same, HttpError)

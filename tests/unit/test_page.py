@@ -15,8 +15,6 @@ from analytics_pipeline.client.page import (
     error_detail,
     http_error,
     next_cursor,
-    no_rows,
-    of_organization,
     parse_page,
 )
 from analytics_pipeline.errors import HttpError, UnexpectedAnswer
@@ -32,52 +30,26 @@ def link(parameters: str, url: str = EVENTS) -> str:
     return f"<{url}>; {parameters}"
 
 
-def links(previous: str, following: str, url: str = EVENTS) -> str:
-    """The two links of a page."""
-    return f"{link(f'rel={previous}', url)}, {link(f'rel={following}', url)}"
-
-
-def glitchtip(previous: str, following: str) -> str:
-    """The text of a Python set, as GlitchTip sends it."""
-    return f"{{'{links(previous, following, GLITCHTIP)}'}}"
-
-
 NEXT = 'rel="next"; results="true"; cursor="1:2:0"'
+LAST_LINK = 'rel="next"; results="false"'
+PREVIOUS = link('rel="previous"; results="true"')
+
+
+def glitchtip(following: str) -> str:
+    """The text of a Python set, as GlitchTip sends it."""
+    previous = link('rel="previous"; results="true"; cursor="cj0x"', GLITCHTIP)
+    return f"{{'{previous}, {link(f'rel={following}', GLITCHTIP)}'}}"
 
 
 @pytest.mark.parametrize(
     ("header", "cursor"),
     [
-        (
-            links(
-                '"previous"; results="false"; cursor="0:0:1"',
-                '"next"; results="true"; cursor="0:100:0"',
-            ),
-            "0:100:0",
-        ),
-        (
-            links(
-                '"previous"; results="true"; cursor="0:0:1"',
-                '"next"; results="false"; cursor="0:200:0"',
-            ),
-            None,
-        ),
-        (
-            glitchtip(
-                '"previous"; results="false"',
-                '"next"; results="true"; cursor="cD0yMDI2LTExLTEx"',
-            ),
-            "cD0yMDI2LTExLTEx",
-        ),
-        (
-            glitchtip(
-                '"previous"; results="true"; cursor="cj0x"',
-                '"next"; results="true"; cursor="bz01MA=="',
-            ),
-            "bz01MA==",
-        ),
-        (glitchtip('"previous"; results="true"', '"next"; results="false"'), None),
-        (link('rel="next"; results="false"'), None),
+        (f'{PREVIOUS}; cursor="0:0:1", {link(NEXT)}', "1:2:0"),
+        (f'{PREVIOUS}, {link(LAST_LINK)}; cursor="0:200:0"', None),
+        (glitchtip('"next"; results="true"; cursor="cD0yMDI2LTEx"'), "cD0yMDI2LTEx"),
+        (glitchtip('"next"; results="true"; cursor="bz01MA=="'), "bz01MA=="),
+        (glitchtip('"next"; results="false"'), None),
+        (link(LAST_LINK), None),
         (link('cursor="1:2:0"; results="true"; rel="next"'), "1:2:0"),
         (link('rel="next";results="true";cursor="1:2:0"'), "1:2:0"),
         (link('rel = "next" ;  results = "true" ;  cursor = "1:2:0"'), "1:2:0"),
@@ -109,7 +81,6 @@ def test_next_cursor_of_a_link_header(header: str, cursor: str | None) -> None:
         ('rel="next"; results="false"', "no link"),
         (link('rel="next"; cursor="1"'), "does not say whether"),
         (link('rel="next"; results="1"; cursor="1"'), "does not say whether"),
-        (link('rel="next"; results=""; cursor="1"'), "does not say whether"),
         (link('rel="next"; results="true"'), "has no cursor"),
         (link('rel="next"; results="true"; cursor=""'), "has no cursor"),
         (link('rel="next"; results="true"', EVENTS + "?cursor="), "has no cursor"),
@@ -153,18 +124,17 @@ def parse(
 
 
 @pytest.mark.parametrize("envelope", ["data", None])
-def test_records_stand_in_an_envelope_or_bare(envelope: str | None) -> None:
-    one, several = {"id": 1}, [{"id": 1}]
+def test_records_are_in_an_envelope_or_bare(envelope: str | None) -> None:
+    one: Any = {"id": 1}
+    several: Any = [one]
     if envelope:
-        wrapped_one, wrapped = {envelope: one}, {envelope: several}
-    else:
-        wrapped_one, wrapped = one, several  # type: ignore[assignment]
-    assert parse(wrapped, envelope=envelope).records == several
-    assert parse(wrapped_one, envelope=envelope, single=True).records == several
+        one, several = {envelope: one}, {envelope: several}
+    assert parse(several, envelope=envelope).records == [{"id": 1}]
+    assert parse(one, envelope=envelope, single=True).records == [{"id": 1}]
     with pytest.raises(UnexpectedAnswer, match=f"{URL}: .* an object, but holds array"):
-        parse(wrapped, envelope=envelope, single=True)
+        parse(several, envelope=envelope, single=True)
     with pytest.raises(UnexpectedAnswer, match=f"{URL}: .* an array, but holds {{id: "):
-        parse(wrapped_one, envelope=envelope)
+        parse(one, envelope=envelope)
 
 
 def test_a_page_has_records_times_and_the_next_cursor() -> None:
@@ -209,7 +179,7 @@ def test_an_empty_answer_without_a_link_has_the_advice_of_its_endpoint() -> None
         parse([], {}, None, unlinked="Join a team.")
 
 
-def test_a_page_knows_when_it_was_read_by_both_clocks() -> None:
+def test_a_page_has_the_time_of_both_clocks() -> None:
     before = datetime.now(UTC)
     page = parse({"data": []}, LAST | {"Date": "Mon, 30 Nov 2026 12:00:00 +0200"})
     assert before <= page.read_at <= datetime.now(UTC)
@@ -222,14 +192,12 @@ def test_a_page_knows_when_it_was_read_by_both_clocks() -> None:
     [
         None,
         "",
-        "soon",
         "Mon, 99 Nov 2026 12:00:00 GMT",
-        "Mon, 30 Nov 99999 12:00:00 GMT",
         "Mon, 30 Nov 2026 12:00:00 +9999",
         "Fri, 31 Dec 9999 23:59:59 -0100",
     ],
 )
-def test_without_a_valid_date_the_local_time_counts(date: str | None) -> None:
+def test_the_local_time_is_used_without_a_valid_date(date: str | None) -> None:
     page = parse({"data": []}, LAST if date is None else LAST | {"Date": date})
     assert page.server_time == page.read_at
 
@@ -245,7 +213,6 @@ def test_replaced_characters_are_counted() -> None:
         (b"<!doctype html><title>Log in</title>", "text/html", "text/html .*'Log in'"),
         (b"<input" * 200_000, "text/html", "with text/html"),  # not by the square
         (b"<H1 class=a>Log\n in</H1>", "text/html", "text/html .*'Log in'. Check"),
-        (b"", "application/json", "with application/json"),
         (b"{", "application/json", "json \\(.*\\). Check base_url and api."),
         (b"[" * 100_000, "application/json", "nested too deeply"),
         (b"soon", "", "with  \\(.*\\). Check"),
@@ -256,27 +223,26 @@ def test_text_that_is_not_json_is_described(text: bytes, kind: str, words: str) 
         parse(text, {"Content-Type": kind})
 
 
+def test_a_login_form_is_reported() -> None:
+    form = b"<title>Sign in</title><form><input name=a><input type='password'></form>"
+    with pytest.raises(UnexpectedAnswer, match=f"{URL} .* login page, 'Sign in'. A pr"):
+        parse(form, {"Content-Type": "text/html"})
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
         ({"rows": []}, "has no 'data', but is {rows: array}"),
         ([{"id": 1}], "has no 'data', but is array"),
-        ("text", "has no 'data', but is text"),
         (None, "has no 'data', but is null"),
         ({"data": None}, "should hold an array, but holds null"),
-        ({"data": "text"}, "should hold an array, but holds text"),
         ({"data": [{"id": 1}, 2]}, "row 2 of the page is not an object, but number"),
         ({"data": [[]]}, "row 1 of the page is not an object, but array"),
         ({"data": [{"id": "1"}, {}]}, "row 2 .* no usable 'id' (null): {}"),
-        ({"data": [{"id": None}]}, "(null): {id: null}"),
         ({"data": [{"id": ""}]}, "(text): {id: text}"),
         ({"data": [{"id": True}]}, "(boolean): {id: boolean}"),
         ({"data": [{"id": 1.5}]}, "(number): {id: number}"),
-        ({"data": [{"id": []}]}, "(array): {id: array}"),
-        (
-            {"data": [{"a": "b", "id": {"c": 1}}]},
-            "({c: number}): {a: text, id: object}",
-        ),
+        ({"data": [{"a": "b", "id": {"c": 1}}]}, "({c: number}): {a: text, id: obj"),
     ],
 )
 def test_an_answer_of_another_shape_is_described_by_its_types(
@@ -292,10 +258,8 @@ def test_an_answer_of_another_shape_is_described_by_its_types(
     [
         {"data": [{"email": "ada@example.com"}]},
         {"data": ["ada@example.com"]},
-        {"data": "ada@example.com"},
         {"rows": [{"email": "ada@example.com"}], "email": "ada@example.com"},
         [{"id": "ada@example.com"}],
-        "ada@example.com",
         b'{"data": [{"email": "ada@example.com"',
         b"ada@example.com",
     ],
@@ -309,24 +273,12 @@ def test_no_value_of_a_row_is_in_an_error(body: Any) -> None:
 
 def test_projects_of_other_organizations_are_left_out() -> None:
     owners: list[Any] = ["acme", "other", 5, None, ["acme"]]
-    records = [
-        {"id": 1},
-        *(
-            {"id": n, "organization": {"slug": each}}
-            for n, each in enumerate(owners, 2)
-        ),
-        {"id": 7, "organization": "acme"},
-        {"id": 8, "organization": {}},
-    ]
-    kept = of_organization(parse({"data": records}, link_header("c")), "acme")
-    assert [record["id"] for record in kept.records] == [1, 2, 4, 5, 6, 7, 8]
+    records: list[Any] = [{"organization": {"slug": owner}} for owner in owners]
+    records += [{"organization": "acme"}, {"organization": {}}, {}]
+    records = [{"id": number} | each for number, each in enumerate(records)]
+    kept = parse({"data": records}, link_header("c")).of_organization("acme")
+    assert [record["id"] for record in kept.records] == [0, 2, 3, 4, 5, 6, 7]
     assert (len(kept.times), kept.next_cursor) == (7, "c")
-
-
-def test_a_page_without_a_request_is_the_last() -> None:
-    page = no_rows()
-    assert (page.records, page.times, page.next_cursor) == ([], [], None)
-    assert page.read_at == page.server_time
 
 
 # Errors
@@ -338,13 +290,8 @@ def test_a_page_without_a_request_is_the_last() -> None:
         ({}, b'{"detail": "Invalid token"}', "400 Bad Request, 'Invalid token'"),
         ({}, b'{"detail": [{"msg": "bad"}]}', """'[{"msg":"bad"}]'"""),
         ({}, b'{"error": "other"}', """'{"error":"other"}'"""),
-        ({}, b'["a"]', """'["a"]'"""),
         ({}, b"", "400 Bad Request, ''"),
-        (
-            {},
-            b"<html><h1>Server  Error</h1>\n<p>(500)</p></html>",
-            "Server Error (500)",
-        ),
+        ({}, b"<h1>Server  Error</h1>\n<p>(500)</p>", "Server Error (500)"),
         ({}, b"\xff\xfe\x00", "400 Bad Request"),
         (
             {"X-Sentry-Replacement-Endpoint": "/api/0/new/"},

@@ -160,7 +160,7 @@ def test_rows_of_organizations_are_told_apart_or_not_counted(
     assert re.search(
         r"^events +http://\S+/v1/other/backend +\? +the beginning ", out, re.MULTILINE
     )
-    assert "? : lists of one name; their rows are counted together" in out
+    assert "?: lists of the same name, whose rows cannot be counted separately" in out
 
 
 def test_rows_of_partitions_have_no_bookmark(

@@ -1,4 +1,4 @@
-"""Load what an error-analytics API knows into a warehouse, again and again.
+"""Load data from an error-analytics API into a warehouse, incrementally.
 
     import dlt
     from analytics_pipeline import analytics_source
@@ -15,8 +15,8 @@
     print(pipeline.run(source))
     print(pipeline.dataset().issues.select("short_id", "title", "count").fetchall())
 
-`analytics_pipeline.runner` makes the same pipeline as the command line does, and sums
-up what a run did.
+`analytics_pipeline.runner` makes the same pipeline as the command line, and returns a
+summary of each run.
 """
 
 from importlib import import_module
@@ -41,7 +41,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for: dlt takes most of a second, which not all need."""
+    """Import a public name on first use, because importing dlt takes most of a second."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = "source" if name == "analytics_source" else "errors"

@@ -13,7 +13,7 @@ def program() -> int:
     """Run `main` as a process of its own."""
     signal.signal(signal.SIGINT, interrupt)
     open_streams()
-    # After the handler is set: importing takes most of a second.
+    # Imported after the handler is set, because this takes most of a second.
     from analytics_pipeline.cli import terminal
     from analytics_pipeline.cli.main import main
 
@@ -23,7 +23,7 @@ def program() -> int:
         with suppress(OSError):
             sys.stdout.flush()
         os._exit(code)  # threads of other lists may still wait for the server
-    gc.freeze()  # the process ends: nothing needs to be collected
+    gc.freeze()  # makes the end of the process faster
     return code
 
 

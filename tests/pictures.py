@@ -76,7 +76,7 @@ class MidPoint(LiveCollector):
         shown = Console(width=100)
         with shown.capture() as captured:
             shown.print(self.shown())
-        if self._lines.get("events") and self._lines["events"].rows <= 3100:
+        if 0 < self._lines.get("events", (0, ""))[0] <= 3100:
             self.text = captured.get()
 
 

@@ -1,7 +1,6 @@
-"""The commands, and the options of each."""
+"""The commands and their options."""
 
 import argparse
-import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -16,11 +15,11 @@ from analytics_pipeline.errors import did_you_mean
 
 PROGRAM = "python -m analytics_pipeline"
 COMMANDS = {
-    "run": "load new data (default)",
+    "run": "load new data",
     "check": "test the settings: request the first page of each list",
     "status": "rows, loaded range and last error of every list",
     "verify": "compare the warehouse with the server, row by row",
-    "demo": "load twice from a built-in server, to try the tool",
+    "demo": "try the tool on a built-in server",
     "report": "write an HTML report of the loaded data",
 }
 EXAMPLES = {
@@ -46,12 +45,15 @@ EXAMPLES = {
   {prog} --destination postgres --dataset errors""",
 }
 SETTINGS = """
+
 The token is read from AUTH_TOKEN or .dlt/secrets.toml. Other settings can also be
 set in .dlt/config.toml or the environment."""
-ABOUT = f"""
-{PROGRAM} COMMAND --help shows the options of a command.
-Exit codes: 0 success; 1 failed, or different (verify), or too old (check);
-2 wrong usage or missing settings; 3 loaded, but a list was skipped."""
+ABOUT = f"""examples:
+  {PROGRAM} demo
+  {PROGRAM} run --help
+
+Exit codes: 0 success; 1 failure, including differences (verify) and old data
+(check); 2 wrong usage or missing settings; 3 success, but a list was skipped."""
 
 
 class HelpFormatter(RawDescriptionRichHelpFormatter):
@@ -65,7 +67,7 @@ class UsageError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """Suggests the name closest to a mistyped one."""
+    """Raises UsageError instead of exiting."""
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         """Parse; unknown arguments are an error of the command's own parser."""
@@ -79,17 +81,16 @@ class Parser(argparse.ArgumentParser):
                     "the token cannot be passed as an option, because other users could"
                     " see it. Set AUTH_TOKEN instead"
                 )
-            kind = "option" if word.startswith("-") else "argument"
-            self.error(f"unknown {kind} '{word}'")
+            if not word.startswith("-"):
+                self.error(f"unknown argument '{word}'")
+            guess = did_you_mean(word, self._option_string_actions)
+            self.error(f"unknown option '{word}'{guess}")
         return options, unknown
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError."""
-        typed = re.findall("'(.*?)'", message)[:1]
-        choices = [str(c) for action in self._actions for c in action.choices or ()]
-        known = [*self._option_string_actions, *choices]
-        guess = "".join(did_you_mean(word, known) for word in typed)
-        raise UsageError(f"{message}{guess or '.'} See {self.prog} --help.")
+        end = "" if message.endswith("?") else "."
+        raise UsageError(f"{message}{end} See {self.prog} --help.")
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -101,8 +102,13 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     words = list(words)
     if not words or (words[0].startswith("-") and words[0] not in _OF_ALL):
         words.insert(0, "run")
+    top = parser()
     try:
-        return parser().parse_args(words)
+        if words[0] not in (*COMMANDS, *_OF_ALL):
+            names = ", ".join(COMMANDS)
+            guess = did_you_mean(words[0], COMMANDS) or f"; choose from {names}"
+            top.error(f"unknown command {words[0]!r}{guess}")
+        return top.parse_args(words)
     except UsageError as error:
         say(f"error: {error}", RED)
         if "--json" in words:
@@ -120,7 +126,7 @@ def parser() -> Parser:
         prog=PROGRAM,
         usage="%(prog)s [COMMAND] [OPTIONS]",
         description="Load the data of an error tracker into a warehouse.",
-        epilog=f"examples:\n  {PROGRAM} demo\n  {PROGRAM} run --help\n{ABOUT}",
+        epilog=ABOUT,
         formatter_class=formatter,
         allow_abbrev=False,
     )
@@ -133,14 +139,15 @@ def parser() -> Parser:
         prog=PROGRAM,  # otherwise rich makes it, which writes to standard output
     )
     for name, add_options in _OPTIONS.items():
-        prog = f"{PROGRAM} {name}"
+        prog, about = f"{PROGRAM} {name}", COMMANDS[name]
+        settings = SETTINGS if name in _REQUESTING else ""
         command = commands.add_parser(
             name,
             prog=prog,
             usage="%(prog)s [OPTIONS]",
-            help=COMMANDS[name],
-            description=COMMANDS[name][0].upper() + COMMANDS[name][1:] + ".",
-            epilog=EXAMPLES[name].format(prog=prog) + "\n" + SETTINGS,
+            help=f"{about} (default)" if name == "run" else about,
+            description=f"{about[0].upper()}{about[1:]}.",
+            epilog=EXAMPLES[name].format(prog=prog) + settings,
             formatter_class=formatter,
             allow_abbrev=False,
         )
@@ -148,167 +155,167 @@ def parser() -> Parser:
     return top
 
 
-Add = Callable[..., Any]
-_FLAG: dict[str, Any] = {"action": "store_true", "default": None}
-"""Of a setting: if the option is not given, dlt reads its configuration."""
+_REQUESTING = ("run", "check", "verify")
+
+
+def _value(group: Any, name: str, metavar: str, text: str, **more: Any) -> None:
+    group.add_argument(name, metavar=metavar, help=text, **more)
+
+
+def _values(group: Any, name: str, metavar: str, text: str, **more: Any) -> None:
+    _value(group, name, metavar, text, action="append", **more)
+
+
+def _flag(group: Any, name: str, text: str) -> None:
+    """Add a flag; None, the default, lets dlt look for the setting elsewhere."""
+    group.add_argument(name, action="store_true", default=None, help=text)
+
+
+def _one_of(names: Sequence[str]) -> Callable[[str], str]:
+    """Return a type of option; argparse's `choices` would suggest no name."""
+
+    def check(value: str) -> str:
+        if value not in names:
+            guess = did_you_mean(value, names) or f"; choose from {', '.join(names)}"
+            raise argparse.ArgumentTypeError(f"unknown value {value!r}{guess}")
+        return value
+
+    return check
 
 
 def _server(command: Parser, *, has_workers: bool = True) -> None:
     group = command.add_argument_group("server")
-    add = group.add_argument
-    add("--base-url", metavar="URL", help="address of the server")
-    add("--api", choices=list(APIS), metavar="NAME", help=_API)
-    add("--organization", metavar="ORG", help="slug of the organization")
-    add = group.add_mutually_exclusive_group().add_argument
-    add(
-        "--project",
-        metavar="SLUG",
-        action="append",
-        help="slug of a project; repeatable",
-    )
-    add("--all-projects", action="store_true", help="all projects of the organization")
-    add = group.add_argument
-    add("--allow-http", **_FLAG, help="send the token unencrypted to another machine")
+    _value(group, "--base-url", "URL", "address of the server")
+    _api(group)
+    _value(group, "--organization", "ORG", "slug of the organization")
+    projects = group.add_mutually_exclusive_group()
+    _values(projects, "--project", "SLUG", "slug of a project; repeatable")
+    _flag(projects, "--all-projects", "all projects of the organization")
+    _flag(group, "--allow-http", "allow http://; the token is sent unencrypted")
     if has_workers:
-        add("--workers", metavar="N", type=int, help="concurrent requests (default: 4)")
+        text = "concurrent requests (default: 4)"
+        _value(group, "--workers", "N", text, type=int)
 
 
-_API = f"API of the server: {', '.join(APIS)} (default: v1)"
+def _api(group: Any, default: str | None = None) -> None:
+    text = f"API of the server: {', '.join(APIS)} (default: v1)"
+    _value(group, "--api", "NAME", text, type=_one_of([*APIS]), default=default)
 
 
-def _tables(add: Add, *, has_history: bool = False) -> None:
+def _tables(group: Any, *, has_history: bool = False) -> None:
     names = table_names() + ["issue_history"] * has_history
-    add(
-        "--resource",
-        action="append",
-        choices=names,
-        metavar="TABLE",
-        help=f"only this table; repeatable: {', '.join(names)}",
-    )
+    text = f"only this table; repeatable: {', '.join(names)}"
+    _values(group, "--resource", "TABLE", text, type=_one_of(names))
 
 
-def _span(add: Add, until: str) -> None:
-    add("--since", metavar="T", help="start: 2026-01-01, or 7d for 7 days ago")
-    add("--until", metavar="T", help=until)
+def _span(group: Any, until: str) -> None:
+    _value(group, "--since", "T", "start, such as 2026-01-01, or 7d for 7 days ago")
+    _value(group, "--until", "T", until)
 
 
-def _rows(add: Add) -> None:
-    more = "events with stack traces; up to ten times the requests"
-    add("--full-events", **_FLAG, help=more)
-    add(
-        "--redact",
-        metavar="PATH",
-        action="append",
-        help="mask values of a field, such as user.email; repeatable",
-    )
-    add(
-        "--tag",
-        dest="tags",
-        metavar="NAME",
-        action="append",
-        help="add the column tag_NAME to events; repeatable",
-    )
+def _rows(group: Any) -> None:
+    _flag(group, "--full-events", "load stack traces; up to ten times the requests")
+    _values(group, "--redact", "PATH", "mask a field, such as user.email; repeatable")
+    text = "add the column tag_NAME to events; repeatable"
+    _values(group, "--tag", "NAME", text, dest="tags")
 
 
-def _warehouse(add: Add) -> None:
-    add("--destination", metavar="NAME", default="duckdb", help="default: duckdb")
-    add("--dataset", metavar="NAME", default="analytics", help="default: analytics")
-    name = "analytics_pipeline"
-    named = f"and of the DuckDB file; default: {name}"
-    add("--pipeline-name", metavar="NAME", default=name, help=named)
-    _folder(add)
+def _warehouse(command: Parser, title: str = "warehouse") -> Any:
+    group = command.add_argument_group(title)
+    for option, default, text in (
+        ("--destination", "duckdb", "dlt destination"),
+        ("--dataset", "analytics", "dataset, or schema"),
+        ("--pipeline-name", "analytics_pipeline", "pipeline and DuckDB file"),
+    ):
+        _value(group, option, "NAME", f"{text} (default: {default})", default=default)
+    _folder(group)
+    return group
 
 
-def _folder(add: Add) -> None:
-    add("--pipelines-dir", metavar="DIR", help="dlt's working directory")
+def _folder(group: Any) -> None:
+    _value(group, "--pipelines-dir", "DIR", "dlt's working directory")
 
 
 def _output(command: Parser, *, has_progress: bool = True) -> None:
-    add = command.add_argument_group("output").add_argument
+    group = command.add_argument_group("output")
     if has_progress:
-        kinds = ["auto", "live", "log", "off"]
-        shown = "live, log, off or auto (default: live on a terminal, else log)"
-        add("--progress", choices=kinds, default="auto", metavar="KIND", help=shown)
-    add("--json", action="store_true", help="print the result as JSON")
-    _verbosity(add)
+        text = "live, log, off; auto: live on a terminal, else log"
+        kind = _one_of(["auto", "live", "log", "off"])
+        _value(group, "--progress", "KIND", text, type=kind, default="auto")
+    _flag(group, "--json", "print the result as JSON")
+    _verbosity(group)
 
 
-def _verbosity(add: Add) -> None:
-    more = "more log lines; -vv: also each request"
-    add("-v", dest="verbosity", action="count", default=0, help=more)
+def _verbosity(group: Any) -> None:
+    text = "log more; -vv: also log each request"
+    group.add_argument("-v", dest="verbosity", action="count", default=0, help=text)
 
 
 def _run(command: Parser) -> None:
     _server(command)
-    add = command.add_argument_group("what to load").add_argument
-    _tables(add, has_history=True)
-    _span(add, "end (default: now); later runs are not affected")
-    late = "reread this span, for late rows (default: 1h)"
-    add("--lookback", metavar="SPAN", help=late)
-    add("--history", **_FLAG, help="also load issue_history")
-    sweep = "reread all issues every 12h, 7d; or now, never"
-    add("--sweep", metavar="SPAN", help=sweep)
-    add("--full-refresh", **_FLAG, help="load everything again")
-    rows = "commit long loads in steps (default: 100000)"
-    add("--rows-per-load", metavar="N", type=int, help=rows)
-    _rows(add)
-    add = command.add_argument_group("warehouse").add_argument
-    _warehouse(add)
-    formats = ["delta", "iceberg"]
+    group = command.add_argument_group("what to load")
+    _tables(group, has_history=True)
+    _span(group, "end (default: now); does not affect later runs")
+    _value(group, "--lookback", "SPAN", "reread this span, for late rows (default: 1h)")
+    _flag(group, "--history", "also load issue_history")
+    sweep = "reread all issues: every 7d, now, never (default: 1d)"
+    _value(group, "--sweep", "SPAN", sweep)
+    _flag(group, "--full-refresh", "load everything again")
+    rows = "commit after this many rows (default: 100000)"
+    _value(group, "--rows-per-load", "N", rows, type=int)
+    _rows(group)
+    group, formats = _warehouse(command), _one_of(["delta", "iceberg"])
     lake = "delta or iceberg, for the destination filesystem"
-    add("--table-format", choices=formats, metavar="NAME", help=lake)
+    _value(group, "--table-format", "NAME", lake, type=formats)
     _output(command)
 
 
 def _check(command: Parser) -> None:
     _server(command, has_workers=False)
-    add = command.add_argument_group("what to check").add_argument
-    _tables(add)
-    add(
-        "--freshness",
-        metavar="SPAN",
-        help="check the warehouse instead: fail if the newest row of a table, or the"
-        " last complete read of a list, is older than 2h, 1d",
+    group = command.add_argument_group("what to check")
+    _tables(group)
+    fresh = (
+        "check the warehouse instead: fail if the newest event or issue, or the last"
+        " complete read of a list, is older than 2h, 1d"
     )
-    add(
-        "--complete",
-        action="store_true",
-        help="with --freshness: ignore the age of rows, so that projects without new"
-        " errors do not fail",
+    _value(group, "--freshness", "SPAN", fresh)
+    complete = (
+        "with --freshness: check only when lists were last read, so that projects"
+        " without new errors do not fail"
     )
-    _warehouse(command.add_argument_group("warehouse, for --freshness").add_argument)
+    _flag(group, "--complete", complete)
+    _warehouse(command, "warehouse, for --freshness")
     _output(command, has_progress=False)
 
 
 def _status(command: Parser) -> None:
-    _warehouse(command.add_argument_group("warehouse").add_argument)
+    _warehouse(command)
     _output(command, has_progress=False)
 
 
 def _verify(command: Parser) -> None:
     _server(command)
-    add = command.add_argument_group("what to compare").add_argument
-    _tables(add)
-    _span(add, "end (default: now)")
-    add("--repair", action="store_true", help="reload rows that differ")
-    _rows(add)
-    _warehouse(command.add_argument_group("warehouse").add_argument)
+    group = command.add_argument_group("what to compare")
+    _tables(group)
+    _span(group, "end (default: now)")
+    _flag(group, "--repair", "reload rows that differ")
+    _rows(group)
+    _warehouse(command)
     _output(command)
 
 
 def _demo(command: Parser) -> None:
-    add = command.add_argument_group("demo").add_argument
-    add("--api", choices=list(APIS), default="v1", metavar="NAME", help=_API)
-    _folder(add)
+    group = command.add_argument_group("demo")
+    _api(group, default="v1")
+    _folder(group)
     _output(command)
 
 
 def _report(command: Parser) -> None:
-    _warehouse(command.add_argument_group("warehouse").add_argument)
-    add = command.add_argument_group("output").add_argument
-    default = "analytics_report.html"
-    add("--output", metavar="FILE", default=default, help=f"default: {default}")
-    _verbosity(add)
+    _warehouse(command)
+    group, default = command.add_argument_group("output"), "analytics_report.html"
+    _value(group, "--output", "FILE", f"default: {default}", default=default)
+    _verbosity(group)
 
 
 _OPTIONS: dict[str, Callable[[Parser], None]] = {

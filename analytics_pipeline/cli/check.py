@@ -17,10 +17,10 @@ from analytics_pipeline.client.client import Client, ListName
 from analytics_pipeline.client.page import Page
 from analytics_pipeline.config import Config
 from analytics_pipeline.errors import ApiError, ConfigurationError, Unreachable
-from analytics_pipeline.loading.status import Status, ago
+from analytics_pipeline.loading.status import ListStatus, Status, ago
 
 FRESH_BY_ROWS = ("events", "issues")
-"""Tables that get new rows all the time."""
+"""Tables that are expected to get new rows all the time."""
 
 
 def check_lists(client: Client, config: Config, options: Namespace) -> bool:
@@ -36,21 +36,20 @@ def check_lists(client: Client, config: Config, options: Namespace) -> bool:
     ]
     results: list[dict[str, Any]] = []
     for each in lists:
-        result: dict[str, Any] = {"list": client.describe(each)}
-        results.append(result)
+        name = client.describe(each)
         try:
             page = next(client.pages(each))
         except ApiError as error:
-            result["problem"] = str(error)
+            results.append({"list": name, "problem": str(error)})
             say(f"✗ {error}", RED)
             if isinstance(error, Unreachable):
                 break  # the other lists would fail as well
             continue
-        newest = _newest(page)
-        result |= {"rows": len(page.records), "newest": newest}
+        count, newest = len(page.records), _newest(page)
+        results.append({"list": name, "rows": count, "newest": newest})
         say(
-            f"✓ {client.describe(each)} ({each.endpoint.scope}): "
-            f"{counted(len(page.records), 'row')} on the first page, newest {short_time(newest)}",
+            f"✓ {name} ({each.endpoint.scope}): {counted(count, 'row')} on the first"
+            f" page, newest {short_time(newest)}",
             GREEN,
         )
     problems = sum("problem" in result for result in results)
@@ -67,10 +66,10 @@ def check_lists(client: Client, config: Config, options: Namespace) -> bool:
 
 
 def check_freshness(status: Status, longest: timedelta, options: Namespace) -> bool:
-    """Return whether all lists were read, and have rows, within that time.
+    """Return whether all lists were read within that time, and tables have new rows.
 
-    The age of rows counts only in `FRESH_BY_ROWS`, for all projects together as a small
-    one may have no new errors, and not with `--complete`.
+    The age of rows counts only in `FRESH_BY_ROWS`, and not with `--complete`. It is that
+    of all projects together, because a small one may have no new errors.
 
     Raises:
         ConfigurationError: a requested table is not loaded.
@@ -81,32 +80,32 @@ def check_freshness(status: Status, longest: timedelta, options: Namespace) -> b
     not_read = status.old_lists(longest, options.resource or ())
     tables: list[dict[str, Any]] = []
     for name in options.resource or loaded:
-        lists = [each for each in status.lists if each.table == name]
-        newest = max((each.newest for each in lists if each.newest), default=None)
-        old = [each for each in not_read if each.table == name]
+        times = [each.newest for each in status.lists if each.table == name]
+        newest = max(filter(None, times), default=None)
+        old_lists = [each for each in not_read if each.table == name]
         has_old_rows = (
             not options.complete
             and name in FRESH_BY_ROWS
             and (newest is None or status.now - newest > longest)
         )
-        is_old = has_old_rows or bool(old)
+        is_old = has_old_rows or bool(old_lists)
         tables.append(
             {"table": name, "newest": newest and newest.isoformat(), "old": is_old}
         )
-        said = f"newest row {ago(newest, status.now)}"
-        for each in old:
-            reason = each.bookmark.problem or f"last {ago(each.read, status.now)}"
-            said += f"; {each.project or each.organization} not read: {reason}"
-        say(f"{'✗' if is_old else '✓'} {name}: {said}", RED if is_old else GREEN)
+        reasons = (f"; {_not_read(each, status)}" for each in old_lists)
+        line = f"{name}: newest row {ago(newest, status.now)}{''.join(reasons)}"
+        say(f"{'✗' if is_old else '✓'} {line}", RED if is_old else GREEN)
     count = sum(each["old"] for each in tables)
     if options.json:
         json_line({"tables": tables, "old": count})
     if count:
-        say(
-            f"{count} of {len(tables)} tables are older than {options.freshness}",
-            BOLD,
-        )
+        say(f"{count} of {len(tables)} tables are older than {options.freshness}", BOLD)
     return not count
+
+
+def _not_read(each: ListStatus, status: Status) -> str:
+    reason = each.bookmark.problem or f"last {ago(each.read, status.now)}"
+    return f"{each.project or each.organization} not read: {reason}"
 
 
 def _newest(page: Page) -> str | None:

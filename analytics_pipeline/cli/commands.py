@@ -1,5 +1,6 @@
 """The commands; each takes its options and returns the exit code."""
 
+import inspect
 from argparse import Namespace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,25 +23,19 @@ from analytics_pipeline.times import parse_span
 
 
 def settings(options: Namespace) -> dict[str, Any]:
-    """Return the source's arguments among the options; dlt resolves the others."""
-    names = (
-        "base_url", "api", "organization", "since", "until", "full_events",
-        "full_refresh", "rows_per_load", "workers", "redact", "allow_http", "history",
-        "sweep", "tags", "lookback",
-    )  # fmt: skip
+    """Return the options that are arguments of the source; dlt resolves the others."""
+    names = inspect.signature(analytics_source).parameters
     given = {
         name: value
-        for name in names
-        if (value := getattr(options, name, None)) is not None
+        for name, value in vars(options).items()
+        if name in names and value is not None
     }
     if options.all_projects:
         given["project"] = runner.all_projects(**given)
         if not given["project"]:
             raise ConfigurationError(
-                "--all-projects: the token has access to no project of the organization"
+                "--all-projects: the token has no access to any project of the organization"
             )
-    elif options.project:
-        given["project"] = options.project
     return given
 
 
@@ -62,9 +57,10 @@ def run(options: Namespace) -> int:
     try:
         summary = runner.load(pipeline, source, tables, options.table_format)
     except IncompleteLoad as incomplete:
-        output.show(incomplete.summary, options.json)
+        summary = incomplete.summary
+        output.show(summary, options.json)
         say(f"error: {incomplete}", RED)
-        if any(t.rows or t.reread for t in incomplete.summary.tables.values()):
+        if any(part.rows or part.reread for part in summary.tables.values()):
             say("The other lists were loaded. Run again to load the rest.")
         return FAILED
     output.show(summary, options.json)
@@ -95,7 +91,7 @@ def status(options: Namespace) -> int:
 
 
 def check(options: Namespace) -> int:
-    """Request each list once, or check the age of what is loaded."""
+    """Request each list once, or check how old the loaded data is."""
     if options.freshness:
         longest = parse_span("freshness", options.freshness)
         found = runner.status(make_pipeline(options))
@@ -126,58 +122,51 @@ def report(options: Namespace) -> int:
 
 def demo(options: Namespace) -> int:
     """Load from the built-in server, which then gets new rows, and load again."""
-    name = "analytics_demo"
-    pipeline = runner.make_pipeline(
-        name=name,
-        pipelines_dir=options.pipelines_dir,
-        progress=progress.collector(options.progress),
-    )
-    Path(f"{name}.duckdb").unlink(missing_ok=True)
-    api = options.api or "v1"
-    projects = ["frontend", "backend"]
-    runs: dict[str, runner.Summary] = {}
-    an_hour_ago = datetime.now(UTC) - timedelta(hours=1)  # new rows must not lie ahead
+    name, projects = "analytics_demo", ["frontend", "backend"]
+    file, folder = Path(f"{name}.duckdb"), options.pipelines_dir
+    file.unlink(missing_ok=True)
+    # Otherwise the tables would be in the folder of an earlier demo.
+    runner.make_pipeline(name=name, pipelines_dir=folder).drop()
+    an_hour_ago = datetime.now(UTC) - timedelta(hours=1)  # growth must not be in future
     with DemoServer(
-        api, organization="acme", projects=projects, token="demo", now=an_hour_ago
+        options.api,
+        organization="acme",
+        projects=projects,
+        token="demo",
+        now=an_hour_ago,
     ) as server:
 
         def load() -> runner.Summary:
-            source = analytics_source(server.url, "demo", "acme", projects, api)
+            collector = progress.collector(options.progress)
+            pipeline = runner.make_pipeline(
+                name=name, pipelines_dir=folder, progress=collector
+            )
+            source = analytics_source(server.url, "demo", "acme", projects, options.api)
             return runner.load(pipeline, source)
 
-        runs["first run"] = load()
-        runs["nothing new"] = load()
+        runs = {"first run": load(), "nothing new": load()}
         server.grow(events=30, issues=5, releases=1)
         runs["after growth"] = load()
     if options.json:
         json_line({title: run.as_json() for title, run in runs.items()})
-    else:
-        say(_compared(runs))
-        say(f"""
-The tables are in {name}.duckdb, schema {runner.DATASET}. To look at them:
-  SQL:     python -c "import duckdb; duckdb.connect('{name}.duckdb').sql(\
+        return OK
+    say(_compared(runs))
+    say(f"""
+The tables are in {file}, schema {runner.DATASET}. To look at them:
+  SQL:     python -c "import duckdb; duckdb.connect('{file}').sql(\
 'select level, status, count(*) from {runner.DATASET}.issues group by all').show()"
   Python:  python -c "import dlt; print(dlt.pipeline('{name}',\
  destination='duckdb').dataset('{runner.DATASET}').issues.arrow())"
   Status:  python -m analytics_pipeline status --pipeline-name {name}
-  Page:    python -m analytics_pipeline report --pipeline-name {name}
-  dlt:     dlt pipeline {name} info; or show, after
-           {install_command("dashboard")}""")
+  Report:  python -m analytics_pipeline report --pipeline-name {name}
+  dlt:     dlt pipeline {name} info""")
     return OK
 
 
 def _compared(runs: dict[str, runner.Summary]) -> str:
-    tables = next(iter(runs.values())).tables
-    header = ["rows (requests)", *runs]
-    rows = [
-        [
-            name,
-            *(
-                f"{run.tables[name].rows:,} ({run.tables[name].requests})"
-                for run in runs.values()
-            ),
-        ]
-        for name in tables
-    ]
-    seconds = ["seconds", *(f"{run.seconds:.1f}" for run in runs.values())]
-    return table([header, *rows, seconds])
+    rows = [["rows (requests)", *runs]]
+    for name in runs["first run"].tables:
+        parts = [run.tables[name] for run in runs.values()]
+        rows.append([name, *(f"{part.rows:,} ({part.requests})" for part in parts)])
+    rows.append(["seconds", *(f"{run.seconds:.1f}" for run in runs.values())])
+    return table(rows)

@@ -34,7 +34,7 @@ def execute(options: Namespace) -> int:
             say(KEPT, RED)
             return INTERRUPTED
         except BrokenPipeError:
-            return FAILED  # the reader of a pipe, such as `head`, has ended
+            return FAILED  # the reader of the pipe, such as `head`, has ended
         except Exception as error:
             mask_error(error)
             if not isinstance(error, AnalyticsError | DltException | OSError):
@@ -43,22 +43,22 @@ def execute(options: Namespace) -> int:
             root, text = root_error(error), sentence(error)
             say(f"error: {text}", RED)
             if getattr(options, "json", False):
-                with suppress(OSError):  # writing may be what has failed
+                with suppress(AnalyticsError, BrokenPipeError):  # printing has failed
                     json_line({"error": text})
-            wrong = isinstance(root, ConfigurationError | ConfigurationException)
-            return USAGE if wrong else FAILED
+            is_usage = isinstance(root, ConfigurationError | ConfigurationException)
+            return USAGE if is_usage else FAILED
 
 
 def switch_off_telemetry() -> None:
     """Switch off dlt's telemetry unless the user has switched it on."""
     if TELEMETRY in os.environ:
         return
-    # Before dlt reads any setting, since telemetry begins with the first one.
+    # Before dlt reads any setting, because reading the first one starts telemetry.
     os.environ[TELEMETRY] = "false"
     context = Container()[PluggableRunContext]
     del os.environ[TELEMETRY]
     if dlt.config.get("runtime.dlthub_telemetry"):
-        stop_telemetry()  # dlt takes it for begun
+        stop_telemetry()  # dlt believes that it has started
         context.initialize_runtime()
     else:
         os.environ[TELEMETRY] = "false"

@@ -1,6 +1,7 @@
 """The results of commands, as small tables or as JSON."""
 
 import sys
+from collections.abc import Iterator
 from datetime import datetime
 from functools import partial
 
@@ -24,7 +25,7 @@ from analytics_pipeline.loading.verification import Counts, Example, Verificatio
 
 
 def show(summary: Summary, as_json: bool) -> None:
-    """Print the result of a run: a line for each table, and a total."""
+    """Print the result of a run: a line for each table, a total, and notes."""
     if as_json:
         json_line(summary.as_json())
         return
@@ -34,38 +35,40 @@ def show(summary: Summary, as_json: bool) -> None:
         rows.append([name, *counts, short_time(part.newest)])
     say(table(rows))
     total = sum(part.rows for part in summary.tables.values())
-    waited = f", {summary.waited:.0f} s of it waiting" if summary.waited else ""
+    waits = f", {summary.waited:.0f} s of it waiting for rate limits"
     loads = f" and {summary.loads} loads" if summary.loads > 1 else ""
     say(
         f"{counted(total, 'new row')} with {counted(summary.requests, 'request')}{loads} in"
-        f" {summary.seconds:.1f} s{waited}",
+        f" {summary.seconds:.1f} s{waits if summary.waited else ''}",
         BOLD,
     )
+    for note in _notes(summary):
+        say(note, YELLOW)
+
+
+def _notes(summary: Summary) -> Iterator[str]:
     for name, part in summary.tables.items():
         if part.mismatches:
-            say(
+            yield (
                 f"{name}: {counted(part.mismatches, 'value')} did not fit the column's"
-                " type and went into the column extra",
-                YELLOW,
+                " type and went into the column extra"
             )
         if part.replaced:
-            say(
+            yield (
                 f"{name}: {counted(part.replaced, 'character')} that databases reject"
-                " (NUL, half a surrogate pair) replaced by U+FFFD",
-                YELLOW,
+                " (NUL, half a surrogate pair) replaced by U+FFFD"
             )
     if summary.appended:
-        say(
+        yield (
             "this destination cannot replace rows, so old versions of changed rows stay."
-            " Use --table-format delta or iceberg to replace them.",
-            YELLOW,
+            " Use --table-format delta or iceberg to replace them."
         )
     if summary.kept_from:
-        say(forgotten(datetime.fromisoformat(summary.kept_from)), YELLOW)
+        yield forgotten(datetime.fromisoformat(summary.kept_from))
     for path in sorted(summary.unmatched):
-        say(f"redact: {path!r} matched nothing", YELLOW)
+        yield f"redact: {path!r} matched nothing"
     for reason in by_reason(summary.skipped.values()):
-        say(f"skipped: {reason}", YELLOW)
+        yield f"skipped: {reason}"
 
 
 def show_status(status: Status, as_json: bool) -> None:
@@ -79,48 +82,55 @@ def show_status(status: Status, as_json: bool) -> None:
         f" loaded {ago(status.loaded, status.now)}",
         BOLD,
     )
-    header = ["table", "project", "rows", "loaded from", "up to", "newest row"]
-    rows = [[*header, "last complete read"]]
-    servers = len({each.server for each in status.lists} - {""}) > 1
-    several = len({each.organization for each in status.lists} - {""}) > 1 or servers
-    for each in status.lists:
-        parts = each.server * servers, each.organization * several, each.project
-        name = "/".join(filter(None, parts))
-        since, end, _ = each.span or (None, None, None)
-        first = "the beginning" if each.span and not since else _to_minute(since)
-        rows.append(
-            [
-                each.table,
-                name or "–",
-                "?" if each.rows is None else f"{each.rows:,}",
-                "full scan" if is_read_whole(each.table) else first,
-                _to_minute(end),
-                ago(each.newest, status.now),
-                ago(each.bookmark.completed_at, status.now),
-            ]
-        )
-    show(table(rows))
+    show(table([*_status_rows(status)]))
     if any(each.rows is None for each in status.lists):
-        show("?: lists of the same name, whose rows cannot be counted separately")
-    unasked: list[str] = []
-    problems: dict[str, list[str]] = {}
+        show(
+            "?: several lists share this name, so their rows cannot be counted separately"
+        )
     for each in status.lists:
         if each.under_way:
             name = each.project or each.organization
             show(f"{each.table} of {name}: {each.under_way}", YELLOW)
+    for line in by_reason(_no_longer_read(status)):
+        show(line)
+    problems: dict[str, list[str]] = {}
+    for each in status.lists:
         if each.problem:
-            asked = ago(each.bookmark.failed_at, status.now)
-            problems.setdefault(asked, []).append(each.problem)
+            failed = ago(each.bookmark.failed_at, status.now)
+            problems.setdefault(failed, []).append(each.problem)
+    for failed, errors in problems.items():
+        for reason in by_reason(errors):
+            show(f"{failed}: {reason}", RED)
+
+
+def _status_rows(status: Status) -> Iterator[list[str]]:
+    header = ["table", "project", "rows", "loaded from", "up to", "newest row"]
+    yield [*header, "last complete read"]
+    servers = len({each.server for each in status.lists} - {""}) > 1
+    several = len({each.organization for each in status.lists} - {""}) > 1 or servers
+    for each in status.lists:
+        parts = each.server * servers, each.organization * several, each.project
+        since, end, _ = each.span or (None, None, None)
+        first = "the beginning" if each.span and not since else _to_minute(since)
+        yield [
+            each.table,
+            "/".join(filter(None, parts)) or "–",
+            "?" if each.rows is None else f"{each.rows:,}",
+            "full scan" if is_read_whole(each.table) else first,
+            _to_minute(end),
+            ago(each.newest, status.now),
+            ago(each.bookmark.completed_at, status.now),
+        ]
+
+
+def _no_longer_read(status: Status) -> Iterator[str]:
+    """Yield a sentence about each list that recent runs did not include."""
+    for each in status.lists:
         if not each.is_asked and each.organization:
             owner = f"organization {each.organization!r}"
             owner = f"project {each.project!r}" if each.project else owner
             asked = ago(each.asked, status.now)
-            unasked.append(f"{each.table} of {owner}: not in any run since {asked}")
-    for line in by_reason(unasked):
-        show(line)
-    for asked, errors in problems.items():
-        for reason in by_reason(errors):
-            show(f"{asked}: {reason}", RED)
+            yield f"{each.table} of {owner}: last included in a run {asked}"
 
 
 def _to_minute(time: datetime | None) -> str:

@@ -27,7 +27,7 @@ class _Stderr(io.TextIOWrapper):
 
 
 def open_streams() -> None:
-    """Open the streams that the shell has closed, or a DuckDB file may take their place."""
+    """Open streams that the shell closed; a DuckDB file could get their descriptors."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
@@ -39,8 +39,8 @@ def open_streams() -> None:
 def interrupt(*signalled: Any) -> NoReturn:
     """Exit at once, without waiting for threads that wait for a server.
 
-    While dlt loads it has its own handler, which finishes the tables that are being
-    written; a second Ctrl-C then comes here.
+    While dlt loads, its own handler finishes the tables that are being written; only a
+    second Ctrl-C calls this one.
     """
     try:
         for restore in at_interruption:

@@ -5,8 +5,6 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
 
 from dlt.common.runtime.collector_base import Collector
 from rich.console import Console
@@ -15,7 +13,6 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from analytics_pipeline.cli import terminal
 from analytics_pipeline.cli.process import at_interruption
 from analytics_pipeline.cli.terminal import counted, is_terminal, say
 from analytics_pipeline.client import retry
@@ -23,13 +20,13 @@ from analytics_pipeline.extraction import READ, REQUESTS
 from analytics_pipeline.tables.columns import TABLES
 
 EVERY = 5.0
-"""Seconds between two lines for one list."""
+"""Seconds between two lines about one list."""
 STEPS = {"Extract": "reading", "Normalize": "preparing", "Load": "loading"}
 """dlt's name of a step → what is shown."""
 
 
 class PageCollector(Collector):
-    """Receives the counters of lists; dlt's own are ignored."""
+    """Receives the counters of lists and ignores dlt's own."""
 
     def update(
         self,
@@ -40,32 +37,35 @@ class PageCollector(Collector):
         message: str | None = None,
         label: str = "",
     ) -> None:
-        """Pass on rows of a page, or requests."""
+        """Pass on a counter of rows or requests."""
         if name.startswith(READ) or name == REQUESTS:
             self.count(name.removeprefix(READ), inc, message or "")
 
     @abstractmethod
     def count(self, name: str, number: int, message: str) -> None:
-        """Count rows of a list, with the time reached, or requests (`REQUESTS`)."""
+        """Count rows of a list, or requests if the name is `REQUESTS`.
+
+        The message says how far back the list has been read.
+        """
 
 
 class LinesCollector(PageCollector):
-    """Prints a line for each list every few seconds."""
+    """Prints a line about each list every few seconds."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
-        self._told: dict[str, float] = {}
+        self._printed_at: dict[str, float] = {}
 
     def count(self, name: str, number: int, message: str) -> None:
-        """Count the rows of a page."""
+        """Count rows of a list."""
         if name == REQUESTS:
             return
+        now = time.monotonic()
         self._counts[name] = self._counts.get(name, 0) + number
-        if time.monotonic() - self._told.setdefault(name, time.monotonic()) >= EVERY:
-            self._told[name] = time.monotonic()
-            rows = f"{name}: {counted(self._counts[name], 'row')}"
-            line = f"{rows}, {message}" if message else rows
-            say(line if terminal.has_times else f"{datetime.now():%H:%M:%S} {line}")
+        if now - self._printed_at.setdefault(name, now) >= EVERY:
+            self._printed_at[name] = now
+            line = f"{name}: {counted(self._counts[name], 'row')}"
+            say(f"{line}, {message}" if message else line)
 
     def _start(self, step: str) -> None:
         pass
@@ -74,25 +74,16 @@ class LinesCollector(PageCollector):
         pass
 
 
-@dataclass
-class _Line:
-    """A line of the display: one table."""
-
-    rows: int = 0
-    message: str = ""
-    """The time reached."""
-
-
 class LiveCollector(PageCollector):
     """Shows a line for each table, and rate limits, while dlt works.
 
-    Log lines appear above the display, which disappears at the end of a step.
+    Log lines appear above the display, which disappears after each step.
     """
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
         self._live: Live | None = None
-        self._lines: dict[str, _Line] = {}
+        self._lines: dict[str, tuple[int, str]] = {}  # table → rows, time reached
         self._requests = 0
         self._began = time.monotonic()
         self._step = ""
@@ -100,15 +91,14 @@ class LiveCollector(PageCollector):
         self._lock = threading.Lock()
 
     def count(self, name: str, number: int, message: str) -> None:
-        """Count the rows of a page, or requests."""
+        """Count rows of a table, or requests."""
         with self._lock:
             if name == REQUESTS:
                 self._requests += number
                 return
-            # all projects of a table together
-            line = self._lines.setdefault(name.partition(" of ")[0], _Line())
-            line.rows += number
-            line.message = message or line.message
+            table = name.partition(" of ")[0]
+            rows, reached = self._lines.get(table, (0, ""))
+            self._lines[table] = rows + number, message or reached
 
     def _start(self, step: str) -> None:
         self._step = STEPS.get(step.partition(" ")[0], step)
@@ -143,10 +133,10 @@ class LiveCollector(PageCollector):
         for _ in range(3):
             grid.add_column(no_wrap=True)
         with self._lock:
-            for title in sorted(self._lines, key=_place):
-                line = self._lines[title]
-                rows = Text(counted(line.rows, "row"), justify="right")
-                grid.add_row(title, rows, Text(line.message))
+            for table in sorted(self._lines, key=[*TABLES].index):
+                number, reached = self._lines[table]
+                rows = Text(counted(number, "row"), justify="right")
+                grid.add_row(table, rows, Text(reached))
         grid.add_row(Text(self._step, style="bold"), *map(Text, self._footer()))
         return grid
 
@@ -156,10 +146,6 @@ class LiveCollector(PageCollector):
         if (waits := self._waits_until - time.time()) > 0:
             requests += f", rate limit: next request in {waits:.0f} s"
         yield requests
-
-
-def _place(title: str) -> int:
-    return [*TABLES].index(title.partition(" ")[0])
 
 
 def collector(kind: str) -> Collector | None:

@@ -11,16 +11,18 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, TextIO
 
+from analytics_pipeline.errors import AnalyticsError
 from analytics_pipeline.secrets import masked
 
 BOLD, RED, GREEN, YELLOW = "1", "31", "32", "33"
 has_times = False
-"""Each line starts with the time, as standard error is a file."""
+"""Each message starts with the time, because standard error is a log file."""
 
 _CONTROL = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 )
 """Characters that control the terminal or reorder the text around them."""
+_ASCII = str.maketrans({"✓": "ok", "✗": "failed", "–": "-", "…": "..."})
 
 
 def say(text: str, colour: str = "") -> None:
@@ -35,15 +37,26 @@ def write(text: str, colour: str = "", stream: TextIO | None = None) -> None:
     """Print text, by default on standard error; `?` for what the encoding lacks.
 
     Raises:
-        OSError: the stream cannot be written.
+        BrokenPipeError: the reader of a pipe has ended.
+        AnalyticsError: printing failed for another reason, such as a full disk.
     """
     text, stream = printable(text), stream or sys.stderr
     if colour and stream.isatty() and "NO_COLOR" not in os.environ:
         text = f"\033[{colour}m{text}\033[0m"
     encoding = stream.encoding or "utf-8"
+    if not encoding.lower().startswith("utf"):
+        text = text.translate(_ASCII)
     text = text.encode(encoding, "replace").decode(encoding)
-    stream.write(text + "\n")  # in one call, as other threads write lines as well
-    stream.flush()
+    try:
+        stream.write(text + "\n")  # in one call, because other threads also write
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise AnalyticsError(
+            "the command ran, but its result could not be printed:"
+            f" {error.strerror or error}"
+        ) from error
 
 
 def is_terminal() -> bool:
@@ -92,16 +105,17 @@ def counted(number: int, noun: str) -> str:
 
 
 class LogLines(logging.Handler):
-    """Writes log lines on standard error, and repeated ones of dlt once."""
+    """Writes log lines on standard error, those of dlt only once."""
 
     def __init__(self, verbosity: int) -> None:
         super().__init__()
         self._of_dlt: set[str] = set()
-        # Not the handler's formatter, which dlt replaces by its own.
-        self._form = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s")
+        form, dates = "%(asctime)s %(levelname)-7s %(message)s", None
         if not verbosity:
             form = "%(message)s" if is_terminal() else "%(asctime)s %(message)s"
-            self._form = logging.Formatter(form, "%Y-%m-%d %H:%M:%S")
+            dates = "%Y-%m-%d %H:%M:%S"
+        # Not the handler's own formatter, because dlt replaces that.
+        self._form = logging.Formatter(form, dates)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, warnings in yellow."""

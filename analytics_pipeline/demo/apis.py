@@ -44,25 +44,23 @@ class Page(NamedTuple):
 
 
 class V1:
-    """The v1 API, whose bodies are in an envelope."""
+    """The v1 API."""
 
     prefix = "/v1/"
+    has_envelope = True
+    """The body of a response is in `{"data": …}`."""
     paths: Mapping[str, str] = _COMMON | _ALL_PROJECTS
     """Pattern of a path, without the prefix → table."""
     order: Mapping[str, str] = _ORDER
-    """Table → the field that its list is sorted by: slugs from a to z, newest first."""
+    """Table → the field that its list is sorted by: slugs ascending, times descending."""
     lacks: Mapping[str, Sequence[str]] = {}
-    """Table → fields of other servers that this one does not have."""
+    """Table → fields that only other servers have."""
     event_time = other_time = "auto"
     """`timespec` of an event's dates, and of all others."""
     lag = delay = 0.0
-    """Seconds until an event is received: at most `lag`, and for some up to `delay`."""
+    """Seconds until an event is received: up to `lag`, or up to `delay` for a tenth."""
     project_id: type[str] | type[int] = str
     link = "{}, {}"
-
-    def wrap(self, body: Any) -> Any:
-        """Return the body of a response."""
-        return {"data": body}
 
     def rank(self, table: str, value: str) -> Any:
         """Return the sort key of a value of the field that the list is sorted by."""
@@ -73,15 +71,15 @@ class V1:
         return sorted(rows, key=lambda row: self.rank(table, row[self.order[table]]))
 
     def select(self, table: str, rows: list[Row], query: Query) -> list[Row]:
-        """Return the rows that the parameters ask for."""
+        """Return the rows that the parameters select."""
         return rows
 
     def size(self, table: str, query: Query) -> int:
-        """Return how many rows a page has."""
+        """Return the number of rows of a page."""
         return 100
 
     def page(self, table: str, rows: list[Row], cursor: str | None, size: int) -> Page:
-        """Return the page at a cursor, which counts rows."""
+        """Return the page at a cursor, whose second number is an offset."""
         start = int((cursor or "0:0:0").split(":")[1])
         end = start + size
         before = (start > 0, f"0:{max(start - size, 0)}:1")
@@ -93,17 +91,14 @@ class V1:
 
 
 class Sentry(V1):
-    """Sentry, whose parameters select rows."""
+    """Sentry, which selects rows by the parameters of a request."""
 
     prefix = "/api/0/"
+    has_envelope = False
     paths = _COMMON | _OF_ORGANIZATION
     order = _ORDER | {"projects": "slug"}
     event_time = "seconds"
     delay = 3 * 86_400.0
-
-    def wrap(self, body: Any) -> Any:
-        """Return the body as it is."""
-        return body
 
     def select(self, table: str, rows: list[Row], query: Query) -> list[Row]:
         """Return the events of a time window, or the issues of a project."""
@@ -124,6 +119,7 @@ class GlitchTip(V1):
     """GlitchTip, which lists events by the time when they were received."""
 
     prefix = "/api/0/"
+    has_envelope = False
     paths = _COMMON | _OF_ORGANIZATION | _ALL_PROJECTS
     order = _ORDER | {"events": "dateReceived", "projects": "slug"}
     _no_project = ("platforms", "team", "status", "environments")
@@ -142,12 +138,8 @@ class GlitchTip(V1):
     project_id = int
     link = "{{'{}, {}'}}"  # the text of a Python set
 
-    def wrap(self, body: Any) -> Any:
-        """Return the body as it is."""
-        return body
-
     def select(self, table: str, rows: list[Row], query: Query) -> list[Row]:
-        """Return the issues of the project whose id is asked for."""
+        """Return the issues of the requested project."""
         if table == "issues" and "project" in query:
             return [row for row in rows if row["project"]["id"] == query["project"]]
         return rows

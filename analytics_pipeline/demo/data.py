@@ -49,7 +49,7 @@ class DemoData:
     Attributes:
         now: time of the newest row.
         projects: slug → project.
-        lists: (table, slug) → rows, in the order in which they were added.
+        lists: (table, slug) → rows, oldest first.
     """
 
     def __init__(self, api: V1, organization: str, seed: int, now: datetime) -> None:
@@ -94,7 +94,7 @@ class DemoData:
         self._add("projects", slug, project)
         self._add("project_detail", slug, detail)
 
-    def settle(
+    def add_past(
         self, slugs: Sequence[str], *, events: int, issues: int, releases: int
     ) -> None:
         """Add issues and releases of the last 60 days, and events of the last 30."""
@@ -119,9 +119,9 @@ class DemoData:
         releases: int,
         events_from: datetime,
     ) -> None:
-        """Add rows in the order of time, most of them to the first project.
+        """Add rows in chronological order, most of them to the first project.
 
-        An event belongs to an issue that exists by then, and changes its count.
+        An event belongs to an issue that exists at that time, and updates it.
         """
         share = [slug for n in range(len(slugs), 0, -1) for slug in slugs[:n]]
         times = {
@@ -139,7 +139,7 @@ class DemoData:
             add(slug, time)
 
     def _daily(self, count: int, start: datetime, end: datetime) -> list[datetime]:
-        """Random times, busiest at 16:00 UTC and rarest at 4:00; the last is `end`."""
+        """Return random times, most around 16:00 UTC, fewest around 4:00, and `end`."""
         times = [end][:count]
         while len(times) < count:
             time = start + (end - start) * self._random.random()
@@ -161,7 +161,7 @@ class DemoData:
         self.lists[table, slug].append(row)
 
     def _reference(self, slug: str) -> Row:
-        """The project as issues and releases mention it."""
+        """Return the project as issues and releases show it."""
         names = ("id", "slug", "name", "platform")
         return {name: self.projects[slug][name] for name in names}
 

@@ -1,4 +1,4 @@
-"""What the rows of the demo server hold: JSON with `$names` that `fill` replaces."""
+"""Templates of the demo server's rows: JSON with `$names` that `fill` replaces."""
 
 import re
 from typing import Any

@@ -34,14 +34,14 @@ class DemoServer:
         api: `v1`, `sentry` or `glitchtip`.
         organization: its slug.
         projects: their slugs.
-        events: how many of all projects; most are of the first one, and all are of the
+        events: number of events, most of them in the first project, and all within the
             30 days before `now`.
-        issues: how many of all projects.
-        releases: how many of all projects.
-        page_size: makes pages shorter than the API's own.
-        token: the only one that is accepted.
-        seed: other rows for another number.
-        now: time of the newest event; the current time by default.
+        issues: number of issues.
+        releases: number of releases.
+        page_size: maximum number of rows of a page; the API may have a lower one.
+        token: the only accepted token.
+        seed: a different seed gives different rows.
+        now: time of the newest event; by default the current time.
     """
 
     apis: Mapping[str, type[V1]] = APIS
@@ -74,7 +74,7 @@ class DemoServer:
         self._data = DemoData(self._api, organization, seed, now)
         for n, slug in enumerate(projects):
             self._data.add_project(slug, now - timedelta(days=90 - n))
-        self._data.settle(projects, events=events, issues=issues, releases=releases)
+        self._data.add_past(projects, events=events, issues=issues, releases=releases)
 
     def __enter__(self) -> Self:
         self._http = HttpServer(self.respond, self.requests)
@@ -88,7 +88,7 @@ class DemoServer:
     def rows(self, table: str, project: str | None = None) -> list[Row]:
         """Return the rows of a table, of one project or all, in the order of the list.
 
-        A change to a row shows in the next response.
+        Responses show changes that are made to these rows.
         """
         with self._lock:
             return self._data.rows(table, project)
@@ -115,7 +115,7 @@ class DemoServer:
         return self.answer(request)
 
     def answer(self, request: Request) -> Response:
-        """Return a page of a list, a project, or a refusal."""
+        """Return a page of a list, the detail of a project, or a refusal."""
         try:
             with self._lock:
                 return self._answer(request)
@@ -129,7 +129,7 @@ class DemoServer:
         table, names = self._route(request.path)
         rows = self._find(table, names)
         if table == "project_detail":
-            return json_response(200, api.wrap(rows[0]))
+            return self._page(rows[0])
         rows = api.select(table, rows, query)
         size = min(self._page_size, api.size(table, query))
         page = api.page(table, rows, query.get("cursor"), size)
@@ -138,7 +138,11 @@ class DemoServer:
             self._link(request, "next", *page.next),
         )
         body = [api.shown(table, row, query) for row in page.rows]
-        return json_response(200, api.wrap(body), {"Link": link})
+        return self._page(body, {"Link": link})
+
+    def _page(self, body: Any, headers: dict[str, str] | None = None) -> Response:
+        body = {"data": body} if self._api.has_envelope else body
+        return json_response(200, body, headers)
 
     def _route(self, path: str) -> tuple[str, dict[str, str]]:
         """Return the table whose list is at this path, and the slugs in the path."""
@@ -157,7 +161,7 @@ class DemoServer:
         return self._data.rows(table, project)
 
     def _link(self, request: Request, rel: str, more: bool, cursor: str | None) -> str:
-        """One entry of the Link header; without a cursor it names the page itself."""
+        """Return an entry of the Link header; without a cursor, for the same page."""
         query = request.query | ({"cursor": cursor} if cursor else {})
         text = urlencode(dict(sorted(query.items())), safe=":")
         url = f"{self.url}{request.path}" + "?" * bool(text)

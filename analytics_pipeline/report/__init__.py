@@ -41,8 +41,7 @@ def page(pipeline: dlt.Pipeline, now: datetime | None = None) -> str:
     """Return the page as of `now` (by default the current time).
 
     Raises:
-        ConfigurationError: nothing is loaded, or a column that the page needs was
-            excluded.
+        ConfigurationError: nothing is loaded, or a column that the page needs is missing.
         DltException: a query failed.
     """
     now = now or datetime.now(UTC)

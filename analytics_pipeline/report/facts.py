@@ -33,7 +33,7 @@ _NEEDED = {
     "releases": "version short_version date_released commit_count projects",
     "projects": "slug",
 }
-"""Columns that users can exclude, and the page needs."""
+"""Columns that the page needs and users can exclude."""
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Release:
     projects: list[str] = field(default_factory=list)
     """Slugs."""
     spans: list[tuple[str, datetime, datetime | None]] = field(default_factory=list)
-    """Id of a project; from when until when this is the project's newest release."""
+    """Project id, and the start and end of the time in which this is its newest release."""
     new_issues: int | None = None
     """In all its projects; counted for the newest `RELEASES` only."""
 
@@ -76,7 +76,7 @@ def gather(queries: Queries, now: datetime) -> Facts:
     """Query the warehouse; events and releases later than `now` are left out.
 
     Raises:
-        ConfigurationError: a column that the page needs was excluded.
+        ConfigurationError: a column that the page needs is not loaded.
         DltException: the query failed.
     """
     ask = queries.ask

@@ -9,7 +9,7 @@ from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.values import utc
 
 PROJECTS = 20
-"""The page shows the time to resolve issues of so many projects."""
+"""Maximum number of projects for which the page shows the time to resolve an issue."""
 
 
 @dataclass

@@ -368,4 +368,5 @@ def test_a_list_that_does_not_tell_whether_there_is_more_is_an_error(
         server.lists["acme", "web", "events"] = newest_first(100)
         with pytest.raises(IncompleteLoad, match="events of project 'web'") as caught:
             load(server, elsewhere)
-    assert "whether there are more rows" in str(caught.value)
+    assert 'the answer has no link with rel="next"' in str(caught.value)
+    assert "set api" not in str(caught.value)

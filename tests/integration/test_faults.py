@@ -18,6 +18,7 @@ from analytics_pipeline.errors import (
     ApiError,
     HttpError,
     IncompleteLoad,
+    OtherShape,
     UnexpectedAnswer,
     Unreachable,
 )
@@ -184,11 +185,11 @@ def unlinked(handler: Any, good: Response) -> Response:
 
 
 BAD: dict[Fault, type[ApiError]] = {
-    html: UnexpectedAnswer,
+    html: OtherShape,
     json_cut_off: ApiError,
-    no_envelope: UnexpectedAnswer,
-    no_rows: UnexpectedAnswer,
-    no_object: UnexpectedAnswer,
+    no_envelope: OtherShape,
+    no_rows: OtherShape,
+    no_object: OtherShape,
     no_cursor: UnexpectedAnswer,
     unlinked: UnexpectedAnswer,
     same_cursor: UnexpectedAnswer,

@@ -258,7 +258,7 @@ def test_a_missing_extra_is_named(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert report() == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "report needs matplotlib: pip install " in line
+    assert "needs the package matplotlib. Install it: pip install " in line
     assert "[report]" in line
     assert not (elsewhere / "analytics_report.html").exists()
 

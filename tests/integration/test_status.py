@@ -160,7 +160,10 @@ def test_rows_of_organizations_are_told_apart_or_not_counted(
     assert re.search(
         r"^events +http://\S+/v1/other/backend +\? +the beginning ", out, re.MULTILINE
     )
-    assert "?: lists of the same name, whose rows cannot be counted separately" in out
+    assert (
+        "?: several lists share this name, so their rows cannot be counted separately"
+        in out
+    )
 
 
 def test_rows_of_partitions_have_no_bookmark(
@@ -246,7 +249,7 @@ def test_a_list_that_is_not_asked_for_any_more_is_shown_without_its_failure(
     assert found["events", "frontend"]["is_asked"]
     assert found["events", "backend"]["problem"] == ""
     main(["status", "--pipelines-dir", str(folder)])
-    said = r"events of project 'backend': not in any run since \d+ days ago"
+    said = r"events of project 'backend': last included in a run \d+ days ago"
     out = capsys.readouterr().out
     assert re.search(said, out)
     assert "403" not in out

@@ -255,7 +255,7 @@ def test_projects_of_sentry_come_by_slug_with_fewer_fields(start: Start) -> None
     assert left_out <= get(server, "/api/0/projects/acme/a/").json().keys()
 
 
-def test_ids_of_releases_are_numbers_and_archived_ones_come_when_asked_for(
+def test_ids_of_releases_are_numbers_and_archived_ones_are_listed_on_request(
     sentry: FakeServer,
 ) -> None:
     some = rows(sentry, RELEASES, project="-1")
@@ -297,7 +297,7 @@ def test_a_full_window_refuses_events_until_its_reset(
 
 
 @pytest.mark.parametrize("rate_limit", [60, None])
-def test_two_requests_at_a_time_are_one_too_many(
+def test_two_concurrent_requests_are_one_too_many(
     start: Start, clock: Clock, rate_limit: int | None
 ) -> None:
     server = start(
@@ -323,13 +323,16 @@ def test_two_requests_at_a_time_are_one_too_many(
         "You are attempting to go above the allowed concurrency for this endpoint. "
         "Concurrency limit is 1",
     )
-    told = limits(refused)
+    headers = limits(refused)
     if rate_limit is None:  # as on self-hosted servers
-        assert told == {}
+        assert headers == {}
     else:
-        assert int(told["Remaining"]) > 0
-        assert (told["ConcurrentLimit"], told["ConcurrentRemaining"]) == ("1", "0")
-        assert float(told["Reset"]) > clock.now
+        assert int(headers["Remaining"]) > 0
+        assert (headers["ConcurrentLimit"], headers["ConcurrentRemaining"]) == (
+            "1",
+            "0",
+        )
+        assert float(headers["Reset"]) > clock.now
     assert get(server, EVENTS).status_code == 200
 
 

@@ -189,7 +189,7 @@ BAD: dict[Fault, type[ApiError]] = {
     json_cut_off: ApiError,
     no_envelope: OtherShape,
     no_rows: OtherShape,
-    no_object: OtherShape,
+    no_object: UnexpectedAnswer,
     no_cursor: UnexpectedAnswer,
     unlinked: UnexpectedAnswer,
     same_cursor: UnexpectedAnswer,

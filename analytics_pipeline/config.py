@@ -1,4 +1,4 @@
-"""What the user configured, checked once, before anything is asked."""
+"""The settings of a source, checked once, before the first request."""
 
 import inspect
 import json
@@ -36,7 +36,7 @@ from analytics_pipeline.times import (
 
 SOURCE = "analytics"
 SECTIONS = ("sources", "analytics_pipeline", SOURCE)
-"""dlt looks into the innermost first, then above it, and into `sources.analytics`."""
+"""dlt looks into the innermost first, then into those above and `sources.analytics`."""
 SECTION = ".".join(SECTIONS[:2])
 ROW_FORMATS = ("auto", "arrow", "python")
 OWN_HEADERS = (
@@ -44,13 +44,13 @@ OWN_HEADERS = (
     *("connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade"),
     "transfer-encoding",
 )
-"""Headers of each request that the package sets, and those that are of a connection.
+"""Headers that the package sets itself, and those of a connection.
 
-Not Proxy-Authorization: what comes as a header of the request goes, encrypted, to the
-server, and Google's Identity-Aware Proxy takes its token from there.
+Proxy-Authorization is allowed: as a request header it is sent to the server, where
+Google's Identity-Aware Proxy expects its token.
 """
 _NO_PATH = re.compile(r"""[,;|=()\[\]{}"'`\\]|^[$/]""")
-"""What is in lists, in other notations of paths, and in no name of a field."""
+"""Characters of lists and of other notations of paths, which no field name contains."""
 _IN_ENVIRONMENT = re.compile(
     r"(?:.+__)?SOURCES__ANALYTICS_PIPELINE__(?:ANALYTICS__)?((?:(?!__).)+)"
 )
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     Span = Any
 else:
     Span = str
-"""A span of time as text, or a number of seconds; dlt reads no union of types."""
+"""A span of time as text, or seconds. dlt cannot parse a union of types."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Config:
 
     @property
     def server(self) -> str:
-        """Address of the API, which bookmarks are stored under."""
+        """Address of the API, used in the keys of bookmarks."""
         return self.base_url + self.spec.prefix
 
     def projects_of(self, endpoint: Endpoint) -> tuple[str, ...]:
@@ -127,8 +127,7 @@ def parse_config(
 ) -> Config:
     """Return the checked arguments of `analytics_source`, which documents them.
 
-    Without `needs_project`, `project` may be missing, if only lists of the organization
-    are read.
+    Without `needs_project`, for lists of the organization, `project` may be missing.
 
     Raises:
         ConfigurationError: a setting is missing or invalid.
@@ -158,7 +157,7 @@ def parse_config(
     if end and not start:
         start = EARLIEST
     elif start and not end and earlier(start, back) == EARLIEST:
-        start = None  # all; dlt could not subtract the lookback from it
+        start = None  # dlt could not subtract the lookback from it
     url = required("base_url", base_url or spec.base_url, '"https://…"')
     token = required("auth_token", auth_token, file="secrets.toml")
     owner = organization_slug(required("organization", organization))
@@ -192,12 +191,9 @@ SETTINGS = frozenset(inspect.signature(parse_config).parameters) - {"needs_proje
 
 
 def check_names() -> None:
-    """Check that the section of this source holds only settings, and tables of dlt's.
+    """Raise ConfigurationError for unknown settings, which would have no effect.
 
-    `sources.analytics`, which dlt reads as well, may hold those of another source.
-
-    Raises:
-        ConfigurationError: a setting is unknown, so that its value would have no effect.
+    `sources.analytics` is not checked, because it may belong to another source.
     """
     matches = {key: _IN_ENVIRONMENT.fullmatch(key) for key in os.environ}
     found = {key: match[1].lower() for key, match in matches.items() if match}
@@ -216,23 +212,23 @@ def check_names() -> None:
 
 
 resolve_config = with_config(parse_config, sections=SECTIONS)
-"""`parse_config`, with what is not given taken from dlt's configuration."""
+"""`parse_config`, with missing arguments taken from dlt's configuration."""
 
 
 def check_token(token: str) -> None:
-    """Check that a token can be sent; errors about headers would show it."""
+    """Raise ConfigurationError for a token that cannot be sent; requests would show it."""
     if not re.fullmatch("[!-~]+", token):
         raise ConfigurationError(
-            "auth_token holds a space, a line break or another character that no token"
-            " has; check how it was copied"
+            "auth_token contains a space, a line break or another invalid character; copy"
+            " it again"
         )
 
 
 def parse_headers(value: Any) -> dict[str, str]:
-    """Return further headers of requests; errors show their names only.
+    """Return additional headers; errors show their names only.
 
     Raises:
-        ConfigurationError: it is not a table, or a header cannot be sent.
+        ConfigurationError: it is not a table, or a header is invalid.
     """
     if isinstance(value, str) and value.strip():
         with suppress(ValueError):
@@ -248,8 +244,8 @@ def parse_headers(value: Any) -> dict[str, str]:
             raise ConfigurationError("headers: a name has an invalid character")
         if name.lower() in OWN_HEADERS:
             raise ConfigurationError(
-                f"headers {name!r} cannot be set, because each request has it already; the"
-                " token belongs in auth_token"
+                f"headers {name!r} cannot be set, because requests have it already; set the"
+                " token as auth_token"
             )
         if not isinstance(text, str) or not re.fullmatch("[!-~]([ -~]*[!-~])?", text):
             raise ConfigurationError(
@@ -260,7 +256,7 @@ def parse_headers(value: Any) -> dict[str, str]:
 
 
 def positive(setting: str, value: Any, most: float = math.inf) -> int:
-    """Return the number, which must be an integer from 1 to the most."""
+    """Return the value as an integer; it must be from 1 to `most`."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not 1 <= value <= most or value % 1:
         limit = f"from 1 to {most}" if most < math.inf else "of at least 1"
@@ -271,7 +267,7 @@ def positive(setting: str, value: Any, most: float = math.inf) -> int:
 def required(
     name: str, value: str | None, example: str = '"…"', file: str = "config.toml"
 ) -> str:
-    """Return the setting, or say where it can be set."""
+    """Return the value, or raise ConfigurationError that says where to set it."""
     if value:
         return value
     option = "" if name == "auth_token" else f", or pass --{name.replace('_', '-')}"
@@ -287,7 +283,7 @@ def project_list(project: Any) -> list[str]:
 
 
 def text_list(setting: str, value: Any) -> list[str]:
-    """Return one text or several as a list; a text may hold several by commas or as JSON."""
+    """Return a text or several as a list; a text may be separated by commas, or JSON."""
     is_one = isinstance(value, str | Mapping) or not isinstance(value, Iterable)
     items = [value] if is_one else value
     texts: list[str] = []
@@ -307,7 +303,7 @@ def text_list(setting: str, value: Any) -> list[str]:
 
 
 def redact_paths(value: Any, spec: ApiSpec) -> tuple[str, ...]:
-    """Return the paths to mask, which must not be the key of a table."""
+    """Return the paths to mask, which must not be keys of tables."""
     paths = text_list("redact", value) if value not in (None, "", [], ()) else []
     keys = {endpoint.key for endpoint in spec.endpoints.values()} | {"id", "projectID"}
     for path in paths:
@@ -325,8 +321,8 @@ def tables_with(tags: Any, exclude: Any, spec: ApiSpec) -> dict[str, Table]:
     """Return the tables with columns for `tags`, and without those of `exclude`.
 
     Raises:
-        ConfigurationError: two tags would share a column; there is no such column; or
-            loads need it.
+        ConfigurationError: two tags have the same column, or a column to exclude is
+            unknown or needed.
     """
     columns: dict[str, str] = {}
     for tag in text_list("tags", tags) if tags else ():

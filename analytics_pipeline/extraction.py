@@ -1,4 +1,4 @@
-"""What dlt extracts: the lists of a resource as batches of rows, and its bookmarks."""
+"""The lists of a resource as batches of rows for dlt, and their bookmarks."""
 
 import logging
 from collections.abc import Callable, Generator, Iterator
@@ -23,12 +23,7 @@ from analytics_pipeline.errors import (
     by_reason,
     shortened,
 )
-from analytics_pipeline.loading.checks import (
-    check_history_of,
-    check_incremental,
-    check_organization,
-    check_tags,
-)
+from analytics_pipeline.loading import checks
 from analytics_pipeline.loading.destinations import (
     is_appended,
     is_replaced,
@@ -47,12 +42,7 @@ from analytics_pipeline.tables.history import HISTORY
 from analytics_pipeline.tables.redaction import Redactor
 from analytics_pipeline.tables.rows import RowBuilder
 from analytics_pipeline.tables.schema import column_name
-from analytics_pipeline.times import (
-    LONGEST,
-    parse_lookback,
-    parse_since,
-    parse_time,
-)
+from analytics_pipeline.times import LONGEST, parse_lookback, parse_since, parse_time
 from analytics_pipeline.values import infrequent_gc
 from analytics_pipeline.workers import Budget, side_by_side
 
@@ -64,13 +54,13 @@ ROWS_PER_BATCH = 10_000
 """Rows of one Arrow table: fewer cost time, more cost memory."""
 BYTES_PER_BATCH = 50_000_000
 FAILURES = 5
-"""After so many lists, of which none gave a page, a run ends."""
+"""A run ends after this many lists failed without a page."""
 LONGEST_PROBLEM = 300
-"""Characters of an error that are kept with a bookmark."""
+"""Characters of an error that are stored with a bookmark."""
 READ = "read: "
-"""Begins the names of the counters that tell dlt's collector of pages."""
+"""Prefix of a list's counter in dlt's collector."""
 REQUESTS = "requests"
-"""The name of the counter of requests."""
+"""Name of the counter of requests."""
 
 
 class Api:
@@ -84,10 +74,10 @@ class Api:
         self._load_id: str | None = None
 
     def run(self, context: DltContext) -> Run:
-        """Return the run that is active, or one for this load alone.
+        """Return the active run, or one for this load alone.
 
         Raises:
-            ConfigurationError: it begins, and cannot load what is asked for.
+            ConfigurationError: the run begins, and a check of the source fails.
         """
         run, load_id = active_run.get(), current_load_id()
         if run is None:
@@ -95,8 +85,8 @@ class Api:
             run = self._run if is_same else Run()
         self._load_id = load_id
         if run is not self._run:
-            check_organization(self.config, context)
-            check_tags(self.config, context)
+            checks.check_organization(self.config, context)
+            checks.check_tags(self.config, context)
             self._run = run
             self.client.forget_answers()
         if run.budget is None:
@@ -105,7 +95,7 @@ class Api:
 
 
 class Resource:
-    """What one resource gets: the source's `Api`, and what dlt says when it calls it."""
+    """The source's `Api`, and the context in which dlt called the resource."""
 
     def __init__(self, api: Api) -> None:
         self.api = api
@@ -114,7 +104,7 @@ class Resource:
 
     @contextmanager
     def reading(self, table: str, incremental: Incremental) -> Iterator["Reading"]:
-        """Read the lists of a table; record at the end how far they were read."""
+        """Yield the lists of a table; record at the end how far they were read."""
         reading = Reading(self, table, incremental)
         metrics = self.context.resource().custom_metrics
         try:
@@ -129,7 +119,7 @@ class Resource:
 def for_threads(
     resource: Callable[[Resource, Incremental], Iterator[pa.Table]],
 ) -> Callable[[Api, Incremental], Iterator[pa.Table]]:
-    """Prepare a resource for being read in a thread of dlt's."""
+    """Let dlt read a resource in one of its threads."""
 
     @wraps(resource)
     def called(api: Api, incremental: Incremental) -> Iterator[pa.Table]:
@@ -140,7 +130,7 @@ def for_threads(
 
 
 class Batch:
-    """Rows to hand over to dlt, and the bookmarks that are true once it has them."""
+    """Rows for dlt, and the bookmarks that are true once dlt has them."""
 
     def __init__(self, stored: dict[str, Any]) -> None:
         self.bytes = 0
@@ -150,7 +140,7 @@ class Batch:
         self._stored = stored
 
     def add(self, key: str, part: Part) -> None:
-        """Add a page, and the bookmark of its list."""
+        """Add a page and its list's bookmark."""
         if part.rows is not None and part.rows.num_rows:
             self._tables.append(part.rows)
             self.size += part.rows.num_rows
@@ -181,8 +171,8 @@ class Batch:
 class Reading:
     """The lists of one resource in one load.
 
-    dlt's own filter is put aside, since one value cannot stand for many projects; from
-    and up to when to read is still taken from its `incremental`.
+    dlt's own filter is switched off, because one value cannot stand for many projects;
+    `since`, `until` and lookback still come from its `incremental`.
     """
 
     def __init__(
@@ -198,32 +188,28 @@ class Reading:
         self._projects = self._config.projects_of(self._endpoint)
         self._is_first_load = table not in self._run.extents
         hints = self._context.resource()
-        self._is_replaced = is_replaced(hints)
-        """The table is emptied first, so all is read again, in one load."""
-        check_incremental(table, incremental, self._column)
-        check_history_of(self._context, self._endpoint, self._is_replaced)
+        self._is_replaced = is_replaced(hints)  # all is read again, in one load
+        checks.check_incremental(table, incremental, self._column)
+        checks.check_history_of(self._context, self._endpoint, self._is_replaced)
         if self._run.keeps_bookmarks and is_appended(hints) and self._is_first_load:
             log.warning(
-                "%s: rows that are read again, as by the lookback, are appended beside"
-                " their old copies; write_disposition merge replaces these",
+                "%s: rows that are read again, for example by the lookback, are appended"
+                " to their old copies; write_disposition merge replaces these",
                 table,
             )
         self._extent = self._get_extent(incremental)
         self._state = self._context.resource_state()
         self._stored = self._get_bookmarks(str(hints.table_name))
-        self._unique: list[str] = []
-        """Key of the rows, where a load must hold one copy of each."""
-        if not merges_copies(hints):
-            self._unique = self._config.tables[table].primary_key
+        # Of which a load must hold only one copy.
+        key = self._config.tables[table].primary_key
+        self._unique = [] if merges_copies(hints) else key
 
     def batches(self) -> Iterator[Batch]:
-        """Yield batches of rows. Each is to be confirmed once dlt has taken it."""
+        """Yield batches of rows, to be confirmed once dlt has taken them."""
         batch, is_first = Batch(self._stored), True
+        readers, workers = self._begin_readers(), self._config.workers
         for reader, outcome in side_by_side(
-            self._begin_readers(),
-            self._config.workers,
-            self._get_budget(),
-            self._client,
+            readers, workers, self._get_budget(), self._client
         ):
             if outcome is None:
                 self._run.done.add((self._table, self._key(reader.name.project)))
@@ -233,7 +219,7 @@ class Reading:
                 outcome = self._failed(reader, outcome)
             self._report_progress(reader, outcome)
             batch.add(self._key(reader.name.project), outcome)
-            # The first page goes at once, for `add_limit(1)`.
+            # The first page is yielded alone, for `add_limit(1)`.
             limit = 1 if is_first else ROWS_PER_BATCH
             is_full = batch.size >= limit or batch.bytes >= BYTES_PER_BATCH
             if is_full and not self._unique:
@@ -249,7 +235,7 @@ class Reading:
     def end(self) -> None:
         """Record how far the lists were read, now that all batches are confirmed."""
         run = self._run
-        if self._extent.until is None:  # dlt keeps nothing of a span that has an end
+        if self._extent.until is None:  # otherwise dlt stores no value
             self._set_last_value()
         names = {(self._table, self._key(project)) for project in self._projects}
         if not names <= run.done:
@@ -258,7 +244,7 @@ class Reading:
             self._warn()
 
     def report(self, reader: ListReader) -> dict[str, Any]:
-        """Return what was done with a list, for dlt's trace and the summary of a run."""
+        """Return the figures of a list, for dlt's trace and the summary of a run."""
         stats, kept_from = reader.stats, self._client.kept_from
         refusal = self._run.refusals.get(reader.title)
         return {
@@ -279,7 +265,7 @@ class Reading:
         }
 
     def log_refusals(self) -> None:
-        """Log which lists were skipped, and why; the summary of `runner.load` has it."""
+        """Log why lists were skipped, unless `runner.load` reports it."""
         refusals = self._run.refusals
         if not self._run.continue_on_error:
             titles = [each.title for each in self.readers if each.title in refusals]
@@ -299,7 +285,7 @@ class Reading:
         return self._run.extents.setdefault(self._table, extent)
 
     def _get_bookmarks(self, table_name: str) -> dict[str, Any]:
-        """Return the bookmarks, without those that are not true of the table."""
+        """Return the stored bookmarks; none if the table is empty."""
         run, context, is_first = self._run, self._context, self._is_first_load
         if self._is_replaced or (is_first and not context.has_rows(table_name)):
             self._state.pop("bookmarks", None)  # dropped, refreshed, or another dataset
@@ -311,29 +297,27 @@ class Reading:
             for key, stored in bookmarks.items():
                 bookmark = Bookmark.parse(stored, now)
                 if bookmark.loaded.spans:
-                    bookmark.begin_sweep(now)  # fills the history
+                    bookmark.begin_sweep(now)  # to fill the history
                 bookmarks[key] = bookmark.as_state()
         return bookmarks
 
     def _is_history_empty(self) -> bool:
         """Return whether the history is loaded for the first time."""
         context = self._context
-        if not context.selects(HISTORY):
-            return False
-        history = context.source.resources[HISTORY]
-        return not context.has_rows(str(history.table_name))
+        history = context.source.selected_resources.get(HISTORY)
+        return history is not None and not context.has_rows(str(history.table_name))
 
     def _get_budget(self) -> Budget:
-        """Return the load's budget, which has no limit if no other load could continue."""
+        """Return the load's budget, without a limit if no other load could continue."""
         extent, run = self._extent, self._run
         is_kept = run.keeps_bookmarks and not (extent.until or extent.full_refresh)
-        # Only another load of the same run resumes the others.
+        # With "now", another run would begin the sweep again.
         is_resumed = run.continue_on_error or (is_kept and extent.sweep != timedelta())
         is_limited = is_resumed and not self._is_replaced
         return run.budget if run.budget and is_limited else Budget()
 
     def _begin_readers(self) -> Iterator[ListReader]:
-        """Yield a reader of each list that is not done; the longest incomplete first."""
+        """Yield a reader of each list that is not done, the least recently read first."""
         for project in sorted(self._projects, key=self._get_completion):
             key = self._key(project)
             if (self._table, key) in self._run.done:
@@ -351,26 +335,27 @@ class Reading:
             yield reader
 
     def _failed(self, reader: ListReader, error: ApiError) -> Part:
-        """Record that a list was refused or has failed; return its bookmark with that.
+        """Record a refusal or failure; return the list's bookmark with it.
 
         Raises:
-            ApiError: the whole run is to end.
+            ApiError: the error ends the run.
         """
         run, key = self._run, self._key(reader.name.project)
         status = error.status if isinstance(error, HttpError) else 0
         is_final = status == 401 or isinstance(error, Unreachable | OtherApi)
-        if is_final or self._is_replaced:  # else the rows of the table would be lost
+        if is_final or self._is_replaced:  # or the table would lose its rows
             raise error
-        is_refused = not reader.stats.pages and (
-            status in self._endpoint.tolerated_statuses
-            or isinstance(error, UnknownName)
-        )
+        is_expected = status in self._endpoint.tolerated_statuses
+        is_refused = is_expected or isinstance(error, UnknownName)
+        is_refused &= not reader.stats.pages
         if is_refused:
             run.refusals[reader.title] = error
         elif run.continue_on_error and (run.has_pages or len(run.failures) < FAILURES):
             run.failures.setdefault(reader.title, error)
         elif reader.is_sweeping and not run.continue_on_error:
-            log.warning("%s (new rows are loaded, the next run sweeps again)", error)
+            log.warning(
+                "%s (new rows are loaded; the next run continues the sweep)", error
+            )
         else:
             raise error
         run.done.add((self._table, key))
@@ -381,7 +366,7 @@ class Reading:
         return Part(reader.state | {"problem": problem, "failed_at": failed_at})
 
     def _report_progress(self, reader: ListReader, part: Part) -> None:
-        """Count a page for dlt's collector, whose own counters move by whole batches."""
+        """Count a page in dlt's collector, which itself counts whole batches."""
         if not reader.stats.pages:
             return
         self._run.has_pages = True
@@ -399,15 +384,14 @@ class Reading:
         return f"{self._config.server} {self._config.organization}/{project}"
 
     def _get_completion(self, project: str) -> str:
-        """Return when a list was last read to its end; empty where it never was."""
+        """Return when a list was last read to its end, or ""."""
         stored = self._stored.get(self._key(project), {})
         return str(stored.get("completed_at") or stored.get("read") or "")
 
     def _set_last_value(self) -> None:
-        """Let dlt's incremental promise no more than the list that is least far.
+        """Set dlt's `last_value` to the oldest end of the bookmarks.
 
-        dlt subtracts the lag from it, however long that is by then, and fails if that
-        is before the first year.
+        dlt subtracts the lag from it, and fails if the result is before the year 1.
         """
         stored = self._state.get("bookmarks", {})
         bookmarks = [
@@ -422,10 +406,10 @@ class Reading:
         self._state["incremental"][self._column]["last_value"] = last
 
     def _warn(self) -> None:
-        """Say what `runner.load` has in its summary; raise if all was refused."""
+        """Log what `runner.load` has in its summary; raise if every list was refused."""
         run, kept_from = self._run, self._client.kept_from
         if run.is_unfinished:
-            log.warning("%s: more rows are left; run again", self._table)
+            log.warning("%s: more rows are left. Run again.", self._table)
         if kept_from and self._endpoint.filters_time:
             log.warning("%s", forgotten(kept_from))
         run.ended.add(self._table)

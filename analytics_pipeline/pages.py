@@ -1,4 +1,4 @@
-"""What a page tells of its list: its order, how far down it is, which rows are wanted."""
+"""What a page says about its list: the order, the time reached, and the wanted rows."""
 
 import math
 from datetime import datetime
@@ -9,25 +9,23 @@ from analytics_pipeline.client.page import Page
 
 
 class Order:
-    """Whether the pages of one gap are newest first, and how far down they have come.
+    """Whether the pages of one gap are newest first, and which time they have reached.
 
-    Where no order is documented, a list counts as newest first as long as no page begins
-    above the one before, and each descends, except for a tenth of its rows, which
-    arrived late.
+    Without a documented order, a list counts as newest first as long as no page begins
+    above the one before, and each page descends; a tenth of its rows may be late.
     """
 
     def __init__(self, is_documented: bool) -> None:
         self.is_newest_first = True
         self._is_documented = is_documented
         self._highest: datetime | None = None
-        """Of the page before, without rows that arrived late."""
+        """Of the page before, without late rows."""
 
     def reached(self, page: Page) -> datetime | None:
-        """Return the time that the list has come down to with its next page.
+        """Return the time that the list has reached with its next page, if certain.
 
-        None if that is not certain: where no order is documented, two rows and a tenth
-        of a page must be as old, and not all of one time, so that a few odd rows do not
-        end a list.
+        Without a documented order, two rows and a tenth of the page must be this old, and
+        of different times, so that a few odd rows do not end the list.
         """
         if self._is_documented:
             return page.reached()
@@ -48,9 +46,9 @@ class Order:
 
 
 def newest(page: Page, clock: datetime) -> datetime | None:
-    """Return the end of a span that begins with this page: the time of its newest row.
+    """Return the time of the newest row, where the page's span ends.
 
-    Never later than the clock: a row of the future would hide those to come.
+    Not later than the clock: a row of the future would hide those that follow.
     """
     times = [time for time in page.times if time and time <= clock]
     return max(times, default=clock if page.records else None)
@@ -59,7 +57,7 @@ def newest(page: Page, clock: datetime) -> datetime | None:
 def within(page: Page, start: datetime | None, until: datetime | None) -> list[bool]:
     """Return for each row whether it lies in a span; rows without a time always do.
 
-    A server that filters goes by whole seconds, and may show another time than its own.
+    Servers filter by whole seconds, and may show a time other than the one they filter by.
     """
     low = start or EARLIEST
     if page.is_filtered:
@@ -77,7 +75,7 @@ def contiguous(page: Page, gap: Gap, is_inside: bool, is_last: bool) -> list[boo
     """Return for each row, newest first, whether to load it.
 
     Rows before the first one in the gap are loaded already. Older rows are dropped only
-    behind the last wanted row of the last page: one among newer rows arrived late.
+    after the last wanted row of the last page: one among newer rows arrived late.
     """
     inside = [not time or not gap.end or time <= gap.end for time in page.times]
     first = (
@@ -94,10 +92,7 @@ def contiguous(page: Page, gap: Gap, is_inside: bool, is_last: bool) -> list[boo
 def known_rows(
     page: Page, before: Coverage, clock: datetime, is_again: bool
 ) -> list[bool]:
-    """Return for each row whether it was loaded before.
-
-    Rows of the future are loaded each time.
-    """
+    """Return for each row whether it was loaded before, or is of the future."""
     if is_again or not before.spans:
         return [is_again] * len(page.times)
     return [bool(t and (before.contains(t) or t > clock)) for t in page.times]

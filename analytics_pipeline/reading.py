@@ -1,7 +1,7 @@
-"""One list in one load: its gaps filled page by page, newest first.
+"""One list in one load: its gaps are filled page by page, newest first.
 
-A `ListReader` is a generator of parts: the rows of a page, and the bookmark that is true
-once they are loaded. It knows neither dlt nor threads, and calls nothing back.
+A `ListReader` yields parts: the rows of a page, and the bookmark that is true once they
+are loaded. It knows neither dlt nor threads, and calls nothing back.
 """
 
 import logging
@@ -50,7 +50,7 @@ class Extent(NamedTuple):
     sweep: timedelta | None = None
     """Maximum age of the last sweep; 0: sweep now, None: never."""
     full_refresh: bool = False
-    """Ignore what is loaded already."""
+    """Ignore the bookmark."""
 
 
 class Part(NamedTuple):
@@ -58,7 +58,7 @@ class Part(NamedTuple):
 
     bookmark: dict[str, Any]
     records: list[Record] | None = None
-    """Those of the page that are wanted."""
+    """The wanted ones."""
     read_at: datetime | None = None
     """When the answer was received; None: no page was read."""
     size: int = 0
@@ -66,7 +66,7 @@ class Part(NamedTuple):
     reached: datetime | None = None
     """The oldest time of the page."""
     can_stop: bool = False
-    """The load may end here: the next one gets further."""
+    """The load may end here, because the next one can resume."""
     rows: pa.Table | None = None
     """Built from the records by `ListReader.build`."""
 
@@ -77,9 +77,9 @@ class ListStats:
 
     pages: int = 0
     rows: int = 0
-    """Rows that were not loaded before."""
+    """New rows."""
     reread: int = 0
-    """Rows that were."""
+    """Rows that were loaded before."""
     mismatches: int = 0
     """Values that did not fit their column and went into `extra`."""
     newest: datetime | None = None
@@ -91,7 +91,7 @@ class ListStats:
 
 
 class _OtherProject(Exception):
-    """The slug now belongs to another project, with this id."""
+    """The slug now belongs to the project with this id."""
 
 
 class ListReader:
@@ -149,8 +149,8 @@ class ListReader:
             yield from self._read()
         except _OtherProject as found:
             log.warning(
-                "%s: the slug now belongs to project %s; before it was %s. The list is"
-                " read from its beginning",
+                "%s: the slug now belongs to project %s instead of %s. The whole list is"
+                " read.",
                 self.title,
                 found,
                 self._bookmark.project_id,
@@ -161,7 +161,7 @@ class ListReader:
                 yield from self._read()
             except _OtherProject:
                 raise UnexpectedAnswer(
-                    f"{self.title}: the server gives rows of several projects"
+                    f"{self.title}: the server returns rows of several projects"
                 ) from None
 
     def _read(self) -> Iterator[Part]:
@@ -173,8 +173,8 @@ class ListReader:
             self._begin_sweep()
             gaps = self._gaps()
             if self._is_continued and not self._extent.until:
-                # The top last, so that its lookback is read once per run; a sweep
-                # reads it at its end.
+                # The top comes last, so that its lookback is read once per run. A
+                # sweep ends with it anyway.
                 gaps = gaps[1:] + ([] if bookmark.sweep_began_at else gaps[:1])
             yield from self._fill(bookmark.loaded, gaps)
             if bookmark.began_at and bookmark.loaded.spans:
@@ -198,7 +198,7 @@ class ListReader:
         return self._bookmark.loaded.gaps(extent.since, end, lookback)
 
     def _begin_sweep(self) -> None:
-        """Begin a sweep if one is due. The first reading of a list counts as one."""
+        """Begin a sweep if one is due; the first reading of a list counts as one."""
         bookmark, every = self._bookmark, self._extent.sweep
         if not self._endpoint.is_swept or self._extent.until:
             return
@@ -210,7 +210,7 @@ class ListReader:
             bookmark.begin_sweep(self._now)
 
     def _sweep(self) -> Iterator[Part]:
-        """Read the whole list again, then once more what has moved to its top."""
+        """Read the whole list again, then rows that have moved to its top."""
         self.is_sweeping = True
         bookmark = self._bookmark
         is_resumed = bool(bookmark.sweep.spans)
@@ -223,7 +223,7 @@ class ListReader:
         """Read gaps, and add them to the coverage page by page.
 
         Raises:
-            ApiError: a page cannot be read; or some seconds, and all others are read.
+            ApiError: a page cannot be read; or rows of some seconds, and all others are.
         """
         left = list(gaps)
         while left:
@@ -231,15 +231,14 @@ class ListReader:
         if self._broken:
             times = ", ".join(f"{each:%Y-%m-%d %H:%M:%S}" for each in self._broken)
             raise ApiError(
-                f"{self.title}: the server answers with an error (500) for all rows of"
-                f" {times} (UTC). All others are loaded, and the next run asks for these"
-                " again."
+                f"{self.title}: the server returns an error (500) for all rows of {times}"
+                " (UTC). All others are loaded; the next run requests these again."
             )
 
     def _read_gap(
         self, coverage: Coverage, gap: Gap
     ) -> Generator[Part, None, list[Gap]]:
-        """Read a gap; return what is left of it, around a second that cannot be sent."""
+        """Read a gap; return the gaps around a second that the server cannot send."""
         start = f"{gap.start:%Y-%m-%d %H:%M:%S}" if gap.start else "the beginning"
         log.info("%s: reading back to %s", self.title, start)
         before, until = Coverage(coverage.spans), self._extent.until
@@ -258,18 +257,18 @@ class ListReader:
                 if clock is None:
                     clock = min(page.server_time, page.read_at)
                     top = gap.end and min(gap.end, page.read_at)
-                    # The page cursor was refused, so this list's others are useless.
+                    # The server refused the page cursor, so others would not help.
                     is_restarted = cursor != gap.page_cursor and not page.is_filtered
                 if gap.end is None and (top is None or not order.is_newest_first):
                     top = latest(top, newest(page, clock))
                 is_past = bool(reached and gap.start and reached < gap.start)
-                # The end of a window is that of the list.
+                # A list that is filtered by time ends with its last page.
                 is_last = page.next_cursor is None or (is_past and not page.is_filtered)
                 span = None
                 if top and is_last:
                     span = Span(gap.start, top)
                 elif top and reached and not is_loaded:
-                    # Apart from the span below, until all late rows in it are read.
+                    # Not joined with the span below before all late rows are read.
                     above = gap.loaded_to + TICK if gap.loaded_to else reached
                     span = Span(max(reached, above), top, cursor)
                     is_loaded = bool(gap.loaded_to and reached <= gap.loaded_to)
@@ -284,7 +283,7 @@ class ListReader:
                     is_inside |= any(wanted)
                 is_again = cursor is not None and cursor == gap.page_cursor
                 known = known_rows(page, before, clock, is_again)
-                if page.keys(key) & received:  # rows have moved down by a page
+                if page.keys(key) & received:  # rows have moved to the next page
                     known = [
                         k or record[key] in received
                         for k, record in zip(known, page.records, strict=True)
@@ -312,11 +311,7 @@ class ListReader:
         return []
 
     def _check_project(self, page: Page) -> None:
-        """Compare the project that a page is of with that of the bookmark.
-
-        Raises:
-            _OtherProject: the slug was given to another project.
-        """
+        """Raise _OtherProject if a page is of another project than the bookmark."""
         if not self._endpoint.by_project:
             return
         bookmark = self._bookmark
@@ -342,7 +337,7 @@ class ListReader:
         stats = self.stats
         kept = [n for n, is_wanted in enumerate(wanted) if is_wanted]
         size = sum(not known[n] for n in kept)
-        # A load that mostly reads again would be followed by another like it.
+        # A load of mostly known rows would be followed by another like it.
         self._balance += 2 * size - len(kept)
         new = 0 if self.is_sweeping else size
         stats.pages += 1

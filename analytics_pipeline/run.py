@@ -14,49 +14,54 @@ from analytics_pipeline.workers import Budget
 
 @dataclass
 class Run:
-    """What the loads of one run share. `runner.load` makes one; elsewhere a load is one."""
+    """What the loads of one `runner.load` share; without it, each load is a run."""
 
     rows_per_load: int | None = None
-    """Where the source has no such setting; None: all in one load."""
+    """Used if the source has no such setting; None: all in one load."""
     keeps_bookmarks: bool = True
-    """Bookmarks are taken from dlt's state and kept there; otherwise all is read."""
+    """Bookmarks are taken from dlt's state and stored there; otherwise all is read."""
     continue_on_error: bool = False
-    """Further loads follow, and a list that fails is in `failures`."""
+    """Further loads follow; lists that fail are collected in `failures`."""
     began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     budget: Budget | None = None
     """Of the current load; None before its first resource is read."""
     extents: dict[str, Extent] = field(default_factory=dict)
-    """Table → what is read of its lists."""
+    """Table → range to read of its lists."""
     readers: dict[tuple[str, str], ListReader] = field(default_factory=dict)
-    """Table and list → the reader of its last load in this run."""
+    """Table and list → the last reader."""
     done: set[tuple[str, str]] = field(default_factory=set)
-    """Table and list: those that later loads need not read."""
+    """Table and list, if later loads need not read it."""
     failures: dict[str, ApiError] = field(default_factory=dict)
     """List → its error."""
     refusals: dict[str, ApiError] = field(default_factory=dict)
-    """List → why the server refused it; another run asks again."""
+    """List → why the server refused it."""
     ended: set[str] = field(default_factory=set)
-    """Tables of this load that were read."""
+    """Tables whose resource has ended."""
     unkept: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Table → bookmarks that are not kept, such as those of readings with an `until`."""
+    """Table → bookmarks that are not stored, for example with `until`."""
     has_pages: bool = False
-    """The server has given a page."""
+    """The server has sent a page."""
     is_unfinished: bool = False
-    """Some lists have more rows, for a further load."""
+    """Another load is needed for the remaining rows."""
 
     @property
     def is_refused(self) -> bool:
-        """The server gave nothing but refusals."""
+        """The server refused every list."""
         return bool(self.refusals) and not self.has_pages
 
+    @property
+    def failed(self) -> dict[str, ApiError]:
+        """The lists that failed; if the server refused every list, those too."""
+        return self.failures | (self.refusals if self.is_refused else {})
+
     def next_load(self) -> None:
-        """Begin another load."""
+        """Prepare for the next load."""
         self.is_unfinished = False
         self.budget = None
 
     @contextmanager
     def active(self) -> Iterator["Run"]:
-        """Make it the run of all sources that are read inside."""
+        """Use this run for all sources that are read inside."""
         token = active_run.set(self)
         try:
             yield self

@@ -1,57 +1,33 @@
-"""Make the pipeline and run it: the public API beside the source."""
+"""The public functions beside the source: make a pipeline, load, status, verify."""
 
 import gc
 import logging
+import re
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import dlt
-from dlt.common.destination.client import WithStateSync
 from dlt.common.destination.exceptions import UnknownDestinationModule
-from dlt.common.exceptions import DltException
 from dlt.common.runtime.collector_base import Collector
 from dlt.extract import DltSource
 
 from analytics_pipeline.client.client import ListName
 from analytics_pipeline.config import resolve_config
-from analytics_pipeline.errors import ApiError, ConfigurationError, IncompleteLoad
+from analytics_pipeline.errors import ConfigurationError, IncompleteLoad
+from analytics_pipeline.loading import destinations, locks, warehouse
 from analytics_pipeline.loading.comparison import compare
-from analytics_pipeline.loading.destinations import (
-    appended_tables,
-    hidden_warnings,
-    is_replaced,
-    without_copies,
-)
-from analytics_pipeline.loading.failures import (
-    check_tables,
-    is_interruption,
-    mask_traces,
-    root_error,
-)
+from analytics_pipeline.loading.failures import plain_errors, root_error
 from analytics_pipeline.loading.gone import mark_gone
 from analytics_pipeline.loading.history import check_history, count_new_states
-from analytics_pipeline.loading.locks import (
-    check_shareable,
-    dataset_lock,
-    pipeline_lock,
-    skip_stale_rows,
-)
 from analytics_pipeline.loading.partitions import Partition, partitions
 from analytics_pipeline.loading.second_dataset import second_pipeline
 from analytics_pipeline.loading.status import Status
 from analytics_pipeline.loading.status import status as loaded_status
 from analytics_pipeline.loading.summary import Summary, TableSummary, summarise
 from analytics_pipeline.loading.verification import Verification
-from analytics_pipeline.loading.warehouse import (
-    check_destination,
-    check_table_format,
-    unknown_destination,
-)
 from analytics_pipeline.run import Run
-from analytics_pipeline.secrets import mask_error
 from analytics_pipeline.source import analytics_source, make_client
 from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.history import HISTORY
@@ -81,11 +57,9 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 NAME = "analytics_pipeline"
-LONGEST_NAME = 64
-"""Of a pipeline: dlt makes a schema's name of it."""
+LONGEST_NAME = 64  # dlt names a schema after the pipeline
 DATASET = "analytics"
 ROWS_PER_LOAD = 100_000
-"""Rows after which what was read is loaded, before reading goes on."""
 
 
 def make_pipeline(
@@ -98,24 +72,24 @@ def make_pipeline(
 ) -> dlt.Pipeline:
     """Return a dlt pipeline as the command line makes it.
 
-    With DuckDB the file is `<name>.duckdb` in the folder where this pipeline ran first,
-    as long as its working folder is there.
+    DuckDB's file is `<name>.duckdb` in the folder where the pipeline first ran, as long
+    as its working folder exists.
 
     Raises:
-        ConfigurationError: dlt has no such destination, or cannot use the name.
+        ConfigurationError: the destination is unknown, or the name is invalid.
     """
     for what, value in {"dataset": dataset, "destination": destination}.items():
         if isinstance(value, str) and not value.strip():
             raise ConfigurationError(f"{what} {value!r} is empty")
     if not name.isidentifier() or len(name) > LONGEST_NAME:
         raise ConfigurationError(
-            f"pipeline name {name!r}: use only letters, digits and '_', a letter first,"
-            f" and at most {LONGEST_NAME} of them"
+            f"pipeline name {name!r}: use at most {LONGEST_NAME} letters, digits and '_',"
+            " with a letter first"
         )
-    # That the pipeline had another destination before: `load` follows the one it has.
-    other_destination = hidden_warnings("in state differs from|staging destination")
+    # The pipeline had another destination before; `load` uses the state in this one.
+    changed = re.compile("in state differs from|staging destination")
     try:
-        with other_destination:
+        with destinations.filtered_log(lambda message: not changed.search(message)):
             return dlt.pipeline(
                 name,
                 pipelines_dir=pipelines_dir,  # type: ignore[arg-type]
@@ -124,7 +98,7 @@ def make_pipeline(
                 progress=progress,  # type: ignore[arg-type]
             )
     except UnknownDestinationModule as error:
-        raise unknown_destination(str(destination)) from error
+        raise warehouse.unknown_destination(str(destination)) from error
 
 
 def load(
@@ -133,44 +107,37 @@ def load(
     tables: Sequence[str] = (),
     table_format: Any = None,
 ) -> Summary:
-    """Load what is new, in as many loads as it takes; of some tables, if they are named.
+    """Load new data, in as many loads as it takes.
 
-    It goes on from what the warehouse holds: newer state in the pipeline's working
-    folder, and packages that were read but not loaded, are dropped, and what they held
-    is read again. So a restored backup, a deleted working folder, and datasets that
-    take turns all come right. Let only one run at a time load into a dataset; for
-    several at once there is `load_shared`.
+    The state in the warehouse decides where to continue, even if the pipeline's working
+    folder has a newer state or packages that are not loaded yet; those rows are read
+    again. So restored backups, deleted working folders and alternating datasets work.
+    For concurrent loads into one dataset, use `load_shared`.
 
     Args:
-        pipeline: as `make_pipeline` or `dlt.pipeline` makes it.
-        source: as `analytics_source` makes it.
-        tables: names of tables; none: all.
-        table_format: on the filesystem, `"delta"`, `"iceberg"` or None, plain files.
+        pipeline: from `make_pipeline` or `dlt.pipeline`.
+        source: from `analytics_source`.
+        tables: names of tables to load; default: all.
+        table_format: on the filesystem, `"delta"`, `"iceberg"` or None for plain files.
 
     Raises:
         IncompleteLoad: some lists could not be read, and all others are loaded; or the
             server refused all.
-        AnalyticsError: no list can be read: the server is out of reach, or the token
-            is rejected. What was loaded until then stays.
-        ConfigurationError: the destination cannot have this table format, or no history;
-            or a table in the dataset holds rows of another source.
+        ConfigurationError: the destination does not support the table format or the
+            history; or a table in the dataset holds rows of another source.
         PipelineLocked: another process runs this pipeline.
-        AnalyticsError: a table was dropped without dlt's knowledge; nothing was asked.
+        AnalyticsError: the server cannot be reached, or rejects the token; data loaded so
+            far is kept. Or a table was dropped without dlt's knowledge.
         PipelineStepFailed: dlt or the destination failed.
     """
-    run = Run(ROWS_PER_LOAD, continue_on_error=True)
-    return _load(pipeline, _selected(source, tables), run, table_format)
-
-
-def _load(
-    pipeline: dlt.Pipeline, source: DltSource, run: Run, table_format: Any = None
-) -> Summary:
     started = time.perf_counter()
-    check_destination(pipeline)
-    check_table_format(pipeline, table_format)
+    source = _selected(source, tables)
+    warehouse.check_destination(pipeline)
+    warehouse.check_table_format(pipeline, table_format)
     if HISTORY in source.selected_resources:
         check_history(pipeline)
-    with pipeline_lock(pipeline), _plain_errors():
+    run = Run(ROWS_PER_LOAD, continue_on_error=True)
+    with locks.pipeline_lock(pipeline), plain_errors():
         total = _load_pieces(pipeline, source, run, table_format)
     total.seconds = time.perf_counter() - started
     _raise_failures(run, total)
@@ -180,58 +147,58 @@ def _load(
 def _load_pieces(
     pipeline: dlt.Pipeline, source: DltSource, run: Run, table_format: Any = None
 ) -> Summary:
-    """Load in as many loads as it takes, by a pipeline that nobody else runs."""
-    total = Summary()
-    quiet = appended_tables()
-    with infrequent_gc(), without_copies(), quiet as appended, run.active():
-        refresh: Any = pipeline.refresh
-        _restore_state(pipeline)
-        check_tables(pipeline, source)
+    """Load in as many loads as it takes."""
+    total, load_ids = Summary(), list[str]()
+    resources = source.selected_resources.items()
+    merged = [name for name, each in resources if not destinations.is_replaced(each)]
+    refresh: Any = pipeline.refresh
+    with (
+        infrequent_gc(),
+        destinations.without_copies(),
+        destinations.appended_tables() as total.appended,
+        run.active(),
+    ):
+        warehouse.restore_state(pipeline)
+        warehouse.check_tables(pipeline, source)
         pipeline.refresh = None  # of the first load only: the others add to it
         try:
             info = pipeline.run(source, table_format=table_format, refresh=refresh)
-            total.add(summarise(pipeline))
-            load_ids = [*info.loads_ids]
+            load_ids += info.loads_ids
+            summarise(pipeline, total)
             while run.is_unfinished:
                 log.info("load %d is done, and there is more", total.loads)
-                gc.collect()  # what dlt leaves of a load holds on to rows of it
+                gc.collect()  # dlt's objects of a load hold on to its rows
                 run.next_load()
-                info = pipeline.run(_continued(source), table_format=table_format)
-                total.add(summarise(pipeline))
+                more = source.with_resources(*merged)
+                info = pipeline.run(more, table_format=table_format)
                 load_ids += info.loads_ids
+                summarise(pipeline, total)
         finally:
             pipeline.refresh = refresh
         mark_gone(pipeline, source)
         if HISTORY in source.selected_resources:
             states = count_new_states(pipeline, source, load_ids)
             total.tables[HISTORY] = TableSummary(states)
-    total.appended = appended
     return total
 
 
 def _raise_failures(run: Run, total: Summary) -> None:
-    """Raise IncompleteLoad if a list failed, or all were refused."""
-    failures = _failures(run)
-    total.failed = {name: str(error) for name, error in failures.items()}
-    if failures:
-        total.skipped = {k: v for k, v in total.skipped.items() if k not in failures}
-        raise IncompleteLoad(failures, total)
-
-
-def _failures(run: Run) -> dict[str, ApiError]:
-    """Return the lists that failed; if all were refused, these."""
-    return run.failures | (run.refusals if run.is_refused else {})
+    """Raise IncompleteLoad if a list failed, or the server refused all."""
+    if failed := run.failed:
+        total.failed = {name: str(error) for name, error in failed.items()}
+        total.skipped = {k: v for k, v in total.skipped.items() if k not in failed}
+        raise IncompleteLoad(failed, total)
 
 
 def status(pipeline: dlt.Pipeline) -> Status:
-    """Tell what a pipeline has loaded, by its warehouse alone: rows, bookmarks, problems.
+    """Return rows, loaded range and last error of every list, from the warehouse alone.
 
     Raises:
         ConfigurationError: nothing was ever loaded, or the destination cannot be used.
         AnalyticsError: the destination cannot be reached, or is locked.
         DltException: a query failed.
     """
-    with _plain_errors():
+    with plain_errors():
         return loaded_status(pipeline, datetime.now(UTC))
 
 
@@ -242,45 +209,42 @@ def verify(
     *,
     repair: bool = False,
 ) -> Verification:
-    """Compare what the server shows with what the warehouse holds, row by row.
+    """Compare the server's rows with those in the warehouse.
 
-    The span `since` to `until` of the source is loaded once more, in pieces, into the
-    dataset `<dataset>_verify` of the same destination, compared there by key and by value,
-    and dropped. What came after the comparison began is left out; columns that change
-    with the hour (`stats`), `read_at` and dlt's own are not compared. Rows that the
-    server does not show any more are counted apart.
+    `since` to `until` of the source is loaded again, into the dataset `<dataset>_verify`
+    of the same destination, compared there by key and value, and dropped. Rows that came
+    after the start, `read_at`, dlt's columns and those that change every hour (`stats`)
+    are not compared. Rows that the server no longer shows are counted separately.
 
     Args:
-        pipeline: whose dataset to look at.
+        pipeline: its dataset is compared.
         source: what to read, as for `load`.
-        tables: names of tables; none: all of the source but `issue_history`.
-        repair: load the tables that differ once more, which replaces what is missing,
-            different or doubled; then compare again. Doubled rows that the server no
-            longer has stay, and are reported.
+        tables: names of tables; default: all of the source but `issue_history`.
+        repair: load the tables that differ again, which replaces missing, different and
+            doubled rows; then compare again. Doubled rows that the server no longer has
+            stay, and are reported.
 
     Returns:
-        Numbers of each table and project, and the first ten rows of each kind.
+        Counts of each table and project, and the first ten rows of each kind.
 
     Raises:
         ConfigurationError: the source has no such table, there is nothing to compare, or
-            the destination cannot have the second dataset.
-        AnalyticsError: the server is out of reach, or the token is rejected.
-        IncompleteLoad: a list could not be read in order to be repaired.
+            the second dataset cannot be created.
+        AnalyticsError: the server cannot be reached, or rejects the token.
+        IncompleteLoad: a list could not be read for the repair.
         PipelineLocked: another process runs this pipeline.
         PipelineStepFailed: dlt or the destination failed.
     """
     started, began = time.perf_counter(), datetime.now(UTC)
-    if unknown := {*tables} - source.resources.keys():
-        raise ConfigurationError(
-            f"the source has no table {', '.join(sorted(unknown))}"
-        )
+    if unknown := sorted({*tables} - source.resources.keys()):
+        raise ConfigurationError(f"the source has no table {', '.join(unknown)}")
     names = [name for name in TABLES if name in (tables or source.selected_resources)]
     if not names:
         raise ConfigurationError(
-            f"verify compares what servers show now: name other tables than {HISTORY}"
+            f"{HISTORY} cannot be compared, because servers do not keep it; name another table"
         )
-    check_destination(pipeline)
-    with pipeline_lock(pipeline), _plain_errors():
+    warehouse.check_destination(pipeline)
+    with locks.pipeline_lock(pipeline), plain_errors():
         found = _compared(pipeline, source.with_resources(*names), began)
         if repair and (unequal := found.unequal):
             before = found.totals()
@@ -297,91 +261,61 @@ def _compared(
     pipeline: dlt.Pipeline, source: DltSource, began: datetime
 ) -> Verification:
     run = Run(ROWS_PER_LOAD, continue_on_error=True, keeps_bookmarks=False)
-    started = datetime.now(UTC)
     pipeline.sync_destination()
     stored = pipeline.schemas.get(source.schema.name)
-    tables = stored.tables.values() if stored else ()
-    formats = (table.get("table_format") for table in tables)
+    formats = {t.get("table_format") for t in stored.tables.values()} if stored else {}
     table_format = next(filter(None, formats), None)
-    # Of a source that was loaded, the schema has tables that the second dataset lacks.
+    # After a load, the source's schema has tables that the second dataset lacks.
     source.schema.drop_tables(source.schema.data_table_names(include_incomplete=True))
     for resource in source.selected_resources.values():
-        # There is nothing to merge with.
-        resource.apply_hints(write_disposition="append")
+        resource.apply_hints(write_disposition="append")  # the dataset is empty
     with second_pipeline(pipeline) as second:
         _load_pieces(second, source, run, table_format)
         readers = run.readers.items()
         swept = {table for (table, _), each in readers if each.name.endpoint.is_swept}
         if swept:
-            # A row that was seen again meanwhile has moved to the top of its list.
+            # Rows that changed during the load have moved to the top of their list.
             run.done -= {each for each in run.done if each[0] in swept}
             run.next_load()
             _load_pieces(second, source.with_resources(*swept), run, table_format)
-        unread = run.failures | run.refusals
-        read = {k: each for k, each in run.readers.items() if each.title not in unread}
-        found = compare(pipeline, second, source, read, run.extents, began, started)
-    failures = _failures(run)
-    found.failed = {title: str(error) for title, error in failures.items()}
-    found.skipped = {k: str(e) for k, e in unread.items() if k not in failures}
-    return found
-
-
-def _restore_state(pipeline: dlt.Pipeline) -> None:
-    """Let the state that the warehouse holds be the pipeline's, also where it is older.
-
-    Where a destination holds none, where dlt's setting `restore_from_destination` is
-    off, and with `dev_mode`, dlt's own way is kept.
-    """
-    has_state = issubclass(pipeline.destination.client_class, WithStateSync)
-    is_restored = has_state and pipeline.config.restore_from_destination
-    if is_restored and not pipeline.dev_mode:
-        folder = pipeline.get_local_state_val("initial_cwd")
-        pipeline.drop()
-        # Or the next run, wherever it is, would make its DuckDB file in another folder.
-        pipeline.set_local_state_val("initial_cwd", folder)
-        # dlt writes the attribute into the state of a dataset that does not exist yet.
-        pipeline.initial_cwd = folder  # type: ignore[attr-defined]
-        return
-    while pipeline.has_pending_data:
-        pipeline.run()
+        return compare(pipeline, second, source, run, began)
 
 
 def load_shared(
     pipeline: dlt.Pipeline, source: DltSource, tables: Sequence[str] = ()
 ) -> Summary:
-    """Load into a dataset that other processes load into at the same time.
+    """Load into a PostgreSQL or DuckDB dataset that other processes load into concurrently.
 
-    For PostgreSQL and DuckDB. Each load needs a working folder of its own, begins
-    without bookmarks and leaves none. All that load into the dataset must do it with
-    this function; no row replaces one that was read later.
+    Every load into the dataset must use this function and its own working folder. Bookmarks
+    are neither used nor stored. No row replaces one that was read later.
 
     Raises:
-        ConfigurationError: the destination is another, a table in the dataset holds rows
-            of another source, or this one has a history: only loads that know of each
-            other can tell which states have ended.
-        AnalyticsError, PipelineStepFailed: as dlt's own `pipeline.run` does.
+        ConfigurationError: the destination is not supported, a table in the dataset holds
+            rows of another source, or `issue_history` is selected: concurrent loads cannot
+            know which states have ended.
+        AnalyticsError, PipelineStepFailed: as dlt's own `pipeline.run`.
     """
     started = time.perf_counter()
-    check_destination(pipeline)
-    check_shareable(pipeline)
+    warehouse.check_destination(pipeline)
+    locks.check_shareable(pipeline)
     source = _selected(source, tables)
     if HISTORY in source.selected_resources:
         raise ConfigurationError(
-            f"{HISTORY} is not for several loads at once, nor for partitions: leave"
-            " history out here, and load it with runner.load()"
+            f"{HISTORY} cannot be loaded concurrently or in partitions; leave history out"
+            " here, and load it with runner.load()"
         )
-    skip_stale_rows(pipeline, source)
+    locks.skip_stale_rows(pipeline, source)
     run = Run(keeps_bookmarks=False)
-    with pipeline_lock(pipeline), _plain_errors(), run.active():
+    with locks.pipeline_lock(pipeline), plain_errors(), run.active():
         restores = pipeline.config.restore_from_destination
         pipeline.config.restore_from_destination = False
         try:
-            with dataset_lock(pipeline):
-                check_tables(pipeline, source)
+            with locks.dataset_lock(pipeline):
+                warehouse.check_tables(pipeline, source)
             pipeline.extract(source)
             summary = summarise(pipeline)
             pipeline.normalize()
-            with dataset_lock(pipeline), without_copies():
+            with locks.dataset_lock(pipeline), destinations.without_copies():
                 pipeline.load()
         finally:
             pipeline.config.restore_from_destination = restores
@@ -395,17 +329,16 @@ def run_partition(
     tables: Sequence[str] = ("events", "issues"),
     **settings: Any,
 ) -> Summary:
-    """Load one project from `since` to `until`, next to others that do the same.
+    """Load one project from `since` to `until`; other partitions may load concurrently.
 
-    It may be run twice, late, out of order, or by two processes at once: each row is
-    there once, in the version that was read last. An issue belongs to the partition in
-    which it was last seen when the partition is read; one that is seen again moves on
-    to a later one. So the issues of past partitions are complete together with those
-    of the partitions up to now.
+    Partitions can be loaded again, late and in any order: each row is stored once, in the
+    version that was read last. An issue belongs to the partition in which it was last
+    seen, and moves to a later one when it is seen again. So issues are complete only once
+    all partitions up to now are loaded.
 
     Args:
         pipeline: with a working folder of its own.
-        partition: see `partitions`.
+        partition: from `partitions`.
         tables: names of tables.
         settings: further arguments of `analytics_source`.
     """
@@ -415,15 +348,15 @@ def run_partition(
 
 
 def all_projects(source: DltSource | None = None, **settings: Any) -> list[str]:
-    """Return the slugs of the organization's projects, asked from the server.
+    """Return the slugs of the organization's projects, requested from the server.
 
     Args:
         source: a source of the organization; or
-        settings: arguments of `analytics_source`, of which no project is needed; what is
-            not given is taken from dlt's configuration.
+        settings: arguments of `analytics_source`, except `project`; others are taken from
+            dlt's configuration.
 
     Raises:
-        ConfigurationError: a setting is missing or makes no sense.
+        ConfigurationError: a setting is missing or invalid.
         ApiError: the server did not answer.
     """
     if source is not None:
@@ -431,42 +364,13 @@ def all_projects(source: DltSource | None = None, **settings: Any) -> list[str]:
         slugs = [slug for rows in tables for slug in rows["slug"].to_pylist()]
     else:
         config = resolve_config(**settings, needs_project=False)
-        projects = ListName(config.spec.endpoints["projects"])
-        pages = make_client(config).pages(projects)
+        pages = make_client(config).pages(ListName(config.spec.endpoints["projects"]))
         slugs = [record.get("slug") for page in pages for record in page.records]
     return [slug for slug in slugs if slug]
 
 
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Raise the error of this package, or the Ctrl-C, that dlt wrapped.
-
-    Secrets are masked in it, and in what dlt has stored of it.
-    """
-    try:
-        yield
-    except Exception as failure:
-        mask_error(failure)
-        mask_traces(failure)
-        if not isinstance(failure, DltException):
-            raise
-        if is_interruption(failure):
-            raise KeyboardInterrupt from failure
-        root = root_error(failure)
-        if root is failure:
-            raise  # from itself it would lose its own cause
-        raise root from failure
-
-
-def _continued(source: DltSource) -> DltSource:
-    """Return the source without what the first load of a run has brought whole."""
-    resources = source.selected_resources
-    names = [name for name, each in resources.items() if not is_replaced(each)]
-    return source.with_resources(*names)
-
-
 def _selected(source: DltSource, tables: Sequence[str]) -> DltSource:
-    """Return the source with these tables; the history comes along with its issues."""
+    """Return the source with these tables; the history is loaded with its issues."""
     if not tables:
         return source
     if HISTORY in tables and HISTORY not in source.resources:

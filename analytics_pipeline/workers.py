@@ -1,4 +1,4 @@
-"""Several lists read side by side, in threads, up to the budget of a load."""
+"""Several lists read side by side in threads, up to the budget of a load."""
 
 import math
 import threading
@@ -12,23 +12,18 @@ from analytics_pipeline.errors import ApiError
 from analytics_pipeline.reading import ListReader, Part
 
 SECONDS_PER_LOAD = 300.0
-"""After so long a load ends, and another one continues."""
+"""Then the load ends, and another one continues."""
 SECONDS_OF_SILENCE = 900.0
-"""If no list gives a page for so long, those that are being read have failed. Waits for
-rate limits do not count."""
+"""If no list gets a page for this long, apart from rate limits, all of them have failed."""
 MAX_THREADS = 1000
-"""Those of lists that have failed so may hang for ever."""
+"""More than `workers`, because threads of silent lists may hang for ever."""
 
 Outcome = Part | ApiError | None
 """Of a reader: a part; why it failed; or None at its end."""
 
 
 class Budget:
-    """How much one load may read; shared by its tables.
-
-    Args:
-        rows: after which it is spent; None: never.
-    """
+    """How many rows one load may read; None: any number. Shared by its tables."""
 
     def __init__(self, rows: int | None = None) -> None:
         self._rows: float = math.inf if rows is None else rows
@@ -42,7 +37,7 @@ class Budget:
 
     @property
     def is_spent(self) -> bool:
-        """The load has brought enough rows, or has taken long enough."""
+        """The load has enough rows, or has taken long enough."""
         seconds = time.monotonic() - self._started
         is_late = math.isfinite(self._rows) and seconds > SECONDS_PER_LOAD
         return self._rows <= 0 or is_late
@@ -58,7 +53,7 @@ def side_by_side(
     """
     waiting = iter(readers)
     running: dict[Future[Part | None], ListReader] = {}
-    has_begun = False  # or a load could bring nothing, and so all that follow
+    has_begun = False  # each load reads at least one list, or none would make progress
     stopped = threading.Event()
     pool = ThreadPoolExecutor(MAX_THREADS, "analytics-pipeline", stop_with, (stopped,))
 
@@ -93,7 +88,7 @@ def side_by_side(
                         budget.take(outcome.size)
                         if not (budget.is_spent and outcome.can_stop):
                             following = request_page(reader)
-                        # In this thread alone: faster than in several.
+                        # Faster in this thread than in several.
                         outcome = reader.build(outcome)
                 except ApiError as error:
                     outcome = error

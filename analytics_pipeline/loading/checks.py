@@ -1,4 +1,4 @@
-"""What is refused before the first request, because a load could not do it right."""
+"""Checks of a source before its first request."""
 
 from datetime import UTC, datetime
 from typing import cast
@@ -17,18 +17,15 @@ from analytics_pipeline.tables.history import HISTORY
 
 
 def check_organization(config: Config, context: DltContext) -> None:
-    """Check that no rows of another organization would be replaced by its own.
+    """Raise ConfigurationError if a table has rows of another organization.
 
-    Raises:
-        ConfigurationError: a table holds some, which may have the same keys.
+    Its keys may be the same, so that rows would be replaced.
     """
     for table, resource in context.source.selected_resources.items():
         endpoint = config.spec.endpoints.get(table)
         if endpoint is None or endpoint.by_project or endpoint.key == "id":
             continue
-        if is_replaced(resource):
-            continue
-        if not context.has_rows(str(resource.table_name)):
+        if is_replaced(resource) or not context.has_rows(str(resource.table_name)):
             continue
         state = dlt.current.resource_state(table, context.source_state)
         for key, stored in state.get("bookmarks", {}).items():
@@ -38,33 +35,29 @@ def check_organization(config: Config, context: DltContext) -> None:
                 continue
             if Bookmark.parse(stored, datetime.now(UTC)).loaded.spans:
                 raise ConfigurationError(
-                    f"{table}: the dataset holds those of organization {other!r}, and"
-                    f" those of {config.organization!r} may have the same"
-                    f" {endpoint.key}, by which this server tells them apart; load each"
-                    " organization into a dataset of its own (--dataset, dataset_name)"
+                    f"{table}: the dataset holds rows of organization {other!r}, and rows"
+                    f" of {config.organization!r} may have the same {endpoint.key}, which"
+                    " is the key; load each organization into its own dataset (--dataset,"
+                    " dataset_name)"
                 )
 
 
 def check_tags(config: Config, context: DltContext) -> None:
-    """Check that the destination takes the names of columns made of tags.
-
-    Raises:
-        ConfigurationError: dlt would shorten a name, and nothing would find the column.
-    """
+    """Raise ConfigurationError if a tag's column name is too long for the destination."""
     longest = context.schema.naming.max_length
     for column, tag in config.tables["events"].tags.items():
         if longest and len(column) > longest:
             raise ConfigurationError(
-                f"tags {tag!r}: the column {column!r} has {len(column)} characters, and"
-                f" the destination takes {longest}; leave this tag out of the setting"
-                " tags, since the column tags holds it, too"
+                f"tags {tag!r}: the column name {column!r} has {len(column)} characters,"
+                f" and the destination allows {longest}; remove this tag from the setting"
+                " tags, because the column tags holds it as well"
             )
 
 
 def check_incremental(
     table: str, incremental: dlt.sources.incremental[datetime], column: str
 ) -> None:
-    """Check that a user's incremental is on the column by which the server dates rows."""
+    """Raise ConfigurationError if a user's incremental is on another column."""
     if incremental.cursor_path != column:
         raise ConfigurationError(
             f"{table}: an incremental on {incremental.cursor_path!r} is not possible,"
@@ -76,16 +69,14 @@ def check_incremental(
 def check_history_of(
     context: DltContext, endpoint: Endpoint, is_replaced: bool
 ) -> None:
-    """Check that the history, if it is loaded, can be kept."""
+    """Raise ConfigurationError if the history is selected and cannot be kept."""
     if not context.selects(HISTORY):
         return
     if not context.selects("issues"):
-        raise ConfigurationError(
-            f"{HISTORY} is built from issues as they are loaded: select both tables"
-        )
+        raise ConfigurationError(f"{HISTORY} is built from issues; select both tables")
     if endpoint.is_swept and is_replaced:
         raise ConfigurationError(
-            f"{HISTORY} cannot be kept while {endpoint.table} are replaced: merge them, or"
+            f"{HISTORY} cannot be kept while {endpoint.table} is replaced; merge it, or"
             " leave history out"
         )
     pipeline = cast(dlt.Pipeline | None, current_pipeline())

@@ -1,7 +1,7 @@
-"""Keys of MariaDB and MySQL that differ whenever their text does, as everywhere else.
+"""Binary keys for MariaDB and MySQL.
 
-By default these databases take keys for equal that differ in case, accents or trailing
-spaces, so `1.0-RC1` would replace `1.0-rc1`.
+By default these databases ignore case, accents and trailing spaces in keys, so `1.0-RC1`
+would replace `1.0-rc1`.
 """
 
 from typing import Any
@@ -17,20 +17,20 @@ from analytics_pipeline.loading.destinations import BINARY
 
 
 class BinaryText(sa.types.TypeDecorator[str]):
-    """Text of so many characters, all of which count."""
+    """Text that is compared byte by byte."""
 
     impl = sa.String
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Any) -> Any:
-        """Return the type with the collation that the connected server has."""
+        """Return the type with the server's binary collation."""
         collation = "utf8mb4_nopad_bin" if dialect.is_mariadb else "utf8mb4_0900_bin"
         made: Any = self.impl_instance
         return dialect.type_descriptor(sa.String(made.length, collation=collation))
 
 
 class _BinaryKeys(DialectCapabilities):
-    """Makes tables whose key columns have a binary collation."""
+    """Creates tables whose key columns have a binary collation."""
 
     def adapt_table(self, table: sa.Table, table_schema: Any) -> sa.Table:
         for name, column in table_schema["columns"].items():
@@ -40,7 +40,7 @@ class _BinaryKeys(DialectCapabilities):
 
 
 def register_binary_keys() -> None:
-    """Let dlt make such tables, in addition to what it does for these databases."""
+    """Let dlt create such tables, in addition to its own adaptations."""
     for name in ("mysql", "mariadb"):
         registered = DIALECT_CAPS_REGISTRY[name]
         if not issubclass(registered, _BinaryKeys):

@@ -1,7 +1,4 @@
-"""Compare what was loaded from the server just now with the warehouse.
-
-One SQL statement per table, which runs where the data is.
-"""
+"""Compare the warehouse with a second dataset, in one SQL statement per table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +18,8 @@ from analytics_pipeline.loading.second_dataset import (
 )
 from analytics_pipeline.loading.sql import execute, literal
 from analytics_pipeline.loading.verification import Counts, Example, Verification
-from analytics_pipeline.reading import Extent, ListReader
+from analytics_pipeline.reading import Extent
+from analytics_pipeline.run import Run
 from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.schema import (
     GONE_AT,
@@ -32,7 +30,7 @@ from analytics_pipeline.tables.schema import (
 )
 
 EXAMPLES = 10
-"""Rows of each kind that are named."""
+"""Rows of each kind that are listed."""
 CONDITIONS = {
     "missing": "copies = 0",
     "doubled": "copies > 1",
@@ -45,29 +43,32 @@ def compare(
     pipeline: dlt.Pipeline,
     second: dlt.Pipeline,
     source: DltSource,
-    readers: Mapping[tuple[str, str], ListReader],
-    extents: Mapping[str, Extent],
+    run: Run,
     began: datetime,
-    started: datetime,
 ) -> Verification:
     """Compare what was loaded into the second dataset with the first.
 
     Args:
-        pipeline: whose dataset is the warehouse.
-        second: as `second_pipeline` yields it, loaded.
+        pipeline: its dataset is the warehouse.
+        second: from `second_pipeline`, loaded.
         source: what was loaded.
-        readers: table and key of the bookmark → what read the list; only of lists that
-            could be read.
-        extents: table → what was read of its lists.
-        began: what came to the server later is ignored.
-        started: when the second load began; what came to the warehouse later is ignored.
+        run: how it was loaded. Rows that came to the warehouse since are ignored.
+        began: rows that the server dates later are ignored.
     """
-    found, schema = Verification(), source.schema.name
+    unread = run.failures | run.refusals
+    found = Verification(
+        failed={title: str(error) for title, error in run.failed.items()},
+        skipped={k: str(e) for k, e in unread.items() if k not in run.failed},
+    )
+    schema = source.schema.name
     with connected(pipeline, second, schema) as client:
-        for name in (name for name in TABLES if name in extents):
+        for name in (name for name in TABLES if name in run.extents):
             resource = source.resources[name]
-            stored = str(resource.table_name)
-            lists = {_title(k): each for (t, k), each in readers.items() if t == name}
+            lists = {
+                _title(key): reader
+                for (table, key), reader in run.readers.items()
+                if table == name and reader.title not in unread
+            }
             found.tables[name], found.examples[name] = {}, {}
             if not lists:
                 continue
@@ -75,12 +76,12 @@ def compare(
                 client,
                 next(iter(lists.values())).name.endpoint,
                 [*cast(Mapping[str, Any], resource.columns)],
-                stored_table(pipeline, client, schema, stored),
-                stored_table(second, client, schema, stored),
+                stored_table(pipeline, client, schema, str(resource.table_name)),
+                stored_table(second, client, schema, str(resource.table_name)),
                 {title: each.state.get("project_id") for title, each in lists.items()},
-                extents[name],
+                run.extents[name],
                 began,
-                started,
+                run.began_at,
             )
             counts = comparison.counts()
             found.tables[name] = {title: counts.get(title, Counts()) for title in lists}
@@ -98,10 +99,9 @@ def _title(key: str) -> str:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """One table of both datasets, compared by PostgreSQL's SQL, which is translated."""
+    """One table of both datasets."""
 
     client: SqlClientBase[Any]
-    """Connected to both."""
     endpoint: Endpoint
     declared: Sequence[str]
     """Columns of the source's table; others in the warehouse are not compared."""
@@ -111,14 +111,13 @@ class _Comparison:
     lists: Mapping[str, str | None]
     """Project (or organization) of each list that was read → the project's id, if known."""
     extent: Extent
-    """What was read of the lists."""
     began: datetime
     """Rows that the server dates later are ignored, unless the warehouse has them."""
     started: datetime
     """Rows that came to the warehouse later are ignored."""
 
     def counts(self) -> dict[str, Counts]:
-        """Return the numbers of each list."""
+        """Return the counts of each list."""
         if not self._sides:
             return {}
         rows = self._execute(
@@ -131,16 +130,15 @@ class _Comparison:
         return {name: Counts(*map(int, numbers)) for name, *numbers in rows}
 
     def examples(self, kind: str) -> list[Example]:
-        """Return the first rows of a kind, by their keys."""
+        """Return the first rows of a kind, ordered by key."""
         key = ", ".join(self._key)
         rows = self._execute(
             f"select of_list, {key} from ({self._keys}) as found"
             f" where {CONDITIONS[kind]} order by {key} limit {EXAMPLES}"
         )
-        is_different = kind == "different"
-        columns = (
-            self._differing({tuple(row[1:]) for row in rows}) if is_different else {}
-        )
+        columns: dict[Any, tuple[str, ...]] = {}
+        if kind == "different":
+            columns = self._differing({tuple(row[1:]) for row in rows})
         return [
             Example(name, " ".join(values), columns.get(tuple(values), ()))
             for name, *values in rows
@@ -168,7 +166,7 @@ class _Comparison:
 
     @property
     def _keys(self) -> str:
-        """The statement that gives each key of either side once, with what is found."""
+        """The query for each key of either side, and what is different about it."""
         key = ", ".join(self._key)
         sides = " union all ".join(
             f"select {key}, {int(side == 'server')} as at_server, row_time, came_at,"
@@ -201,7 +199,7 @@ class _Comparison:
         return [name for name in ("server", "warehouse") if getattr(self, name).columns]
 
     def _rows(self, side: str, columns: Sequence[str] = ()) -> str:
-        """Return the rows of a side with these columns as text, or what compares them."""
+        """Return the query for a side's rows: these columns as text, or their hash."""
         table: StoredTable = getattr(self, side)
         values = dict(zip(self._key, self._key, strict=True))
         if columns:
@@ -231,7 +229,7 @@ class _Comparison:
         return f"cast({self._quoted(column)} as text)"
 
     def _content(self, table: StoredTable) -> str:
-        """Return the expression that differs where any column does."""
+        """Return the expression for the hash of a row's columns."""
         dialect = self.client.capabilities.sqlglot_dialect
         texts = [self._text(table, column) for column in self._columns]
         if dialect == "duckdb":
@@ -241,7 +239,7 @@ class _Comparison:
         return content if dialect == "sqlite" else f"md5({content})"
 
     def _list(self, table: StoredTable) -> str:
-        """Return the expression for the list that a row belongs to; null: none of them."""
+        """Return the expression for the list that a row belongs to, or null."""
         if not self.endpoint.by_project:
             return literal(*self.lists)
         is_detail = self.endpoint.table == "project_detail"
@@ -259,12 +257,12 @@ class _Comparison:
 
     @property
     def _is_listed(self) -> str:
-        """The condition for rows of the warehouse that the server would have listed."""
+        """The condition for rows of the warehouse that the server would list."""
         since, until = self.extent.since, self.extent.until
         if self.endpoint.full_scan:
             since = until = None
         elif until and (self.endpoint.is_swept or self.endpoint.refresh_window):
-            return "1 = 0"  # they may have another time by now
+            return "1 = 0"  # their time may have changed
         if self.endpoint.listed_for:
             oldest = datetime.now(UTC) - self.endpoint.listed_for
             since = max(since or oldest, oldest)

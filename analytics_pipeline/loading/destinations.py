@@ -1,10 +1,10 @@
-"""What dlt's destinations need, can do, and warn of."""
+"""What dlt's destinations need and can do, and which of their warnings to hide."""
 
 import logging
 import re
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import dlt
@@ -27,9 +27,9 @@ from analytics_pipeline.tables.schema import LOAD_ID, Table
 from analytics_pipeline.values import nested_value
 
 KEY_LENGTH = 255
-"""Characters of a key where rows go as Python values: MariaDB has no index of longer text."""
+"""Characters of a key in MariaDB, which cannot index longer text."""
 BINARY = "x-analytics-binary"
-"""Hint of key columns, whose text is compared byte by byte; see `collation`."""
+"""Hint of key columns, which are compared byte by byte; see `collation`."""
 
 
 def destination_kind(pipeline: SupportsPipeline) -> str:
@@ -38,26 +38,20 @@ def destination_kind(pipeline: SupportsPipeline) -> str:
 
 
 def capabilities_of(pipeline: SupportsPipeline) -> DestinationCapabilitiesContext:
-    """Return what the destination can; while dlt loads, as it has found out already.
-
-    To find it out resolves all of dlt's settings for the destination.
-    """
+    """Return the capabilities of the destination."""
     container = Container()
-    if DestinationCapabilitiesContext in container:
+    if DestinationCapabilitiesContext in container:  # set by dlt during a load
         return container[DestinationCapabilitiesContext]
     return pipeline.destination.capabilities()
 
 
 def can_update(pipeline: SupportsPipeline) -> bool:
-    """Return whether the destination can change a row, as rows of files cannot be."""
+    """Return whether rows can be updated, which files do not support."""
     return "scd2" in (capabilities_of(pipeline).supported_merge_strategies or ())
 
 
 class AdaptToDestination(MapItem):
-    """The last step of a resource, behind those that users add: rows as a load needs them.
-
-    A resource that is iterated by hand gives Arrow tables, whatever pipeline is active.
-    """
+    """The last step of a resource, after those of users: `adapt_to_destination`."""
 
     placement_affinity: ClassVar[float] = 3
 
@@ -69,13 +63,16 @@ class AdaptToDestination(MapItem):
 def adapt_to_destination(
     columns: Mapping[str, TColumnSchema], row_format: str, rows: Any, **hints: Any
 ) -> Any:
-    """Return rows of these columns as the destination of the active load needs them.
+    """Return rows in the form that the destination of the active load needs.
+
+    Without a load, and if a step of the user's has made something other than an Arrow
+    table, rows are returned as they are.
 
     Args:
-        columns: of the table that the rows are of.
-        row_format: `"arrow"`, `"python"`, or `"auto"`: what the destination can.
-        rows: an Arrow table; what else a user's function has made of it stays as it is.
-        hints: what else dlt should know of the rows.
+        columns: of the table.
+        row_format: `"arrow"`, `"python"`, or `"auto"`.
+        rows: an Arrow table.
+        hints: further hints for dlt.
     """
     if isinstance(rows, pa.Table) and current_load_id():
         rows, needed = _as_needed(columns, row_format, rows)
@@ -86,19 +83,19 @@ def adapt_to_destination(
 def _as_needed(
     columns: Mapping[str, TColumnSchema], row_format: str, rows: pa.Table
 ) -> tuple[Any, dict[str, Any]]:
-    """Return the rows, and what dlt should know of them."""
+    """Return the rows, and hints for dlt."""
     pipeline = current_pipeline()
     assert pipeline is not None
     capabilities = capabilities_of(pipeline)
     kind = destination_kind(pipeline)
     if kind in ("lance", "lancedb"):
         raise ConfigurationError(
-            f"{kind} cannot be loaded into: dlt's merge there deletes rows of a project"
-            " that a load does not hold. Use another destination."
+            f"{kind} is not supported, because dlt's merge there deletes rows that a load"
+            " does not hold. Use another destination."
         )
     if row_format == "auto":
         wanted = _asked_file_format(dlt.current.resource())
-        row_format = "arrow" if loads_arrow(capabilities, wanted) else "python"
+        row_format = "arrow" if _loads_arrow(capabilities, wanted) else "python"
     if row_format == "python":
         keys: Any = [
             {"name": name, "data_type": "text", "precision": KEY_LENGTH, BINARY: True}
@@ -107,12 +104,12 @@ def _as_needed(
         ]
         hints: dict[str, Any] = {"columns": keys}
         if kind == "sqlalchemy":
-            # It needs a package that only this destination needs.
+            # It imports SQLAlchemy, which only this destination needs.
             from analytics_pipeline.loading.collation import register_binary_keys
 
             register_binary_keys()
-        return python_rows(rows, columns), hints
-    # dlt's own setting for this, add_dlt_load_id, is one of all sources of the process.
+        return _python_rows(rows, columns), hints
+    # dlt's setting for this, add_dlt_load_id, would affect other sources of the process.
     ids = pa.repeat(pa.scalar(current_load_id()), rows.num_rows).dictionary_encode()
     rows = rows.append_column(LOAD_ID, ids)
     hints = {}
@@ -132,12 +129,14 @@ def _asked_file_format(resource: DltResource) -> str:
     return str((resource._hints or {}).get("file_format"))
 
 
-def loads_arrow(capabilities: DestinationCapabilitiesContext, file_format: str) -> bool:
+def _loads_arrow(
+    capabilities: DestinationCapabilitiesContext, file_format: str
+) -> bool:
     """Return whether a destination loads Arrow tables with JSON in them correctly.
 
-    It does from Parquet files, or from what dlt makes of them. Where it wants Python's
-    values ("typed-jsonl": SQLAlchemy, functions), or a file that holds JSON as such was
-    asked for, text would be encoded twice.
+    It does from Parquet files, and from what dlt makes of them. With files that hold JSON
+    as such, and with Python values ("typed-jsonl": SQLAlchemy, functions), text would be
+    encoded twice.
     """
     if file_format in ("jsonl", "typed-jsonl", "csv"):
         return False
@@ -161,7 +160,7 @@ def _takes(capabilities: DestinationCapabilitiesContext, column: TColumnSchema) 
     return True
 
 
-def python_rows(
+def _python_rows(
     rows: pa.Table, columns: Mapping[str, TColumnSchema]
 ) -> list[dict[str, Any]]:
     """Return rows as dicts, their JSON as nested values."""
@@ -182,29 +181,29 @@ def is_replaced(resource: DltResource) -> bool:
 
 
 def is_appended(resource: DltResource) -> bool:
-    """Return whether a load keeps the old copies of rows that it brings again."""
+    """Return whether a load keeps the old copies of rows that are loaded again."""
     return bool(_write_hints(resource)["disposition"] == "append")
 
 
 def _write_hints(resource: DltResource) -> dict[str, Any]:
-    """Return the write disposition, which may be a word alone, as dlt's longer form."""
+    """Return the write disposition in dlt's longer form."""
     given: Any = resource.write_disposition
     return given if isinstance(given, dict) else {"disposition": given}
 
 
 def merges_copies(resource: DltResource) -> bool:
-    """Return whether a load may hold several copies of a row, of which the newest stays.
+    """Return whether dlt keeps the newest of several copies of a row in one load.
 
     Delta and Iceberg tables, the strategy `upsert` and the disposition `replace` refuse
-    them, or keep all. So do SQLAlchemy's databases with `create_primary_keys`, since
-    dlt's staging tables have the keys, too, even after that was switched off.
+    the copies or keep all. So do SQLAlchemy's databases with `create_primary_keys`, which
+    dlt's staging tables keep after that is switched off.
     """
     hints = _write_hints(resource)
     if hints["disposition"] != "merge":
         return is_appended(resource)
     pipeline = current_pipeline()
     if pipeline is None or pipeline.destination is None or not current_load_id():
-        return True  # it is iterated by hand
+        return True  # iterated without a load
     if destination_kind(pipeline) == "sqlalchemy":
         return False
     # Not `compute_table_schema()`, which looks at all columns and takes 10 ms.
@@ -222,15 +221,15 @@ def merges_copies(resource: DltResource) -> bool:
     return strategy in (None, "delete-insert")
 
 
-# JSON columns come as text: there is no Arrow type for JSON that dlt knows, and every
-# destination takes the text. And what `adapt_to_destination` asks for.
+# JSON columns are text in Arrow; every destination takes it. The second is the file format
+# that `adapt_to_destination` asks for.
 _EXPECTED = re.compile(
     "several column hints were different|yielded as arrow and job file format insert_"
     '|"dedup_sort" column hint'
 )
 _APPENDS = re.compile("Falling back to `append` on `(.+)`")
-# A request may last for longer than dlt waits for it; and tracebacks of what the error
-# of the run says, too.
+# A request may take longer than dlt waits for it. The others are tracebacks of errors that
+# the run reports itself.
 _TOLD_OTHERWISE = re.compile(
     "Shutdown of dlt thread pool|Failed to create trace dump|^worker <class|(Transient|Terminal) exception in job"
     "|^Job for .* (retried|failed terminally) in load|^Package .* not fully loaded"
@@ -238,10 +237,7 @@ _TOLD_OTHERWISE = re.compile(
 
 
 def hide_expected_warnings(owner: object) -> None:
-    """Hide warnings of dlt that mean nothing here, for as long as `owner` lives.
-
-    In its other lines, secrets are masked.
-    """
+    """Hide expected warnings of dlt, and mask secrets in its log, while `owner` lives."""
 
     def is_wanted(record: logging.LogRecord) -> bool:
         return mask_record(record) and not _EXPECTED.search(record.getMessage())
@@ -252,8 +248,8 @@ def hide_expected_warnings(owner: object) -> None:
 
 
 @contextmanager
-def _filtered(is_wanted: Callable[[str], bool]) -> Iterator[None]:
-    """Let only dlt's log lines with some messages through."""
+def filtered_log(is_wanted: Callable[[str], bool]) -> Iterator[None]:
+    """Show only those of dlt's log messages that are wanted."""
 
     def is_shown(record: logging.LogRecord) -> bool:
         return is_wanted(record.getMessage())
@@ -266,16 +262,11 @@ def _filtered(is_wanted: Callable[[str], bool]) -> Iterator[None]:
         logger.removeFilter(is_shown)
 
 
-def hidden_warnings(pattern: str) -> AbstractContextManager[None]:
-    """Hide warnings of dlt that match a pattern anywhere."""
-    return _filtered(lambda message: not re.search(pattern, message))
-
-
 @contextmanager
 def without_copies() -> Iterator[None]:
     """Let loads leave no copies of rows in the staging dataset and the working folder.
 
-    Unless the user's settings say otherwise: this is the last of dlt's providers.
+    The user's settings win, because this is the last of dlt's providers.
     """
     name = "defaults of analytics_pipeline"
     value = {"truncate_staging_dataset": True, "delete_completed_jobs": True}
@@ -291,9 +282,9 @@ def without_copies() -> Iterator[None]:
 
 @contextmanager
 def appended_tables() -> Iterator[set[str]]:
-    """Collect the tables that the destination cannot merge; of each dlt warns thrice.
+    """Collect the tables that the destination cannot merge, instead of dlt's warnings.
 
-    What the error of the run tells is hidden, too.
+    Log messages that repeat the error of the run are hidden as well.
     """
     tables: set[str] = set()
 
@@ -302,5 +293,5 @@ def appended_tables() -> Iterator[set[str]]:
             tables.add(table[1])
         return not table and not _TOLD_OTHERWISE.search(message)
 
-    with _filtered(is_wanted):
+    with filtered_log(is_wanted):
         yield tables

@@ -1,4 +1,4 @@
-"""How to install what an optional part needs, wherever this package came from."""
+"""The command that installs an extra of this package."""
 
 import json
 from importlib.metadata import PackageNotFoundError, distribution
@@ -6,17 +6,17 @@ from pathlib import Path
 
 NAME = "analytics-pipeline"
 FOLDER = Path(__file__).parents[1]
-"""Of the package: a clone, or where packages are installed."""
+"""A clone of the repository, or site-packages."""
 
 
 def install_command(extra: str) -> str:
-    """Return the command that installs an extra: from a folder, a repository or an index."""
+    """Return the command that installs an extra from where this package came."""
     url = _origin()
     return f"pip install '{NAME}[{extra}]{f' @ {url}' if url else ''}'"
 
 
 def _origin() -> str:
-    """Return where the package was installed from, by PEP 610; empty: from an index."""
+    """Return the URL that the package was installed from (PEP 610); empty: an index."""
     if (FOLDER / "setup.cfg").exists():
         return FOLDER.as_uri()
     try:

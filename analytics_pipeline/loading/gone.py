@@ -1,8 +1,7 @@
-"""Mark rows that are gone from the server: a rule on stored data, by SQL.
+"""Mark rows that are gone from the server, by SQL.
 
-No server reports that an issue or a project was deleted, but a full scan of a list does
-not show it. The rule can be applied any number of times, so if a run is killed before
-it, the next run applies it.
+No server reports that an issue or a project was deleted, but a full scan does not show
+it. If a run is killed before it marks them, the next run does.
 """
 
 from collections import Counter
@@ -23,21 +22,20 @@ from analytics_pipeline.tables.schema import GONE_AT, PROJECT_SLUG, READ_AT
 
 
 class CompleteList(NamedTuple):
-    """A list of issues that was read to its end."""
+    """A list of issues that was read to its end, as SQL."""
 
     condition: str
     """Selects its rows in `issues` and `issue_history`."""
     began_at: str
-    """SQL for when its last full scan began."""
+    """When its last full scan began."""
 
 
 def mark_gone(pipeline: dlt.Pipeline, source: DltSource) -> None:
-    """Set `gone_at` of rows that are gone from the server, and end their states.
+    """Set `gone_at` of issues and projects that are gone, and end the states of issues.
 
-    These are rows of `issues`, `issue_history`, `projects` and `project_detail` that the
-    last full scan of their list did not show. `load` calls this function; call it with
-    the same source after `pipeline.run`. In files, Delta and Iceberg tables `gone_at` is
-    always NULL.
+    A row is gone if the last full scan of its list did not show it. `load` calls this
+    function; after `pipeline.run`, call it with the same source. In files, Delta and
+    Iceberg tables, `gone_at` is always NULL.
     """
     tables = {t.name for t in TABLES.values() if t.has_gone_at} | {HISTORY}
     if not tables & source.selected_resources.keys() or not can_update(pipeline):
@@ -67,7 +65,7 @@ def mark_gone(pipeline: dlt.Pipeline, source: DltSource) -> None:
 def _updates(
     pipeline: dlt.Pipeline, source: DltSource, found: Collection[str]
 ) -> Iterator[tuple[str, str, str]]:
-    """Yield a table, the column to set where it is NULL, and the further condition."""
+    """Yield tables, the column to set where it is NULL, and a condition."""
     state: Any = pipeline.state.get("sources", {}).get(source.name, {})
     states = state.get("resources", {})
     lists = list(_complete_lists(source, states.get("issues", {})))
@@ -80,13 +78,13 @@ def _updates(
         yield "issues_rows", GONE_AT, " or ".join(conditions)
     if {"issues_rows", f"{HISTORY}_rows"} <= {*found}:
         ended = f"id in ({gone.format('issues_rows')})"
-        if lists:  # and of issues that a dropped table held
+        if lists:  # and of issues in a table that was dropped
             listed = " or ".join(each.condition for each in lists)
             ended += f" or ({listed}) and id not in (select id from issues_rows)"
         yield f"{HISTORY}_rows", VALIDITY[1], ended
     bookmarks = [*states.get("projects", {}).get("bookmarks", {}).values()]
     if "projects_rows" not in found or len(bookmarks) != 1:
-        return  # rows do not say which of several organizations they are of
+        return  # rows do not name their organization
     now = datetime.now(UTC)
     if began_at := Bookmark.parse(bookmarks[0], now).completed_at:
         time = literal(min(began_at, now))
@@ -96,11 +94,10 @@ def _updates(
 
 
 def _complete_lists(source: DltSource, state: Any) -> Iterator[CompleteList]:
-    """Yield the lists of issues of which a full scan is known.
+    """Yield the lists of issues that had a full scan, without issues older than these list.
 
-    An issue that was last seen before what the list goes back to is not looked for. A
-    slug alone would match a project of the same name in another organization, and rows
-    of earlier versions do not have the slug.
+    A slug alone would match a project of the same name in another organization, and rows
+    of earlier versions have none.
     """
     api: Any = source.resources["issues"].explicit_args["resource"]
     listed_for = api.config.spec.endpoints["issues"].listed_for

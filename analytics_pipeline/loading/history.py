@@ -1,4 +1,4 @@
-"""How dlt is to load the history of issues: which states end with a load."""
+"""How dlt loads the history of issues: which states end with a load."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -11,31 +11,23 @@ from dlt.common.schema.utils import has_table_seen_data
 from dlt.extract import DltSource
 
 from analytics_pipeline.errors import ConfigurationError
-from analytics_pipeline.loading.destinations import (
-    adapt_to_destination,
-    can_update,
-)
+from analytics_pipeline.loading.destinations import adapt_to_destination, can_update
 from analytics_pipeline.loading.threads import current_load_id
 from analytics_pipeline.tables.history import COLUMNS, HISTORY, VALIDITY, VERSION
 from analytics_pipeline.tables.schema import LOAD_ID, READ_AT
 
 ATOMIC = "/* as if to CREATE: in one transaction */"
-"""dlt uses a transaction only for SQL in which it finds such a word.
-
-Without it a kill could come between the end of a state and the beginning of the next.
+"""dlt uses a transaction only for SQL that contains such a word. Without it, a killed
+process could end a state and not begin the next.
 """
 
 
 def check_history(pipeline: dlt.Pipeline) -> None:
-    """Check that the destination can keep a history, before anything is asked.
-
-    Raises:
-        ConfigurationError: it cannot.
-    """
+    """Raise ConfigurationError if the destination cannot keep a history."""
     if not can_update(pipeline):
         name = pipeline.destination.destination_name
         raise ConfigurationError(
-            f"{name} cannot keep {HISTORY}, since a row of files cannot be ended: load"
+            f"{name} cannot keep {HISTORY}, because rows in files cannot be updated; load"
             " it into a database, or leave history out"
         )
 
@@ -43,7 +35,7 @@ def check_history(pipeline: dlt.Pipeline) -> None:
 def count_new_states(
     pipeline: dlt.Pipeline, source: DltSource, load_ids: Sequence[str]
 ) -> int:
-    """Return how many states these loads have begun."""
+    """Return how many states began with these loads."""
     name = str(source.resources[HISTORY].table_name)
     stored = pipeline.schemas[source.schema.name].tables.get(name)
     if not (load_ids and stored and has_table_seen_data(stored)):
@@ -58,14 +50,14 @@ def count_new_states(
 
 
 def as_history(states: pa.Table, row_format: str) -> Any:
-    """Return states with what dlt needs to know of them.
+    """Return states with hints for dlt.
 
-    A load ends only states of issues that it holds, by dlt's `merge_key`. `mark_gone` ends
+    By dlt's `merge_key`, a load ends only states of issues that it holds. `mark_gone` ends
     those of issues that are gone.
     """
     pipeline = cast(dlt.Pipeline | None, current_pipeline())
     if pipeline is None or pipeline.destination is None or not current_load_id():
-        return states  # it is iterated by hand
+        return states  # iterated without a load
     table = str(dlt.current.resource().table_name)
     _, staging = pipeline.sql_client().get_qualified_table_names(table)
     last = f"SELECT id, max({READ_AT}) FROM {staging} GROUP BY id"

@@ -1,4 +1,4 @@
-"""The bookmark of each list, from the state stored in the warehouse."""
+"""Tables and bookmarks that are stored in the warehouse."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -31,14 +31,14 @@ class LoadedList(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Organization and project, for people."""
+        """Organization and project, as shown to users."""
         return self.organization + (
             f"/{self.project}" if self.project else ", all projects"
         )
 
 
 def is_read_whole(table: str) -> bool:
-    """Return whether every server has a full scan of the table in each run."""
+    """Return whether each run reads the table completely."""
     endpoints = endpoints_of(table)
     return bool(endpoints) and all(endpoint.full_scan for endpoint in endpoints)
 
@@ -46,27 +46,23 @@ def is_read_whole(table: str) -> bool:
 def table_names(stored: Mapping[str, TTableSchema]) -> dict[str, str]:
     """Return table → its name in the dataset, which users can change with `apply_hints`.
 
-    Args:
-        stored: the tables of dlt's schema; those without rows are left out.
+    Tables of dlt's schema that never had rows are left out.
     """
     names: dict[str, str] = {}
     for name, table in stored.items():
         resource = str(table.get("resource", name))
         is_known = resource in TABLES or resource == HISTORY
-        # A changed name is later than the first one, whose table may still be there.
+        # After a change of name, the table with the first one may still exist.
         if is_known and has_table_seen_data(table):
             names[resource] = names.get(resource, name) if name == resource else name
     return names
 
 
 def loaded_lists(pipeline: dlt.Pipeline) -> list[LoadedList]:
-    """Return the lists that the pipeline has loaded into its dataset, in order.
-
-    The working folder is neither asked nor changed. There are none where the
-    destination stores no state, or the pipeline none with bookmarks.
+    """Return the lists with a bookmark in the dataset; the working folder is not used.
 
     Raises:
-        DltException: the destination could not be asked.
+        DltException: the query failed.
     """
     resources = _stored_state(pipeline).get("sources", {}).get(SOURCE, {})
     lists = []

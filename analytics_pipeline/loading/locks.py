@@ -16,20 +16,20 @@ from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.schema import READ_AT
 
 _FAR = 1 << 30
-"""Where Windows locks: a locked byte cannot be read, and the process id should be."""
+"""The byte that Windows locks: the process id must stay readable."""
 DATASET_TIMEOUT = 24 * 3600.0
-"""Seconds to wait for a turn."""
+"""Seconds."""
 
 
 @contextmanager
 def pipeline_lock(pipeline: dlt.Pipeline) -> Iterator[None]:
-    """Run this pipeline alone: two runs would take each other's working files away.
+    """Lock the pipeline, because two runs would delete each other's working files.
 
-    The lock is on an open file beside the working folder, because dlt empties that. It
-    ends with its process; the file stays.
+    The locked file is beside the working folder, which dlt empties. The lock ends with
+    the process; the file stays.
 
     Raises:
-        PipelineLocked: another run has it.
+        PipelineLocked: another process has the lock.
     """
     path = Path(pipeline.pipelines_dir, f"{pipeline.pipeline_name}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,10 +52,9 @@ def pipeline_lock(pipeline: dlt.Pipeline) -> Iterator[None]:
 
 @contextmanager
 def dataset_lock(pipeline: dlt.Pipeline) -> Iterator[None]:
-    """Wait until no other process is in here for the same dataset.
+    """Wait for the lock of the dataset, which ends with the process.
 
-    The lock belongs to a connection or to an open file, and ends with its process. On
-    PostgreSQL it is an advisory lock of a session: behind a pooler, use session mode.
+    On PostgreSQL it is a session's advisory lock, so a pooler must be in session mode.
     """
     client = pipeline.sql_client()
     if destination_kind(pipeline) == "postgres":
@@ -64,8 +63,7 @@ def dataset_lock(pipeline: dlt.Pipeline) -> Iterator[None]:
             client.execute_sql("SELECT pg_advisory_lock(hashtextextended(%s, 0))", name)
             yield
         return
-    # DuckDB lets one process in and sends the others away. SQLite lets them wait, on
-    # every system.
+    # DuckDB refuses other processes; SQLite lets them wait, on every system.
     path = f"{client.credentials.database}.lock"
     with closing(sqlite3.connect(path, DATASET_TIMEOUT, isolation_level=None)) as lock:
         lock.execute("BEGIN EXCLUSIVE")
@@ -73,11 +71,12 @@ def dataset_lock(pipeline: dlt.Pipeline) -> Iterator[None]:
 
 
 def check_shareable(pipeline: dlt.Pipeline) -> None:
-    """Raise ConfigurationError where nothing keeps processes apart."""
-    if destination_kind(pipeline) not in ("postgres", "duckdb"):
+    """Raise ConfigurationError for destinations without a lock."""
+    kind = destination_kind(pipeline)
+    if kind not in ("postgres", "duckdb"):
         raise ConfigurationError(
-            f"several processes cannot share a dataset in {destination_kind(pipeline)}: load into"
-            " PostgreSQL or DuckDB, or run one load after the other with runner.load()"
+            f"processes cannot share a dataset in {kind}; load into PostgreSQL or DuckDB, or"
+            " run one load after the other with runner.load()"
         )
 
 
@@ -89,7 +88,7 @@ def skip_stale_rows(pipeline: dlt.Pipeline, source: DltSource) -> None:
         table, staging = client.get_qualified_table_names(name)
         key = TABLES[resource.name].primary_key
         columns = ", ".join([*key, READ_AT])
-        in_staging = ", ".join(f"s.{column}" for column in [*key, READ_AT])
+        in_staging = ", ".join(f"s.{column}" for column in (*key, READ_AT))
         same = " AND ".join(f"s.{column} = d.{column}" for column in key)
         stale = (
             f"SELECT {in_staging} FROM {table} d JOIN {staging} s ON {same}"

@@ -10,7 +10,7 @@ from analytics_pipeline.times import parse_span, parse_time
 
 
 class Partition(NamedTuple):
-    """What one load of a backfill brings."""
+    """What one load of a backfill loads."""
 
     project: str
     since: datetime
@@ -24,18 +24,20 @@ def partitions(
     until: str | datetime | None = None,
     every: str | timedelta = "1d",
 ) -> list[Partition]:
-    """Return the partitions of a backfill, oldest first, each for every project.
+    """Return the partitions of a backfill for each project, oldest first.
 
-    With `until` they end there, the last one perhaps shorter. Without it they are
-    whole ones, as many as have passed by now.
+    The last one ends at `until` and may be shorter; without `until`, it is the last whole
+    one that has passed.
 
     Raises:
-        ConfigurationError: a time or `every` makes no sense, or no project is named.
+        ConfigurationError: a time or `every` is invalid, or no project is named.
     """
     start, end = parse_time("since", since), parse_time("until", until)
     step = parse_span("every", every)
     if start is None:
-        raise ConfigurationError("since is missing: a backfill begins there")
+        raise ConfigurationError(
+            "since is missing; set it to the start of the backfill"
+        )
     if end is None:
         end = start + (datetime.now(UTC) - start) // step * step
     names = project_list(projects)

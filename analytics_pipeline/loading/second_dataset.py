@@ -1,4 +1,4 @@
-"""A second dataset beside the warehouse's, to compare both in one connection."""
+"""A second dataset beside the warehouse's, and a connection to both."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,9 +20,9 @@ from analytics_pipeline.loading.failures import words
 from analytics_pipeline.loading.sql import literal
 
 SUFFIX = "_verify"
-"""Ends the names of the second pipeline and its dataset."""
+"""Of the names of the second pipeline and its dataset."""
 MEMORY = "200MB"
-"""What DuckDB may take for a comparison, beyond which it uses files."""
+"""DuckDB's limit for a comparison; beyond it, it uses files."""
 
 
 class StoredTable(NamedTuple):
@@ -33,25 +33,23 @@ class StoredTable(NamedTuple):
     columns: frozenset[str]
     """Empty: there is no such table."""
     keeps_versions: bool
-    """Rows are never replaced, so only the newest of a key counts."""
+    """Old versions of rows stay, so only the newest of a key counts."""
 
 
 @contextmanager
 def second_pipeline(pipeline: dlt.Pipeline) -> Iterator[dlt.Pipeline]:
     """Yield a pipeline of the same destination with an empty dataset of its own.
 
-    The dataset is dropped at the end; if this process is killed, by the next call. The
-    working folder is in that of the pipeline, and goes with it.
+    The dataset is dropped at the end, or by the next call if the process is killed.
 
     Raises:
-        ConfigurationError: the destination cannot be queried, or the dataset cannot be
-            created.
+        ConfigurationError: the destination has no SQL, or the dataset cannot be created.
     """
     kind, client = destination_kind(pipeline), pipeline.destination_client()
     if not isinstance(client, WithSqlClient):
         raise ConfigurationError(
-            f"verify compares by SQL, which {kind} does not have: use `status` and queries"
-            " of your own"
+            f"verify compares by SQL, which {kind} does not support; use `status` and your"
+            " own queries"
         )
     name = f"{pipeline.pipeline_name}{SUFFIX}"
     folder = Path(pipeline.working_dir, name)
@@ -81,7 +79,7 @@ def second_pipeline(pipeline: dlt.Pipeline) -> Iterator[dlt.Pipeline]:
 
 
 def _same_destination(pipeline: dlt.Pipeline, config: Any) -> Any:
-    """Return the destination with what dlt has resolved for the pipeline by its name."""
+    """Return the destination with the settings that dlt found by the pipeline's name."""
     destination: Any = pipeline.destination
     given = destination.config_params | destination.caps_params
     resolved = {
@@ -100,22 +98,17 @@ def _dataset(pipeline: dlt.Pipeline) -> str:
 
 
 def _check_name(second: dlt.Pipeline) -> None:
-    """Check that the dataset to drop holds only what verify has loaded.
-
-    Raises:
-        ConfigurationError: other pipelines use it.
-    """
+    """Raise ConfigurationError if another pipeline has loaded into the dataset to drop."""
     try:
         with second.sql_client() as client:
             state = client.make_qualified_table_name("_dlt_pipeline_state")
             found = client.execute_sql(f"SELECT DISTINCT pipeline_name FROM {state}")
     except DestinationUndefinedEntity:
-        return  # there is no such dataset, or it was left before its first load
+        return  # no such dataset, or nothing was loaded into it
     if any(name != second.pipeline_name for (name,) in found or ()):
         raise ConfigurationError(
-            f"verify needs the dataset {second.dataset_name!r} for itself and would drop"
-            " it, but it holds tables of another pipeline; load those into a dataset with"
-            " another name"
+            f"verify would drop the dataset {second.dataset_name!r}, which holds tables of"
+            " another pipeline; load those into a dataset with another name"
         )
 
 
@@ -131,15 +124,15 @@ def _drop(pipeline: dlt.Pipeline) -> None:
 
 
 def _create(pipeline: dlt.Pipeline) -> None:
-    """Create the dataset, before anything is read that could not be loaded into it."""
+    """Create the dataset before the first request."""
     try:
         with pipeline.destination_client() as client:
             client.initialize_storage()
     except (DltException, OSError) as error:
         raise ConfigurationError(
-            f"verify needs a dataset {pipeline.dataset_name!r} beside the pipeline's, and"
-            f" cannot create it: {words(error)}; allow the account to create datasets"
-            " (schemas, databases, folders)"
+            f"verify cannot create the dataset {pipeline.dataset_name!r}, which it needs"
+            f" for a moment: {words(error)}; allow the account to create datasets (schemas,"
+            " databases, folders)"
         ) from error
 
 
@@ -147,9 +140,9 @@ def _create(pipeline: dlt.Pipeline) -> None:
 def connected(
     pipeline: dlt.Pipeline, second: dlt.Pipeline, schema: str
 ) -> Iterator[SqlClientBase[Any]]:
-    """Yield a connection to which both datasets are open."""
+    """Yield a connection to both datasets."""
     with second.sql_client(schema) as client, ExitStack() as stack:
-        if isinstance(client, WithTableScanners):  # files, of which DuckDB has views
+        if isinstance(client, WithTableScanners):  # files, as views of DuckDB
             remote: Any = pipeline.destination_client(schema)
             database: Any = client.credentials
             first: Any = type(client)(remote, _dataset(pipeline), cache_db=database)
@@ -163,15 +156,15 @@ def connected(
                 client.execute_sql("SELECT current_setting('memory_limit')") or []
             )
             client.execute_sql(f"SET memory_limit = '{MEMORY}'")
-            # It is a setting of all connections of this process.
+            # The setting holds for all connections of this process.
             stack.callback(client.execute_sql, f"SET memory_limit = '{before}'")
         yield client
 
 
 def _data_files(pipeline: dlt.Pipeline, schema: str, name: str, form: str) -> str:
-    """Return the rows of a Delta or Iceberg table, without DuckDB's extensions for them.
+    """Return DuckDB's SQL for the files of a Delta or Iceberg table's newest version.
 
-    Their writers here replace whole files, so the files of the newest version are all.
+    That needs no extension of DuckDB, and dlt's writers only replace whole files.
     """
     if form == "delta":
         from dlt.common.libs.deltalake import get_delta_tables
@@ -188,7 +181,7 @@ def _data_files(pipeline: dlt.Pipeline, schema: str, name: str, form: str) -> st
 def stored_table(
     pipeline: dlt.Pipeline, client: SqlClientBase[Any], schema: str, name: str
 ) -> StoredTable:
-    """Return the table of this name in a pipeline's dataset."""
+    """Return a table of a pipeline's dataset."""
     with client.with_alternative_dataset_name(_dataset(pipeline)):
         table = client.make_qualified_table_name(name)
     stored = pipeline.schemas[schema] if schema in pipeline.schema_names else None

@@ -1,12 +1,12 @@
-"""Queries of the warehouse, written once in PostgreSQL's SQL, which dlt translates.
+"""Queries of the warehouse, written in PostgreSQL's SQL and translated by sqlglot.
 
-What it does not translate is how SQLite, MariaDB and MySQL handle times: they have
-columns without a zone, which hold UTC, and SQLite's are text.
+The times of SQLite, MariaDB and MySQL are translated here: their columns have no zone and
+hold UTC, and SQLite's are text.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import dlt
 from dlt.destinations.sql_client import SqlClientBase
@@ -22,21 +22,13 @@ _BEGINNING = {
     "sqlite": "strftime('{form}', {time})",
     "mysql": "date_format({time}, '{form}')",
 }
-"""Of the day or hour that a time is in, as text."""
+"""The beginning of a time's day or hour, as text."""
 _FORMS = {"DAY": "%Y-%m-%d 00:00:00", "HOUR": "%Y-%m-%d %H:00:00"}
 _SECONDS = {
     "sqlite": "cast(strftime('%s', {time}) as integer)",
     "mysql": "timestampdiff(microsecond, '1970-01-01', {time}) / 1000000.0",
 }
-"""Since 1970; of SQLite whole ones."""
-
-
-def ask(dataset: dlt.Dataset, sql: str) -> dlt.Relation:
-    """Return the answer to a query; in SQLite's, times are text."""
-    dialect: Any = str(dataset.destination_dialect)
-    if dialect not in _BEGINNING:
-        return dataset(sql, "postgres")
-    return dataset(translated(sql, dialect), dialect)
+"""Since 1970; whole ones in SQLite."""
 
 
 def translated(sql: str, dialect: str) -> str:
@@ -64,7 +56,7 @@ def execute(
 
 
 class Queries:
-    """Asks a dataset, in which tables may have other names than their resources."""
+    """Queries of a dataset, whose tables may have other names than their resources."""
 
     def __init__(self, dataset: dlt.Dataset) -> None:
         self._dataset = dataset
@@ -76,7 +68,7 @@ class Queries:
         self._names = table_names(self._stored)
 
     def columns(self, table: str) -> Mapping[str, Any]:
-        """Return the columns of a resource's table; none if it never had rows."""
+        """Return the columns of a table; none if it never had rows."""
         name = self._names.get(table)
         return self._stored[name]["columns"] if name else {}
 
@@ -86,7 +78,7 @@ class Queries:
         return f"max(case when {time} <= {literal(now)} then {time} end)"
 
     def row_time(self, table: str) -> str:
-        """Return the SQL for the time of a row: the first cursor of an API with a value."""
+        """Return the SQL for the time of a row: the first cursor column with a value."""
         cursors = (
             VALIDITY[:1] if table == HISTORY else map(column_name, cursors_of(table))
         )
@@ -94,26 +86,31 @@ class Queries:
         return f"coalesce({', '.join(times)})" if len(times) > 1 else times[0]
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
-        """Return the rows of a query in PostgreSQL's SQL, which names resources."""
+        """Return the rows of a query in PostgreSQL's SQL; in SQLite, times are text."""
         tree = parse_one(sql, dialect="postgres")
         for table in tree.find_all(exp.Table):
             name = self._names.get(table.name, table.name)
             if name != table.name:
                 alias = table.alias or table.name
                 table.replace(exp.to_table(name, alias=alias))
-        rows = ask(self._dataset, tree.sql("postgres")).fetchall()
+        sql, dialect = tree.sql("postgres"), str(self._dataset.destination_dialect)
+        if dialect in _BEGINNING:
+            sql = translated(sql, dialect)
+        else:
+            dialect = "postgres"  # dlt translates it
+        rows = self._dataset(sql, cast(Any, dialect)).fetchall()
         return [tuple(row) for row in rows]
 
 
 def literal(value: datetime | str) -> str:
-    """Return a value as it stands in PostgreSQL's SQL."""
+    """Return a value as a literal of PostgreSQL's SQL."""
     if isinstance(value, datetime):
         return f"timestamptz '{value.isoformat(' ')}'"
     return "'" + value.replace("'", "''") + "'"
 
 
 def _without_zones(dialect: str) -> Callable[[Any], Any]:
-    """Return what rewrites an expression of times with zones for such a destination."""
+    """Return a function that rewrites an expression of times with zones."""
 
     def written(template: str, time: Any, form: str = "") -> Any:
         text = template.format(time="placeholder", form=form)
@@ -136,7 +133,7 @@ def _without_zones(dialect: str) -> Callable[[Any], Any]:
             return written(_BEGINNING[dialect], node.this, _FORMS[str(node.unit)])
         if isinstance(node, exp.Extract) and node.name == "EPOCH":
             return written(_SECONDS[dialect], node.expression)
-        if node.is_string:  # SQLAlchemy takes a colon for the beginning of a name
+        if node.is_string:  # SQLAlchemy would take a colon for a parameter
             return exp.Literal.string(node.name.replace(":", "\\:"))
         return node
 

@@ -22,36 +22,35 @@ from analytics_pipeline.tables.schema import PROJECT_SLUG, READ_AT
 from analytics_pipeline.values import utc
 
 UNASKED = timedelta(days=7)
-"""A list that runs have left out for this long, while they read others, is not shown as asked for."""
+"""A list that runs have left out for this long counts as removed from the settings."""
 
 
 @dataclass
 class ListStatus:
     """What is loaded of a table of one project, or of the organization.
 
-    Rows that partitions or other pipelines brought have no bookmark.
+    Rows that partitions or other pipelines loaded have no bookmark.
     """
 
     table: str
     project: str = ""
-    """Slug; empty: the list is the organization's, or an earlier version loaded the rows,
-    which did not store the slug."""
+    """Slug; empty for the organization's list, and for rows of earlier versions."""
     organization: str = ""
     server: str = ""
     bookmark: Bookmark = field(default_factory=Bookmark)
     rows: int | None = 0
-    """None: several lists have this slug; their rows are counted together, without an
-    organization."""
+    """None: several lists have this slug, and their rows are counted in a further one
+    without an organization."""
     newest: datetime | None = None
-    """Time of the newest row, not of the future."""
+    """Time of the newest row that is not in the future."""
     received: datetime | None = None
-    """When a row came last, new or again."""
+    """When the last row was received."""
     is_asked: bool = True
     """Runs still read it; see `Status.asked_lists`."""
 
     @property
     def span(self) -> Span | None:
-        """The range that is loaded; None for full scans."""
+        """The loaded range; None for full scans."""
         spans = self.bookmark.loaded.spans
         if is_read_whole(self.table) or not spans:
             return None
@@ -59,7 +58,7 @@ class ListStatus:
 
     @property
     def under_way(self) -> str:
-        """Unfinished readings, as a sentence; empty: none."""
+        """Unfinished readings, as a sentence."""
         bookmark = self.bookmark
         found = []
         if bookmark.has_gaps:
@@ -70,12 +69,12 @@ class ListStatus:
 
     @property
     def read(self) -> datetime | None:
-        """When it was last read to its end; for rows without a bookmark, when they came."""
+        """When it was last read to its end, or rows without a bookmark were received."""
         return self.bookmark.completed_at if self.organization else self.received
 
     @property
     def asked(self) -> datetime | None:
-        """When the last run that was to read it began, if known."""
+        """When the last run with this list began, if known."""
         bookmark = self.bookmark
         if not self.organization:
             return self.received
@@ -87,7 +86,7 @@ class ListStatus:
         return self.bookmark.problem if self.is_asked else ""
 
     def as_json(self, now: datetime) -> dict[str, Any]:
-        """Return what `--json` prints of it."""
+        """Return what `--json` prints for it."""
         age = (now - self.newest).total_seconds() if self.newest else None
         return {
             "table": self.table,
@@ -126,11 +125,10 @@ class Status:
     def asked_lists(
         self, longest: timedelta, tables: Sequence[str] = ()
     ) -> list[ListStatus]:
-        """Return the lists that runs have read within that time, or in the last run.
+        """Return the lists that runs have requested within that time, or in the last run.
 
-        A list that was removed from the settings is left out; one that is read less often
-        than others is not. If all runs have stopped, the lists of the last one count. The
-        history and rows without a bookmark and a `read_at` are left out.
+        So lists that were removed from the settings are left out, but not those of the
+        last run if all runs have stopped. The history is left out as well.
         """
         tables = tables or [*TABLES]
         lists = [each for each in self.lists if each.table in tables]
@@ -146,7 +144,7 @@ class Status:
     def old_lists(
         self, longest: timedelta, tables: Sequence[str] = ()
     ) -> list[ListStatus]:
-        """Return the asked lists that were not read to their end within that time."""
+        """Return those of `asked_lists` not read to their end within that time."""
         return [
             each
             for each in self.asked_lists(longest, tables)
@@ -165,13 +163,7 @@ class Status:
 
 
 def status(pipeline: dlt.Pipeline, now: datetime) -> Status:
-    """Return what is loaded, as of `now`, without a request and without a change.
-
-    Raises:
-        ConfigurationError: nothing was ever loaded, or the destination cannot be used.
-        AnalyticsError: the destination cannot be reached, or is locked.
-        DltException: a query failed.
-    """
+    """Return what is loaded, without a request; see `runner.status`."""
     check_loaded(pipeline)
     queries = Queries(pipeline.dataset())
     groups = dict(_groups(queries, now))
@@ -201,10 +193,10 @@ def status(pipeline: dlt.Pipeline, now: datetime) -> Status:
 
 
 def _groups(queries: Queries, now: datetime) -> Iterator[tuple[str, list[ListStatus]]]:
-    """Yield each table that is there, and its rows by `project_slug`, or by ""."""
+    """Yield each table that exists, and its rows by `project_slug`, if it has that."""
     for table in (*TABLES, HISTORY):
         columns = queries.columns(table)
-        if not columns:  # by the schema; the table itself may be gone
+        if not columns:
             continue
         slug = PROJECT_SLUG if PROJECT_SLUG in columns else "null"
         received = f"max({READ_AT})" if READ_AT in columns else "null"
@@ -214,30 +206,23 @@ def _groups(queries: Queries, now: datetime) -> Iterator[tuple[str, list[ListSta
                 f"select {slug}, count(*), {newest}, {received} from {table}"
                 + f" group by {slug}" * (slug in columns)
             )
-        except DestinationUndefinedEntity:
+        except DestinationUndefinedEntity:  # the schema still has the table
             continue
-        yield (
-            table,
-            [
-                ListStatus(table, p or "", rows=n, newest=utc(t), received=utc(r))
-                for p, n, t, r in rows
-            ],
-        )
+        groups = [
+            ListStatus(table, p or "", rows=n, newest=utc(t), received=utc(r))
+            for p, n, t, r in rows
+        ]
+        yield table, groups
 
 
 def lists_of(
     lists: Sequence[ListStatus], groups: Sequence[ListStatus]
 ) -> list[ListStatus]:
-    """Return the lists of a table with their rows, and the rows that are of none.
-
-    Args:
-        lists: those with a bookmark.
-        groups: rows of each project.
-    """
+    """Return a table's lists with the rows of their project, and the remaining groups."""
     others = []
     for group in groups:
         same = [each for each in lists if each.project == group.project]
-        # Rows of earlier versions without a slug are of the only list, if there is one.
+        # Rows of earlier versions, without a slug, belong to the only list, if it is one.
         candidates = same if group.project else same or lists
         owners = [each for each in candidates if _has_rows(each)]
         if len(owners) == 1:
@@ -253,12 +238,12 @@ def lists_of(
 
 
 def _has_rows(each: ListStatus) -> bool:
-    """Return whether a list was read; the bookmark may tell of a refusal only."""
+    """Return whether a list was ever read, and not only refused."""
     return bool(each.bookmark.loaded.spans or each.bookmark.completed_at)
 
 
 def _reached(coverage: Coverage) -> str:
-    """Return how far back a reading has come; the newest rows are read first."""
+    """Return how far back a reading has come."""
     start = coverage.spans[0].start if coverage.spans else None
     at = f", read back to {start:%Y-%m-%d %H:%M}" if start else ""
     return f"unfinished{at}"
@@ -269,7 +254,7 @@ def _iso(time: datetime | None) -> str | None:
 
 
 def ago(time: datetime | None, now: datetime) -> str:
-    """Return how long ago a time was, for people."""
+    """Return how long ago a time was, as shown to users."""
     if time is None:
         return "–"
     minutes = max(int((now - time).total_seconds() // 60), 0)

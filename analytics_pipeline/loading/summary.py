@@ -12,28 +12,19 @@ from analytics_pipeline.tables.columns import TABLES
 
 @dataclass
 class TableSummary:
-    """What was read and loaded of one table."""
+    """What a run loaded into one table."""
 
     rows: int = 0
-    """New rows, and those that changed after their bookmark."""
+    """New and changed rows."""
     reread: int = 0
-    """Rows that were loaded before, and replaced their old copies."""
+    """Rows that were loaded before and replaced their old copies."""
     requests: int = 0
     newest: str | None = None
-    """ISO time of the newest row seen."""
+    """ISO time of the newest row."""
     mismatches: int = 0
     """Values that did not fit their column and went into `extra`."""
     replaced: int = 0
-    """Characters that no database takes, replaced by U+FFFD."""
-
-    def add(self, other: "TableSummary") -> None:
-        """Merge the summary of another load into this one."""
-        self.rows += other.rows
-        self.reread += other.reread
-        self.requests += other.requests
-        self.mismatches += other.mismatches
-        self.replaced += other.replaced
-        self.newest = max(filter(None, (self.newest, other.newest)), default=None)
+    """Characters that no database accepts, replaced by U+FFFD."""
 
 
 @dataclass
@@ -42,18 +33,18 @@ class Summary:
 
     tables: dict[str, TableSummary] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
-    """List → why the server refused it; the next run asks for it again."""
+    """List → why the server refused it."""
     failed: dict[str, str] = field(default_factory=dict)
     """List → why it could not be read."""
     seconds: float = 0.0
     loads: int = 0
-    """How many pieces it was loaded in."""
+    """Number of loads."""
     appended: set[str] = field(default_factory=set)
-    """Tables that keep the old versions of rows, as the destination cannot merge."""
+    """Tables that keep old versions of rows, because the destination cannot merge."""
     waited: float = 0.0
-    """Seconds of these in which a rate limit held the requests back."""
+    """Seconds spent waiting for rate limits."""
     kept_from: str | None = None
-    """ISO time: the server keeps no older events, as a request for some has shown."""
+    """ISO time before which the server keeps no events, if that is known."""
     redacted: set[str] = field(default_factory=set)
     """Paths of `redact` that masked a value."""
     missed: set[str] = field(default_factory=set)
@@ -66,24 +57,8 @@ class Summary:
 
     @property
     def requests(self) -> int:
-        """Of all tables."""
+        """Requests for all tables."""
         return sum(table.requests for table in self.tables.values())
-
-    def add(self, other: "Summary") -> None:
-        """Merge the summary of another load into this one."""
-        for name, table in other.tables.items():
-            self.tables.setdefault(name, TableSummary()).add(table)
-        self.skipped |= other.skipped
-        self.failed |= other.failed
-        self.appended |= other.appended
-        self.seconds += other.seconds
-        self.loads += other.loads
-        self.waited = max(self.waited, other.waited)
-        self.kept_from = max(
-            filter(None, (self.kept_from, other.kept_from)), default=None
-        )
-        self.redacted |= other.redacted
-        self.missed |= other.missed
 
     def as_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -103,37 +78,36 @@ class Summary:
         }
 
 
-def summarise(pipeline: dlt.Pipeline) -> Summary:
-    """Return what the last load did, from dlt's trace."""
-    summary = Summary(loads=1)
-    reports = sorted(
-        _reports(pipeline), key=lambda each: [*TABLES].index(each["table"])
-    )
-    for report in reports:
-        figures = {k: v for k, v in report.items() if k in TableSummary.__annotations__}
-        refused = {report["list"]: report["refusal"]} if report["refusal"] else {}
-        of_list = Summary(
-            {report["table"]: TableSummary(**figures)},
-            skipped=refused,
-            waited=report["waited"],
-            kept_from=report["kept_from"],
-            redacted=set(report["masked"]),
-            missed=set(report["unmatched"]),
-        )
-        summary.add(of_list)
+def summarise(pipeline: dlt.Pipeline, summary: Summary | None = None) -> Summary:
+    """Return what the last load did, from dlt's trace; added to a summary, if given."""
+    summary = summary or Summary()
+    summary.loads += 1
+    order = [*TABLES]
+    for report in sorted(_reports(pipeline), key=lambda r: order.index(r["table"])):
+        table = summary.tables.setdefault(report["table"], TableSummary())
+        for name in ("rows", "reread", "requests", "mismatches", "replaced"):
+            setattr(table, name, getattr(table, name) + report[name])
+        table.newest = _latest(table.newest, report["newest"])
+        if report["refusal"]:
+            summary.skipped[report["list"]] = report["refusal"]
+        summary.waited = max(summary.waited, report["waited"])
+        summary.kept_from = _latest(summary.kept_from, report["kept_from"])
+        summary.redacted.update(report["masked"])
+        summary.missed.update(report["unmatched"])
     return summary
 
 
+def _latest(*times: str | None) -> str | None:
+    return max(filter(None, times), default=None)
+
+
 def forgotten(kept_from: datetime) -> str:
-    """Return the sentence about events that the server does not keep any more."""
-    return (
-        f"the server keeps no events from before {kept_from:%Y-%m-%d %H:%M} UTC; that"
-        " span is empty"
-    )
+    """Return the sentence about events that the server no longer keeps."""
+    return f"the server keeps no events from before {kept_from:%Y-%m-%d %H:%M} UTC"
 
 
 def listed(reasons: dict[str, str]) -> list[dict[str, str]]:
-    """Return lists and reasons for `--json`."""
+    """Return reasons by list as `--json` prints them."""
     return [{"list": name, "reason": reason} for name, reason in reasons.items()]
 
 

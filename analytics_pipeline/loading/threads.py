@@ -1,4 +1,4 @@
-"""What a resource needs so that dlt can read it in a thread, side by side with others."""
+"""What a resource needs to be read in one of dlt's threads."""
 
 import threading
 from collections.abc import Generator, Iterator
@@ -15,7 +15,7 @@ from dlt.extract.state import get_current_pipe
 
 
 def current_load_id() -> str | None:
-    """Return dlt's id of the load that is read for; None where a resource is iterated."""
+    """Return dlt's id of the current load; None if a resource is iterated without one."""
     try:
         return str(dlt.current.load_package_state()["load_id"])
     except CurrentLoadPackageStateNotAvailable:
@@ -26,19 +26,17 @@ def current_load_id() -> str | None:
 class DltContext:
     """The source that is read, and its state.
 
-    `dlt.current` has them throughout a load. When a source is iterated by hand, it has
-    them only while the caller waits for the next item, and a resource that is read in a
-    thread may begin or end in between.
+    If a source is iterated without a load, `dlt.current` has them only while the caller
+    waits for the next item; a thread may begin or end in between.
     """
 
     source: DltSource
     schema: Schema
     source_state: dict[str, Any]
-    """Kept by a load, thrown away after an iteration by hand."""
 
     @classmethod
     def current(cls) -> "DltContext":
-        """Return that of the resource which dlt calls now, in none of its threads."""
+        """Return the context in which dlt calls a resource, before its thread."""
         return cls(
             dlt.current.source(),
             dlt.current.source_schema(),
@@ -46,28 +44,27 @@ class DltContext:
         )
 
     def resource(self) -> DltResource:
-        """Return the resource that is read here."""
+        """Return the resource that this thread reads."""
         return self.source.resources.with_pipe(get_current_pipe())
 
     def resource_state(self) -> dict[str, Any]:
-        """Return the state of the resource that is read here."""
+        """Return the state of the resource that this thread reads."""
         return dlt.current.resource_state(self.resource().name, self.source_state)
 
     def selects(self, resource: str) -> bool:
-        """Return whether a resource of the source is read."""
+        """Return whether a resource is selected."""
         return resource in self.source.selected_resources
 
     def has_rows(self, table: str) -> bool:
-        """Return whether dlt knows of rows of a table in this dataset."""
+        """Return whether dlt's schema has seen rows of a table."""
         tables = self.schema.tables
         return table in tables and has_table_seen_data(tables[table])
 
 
 class ClosableBatches(Iterator[pa.Table]):
-    """Batches of a generator, which can be closed while a thread reads it.
+    """Batches of a generator that can be closed while a thread reads it.
 
-    dlt closes resources so when `add_limit` has had enough; of a generator alone that is
-    an error, "generator already executing".
+    dlt does that for `add_limit`; a generator would raise "generator already executing".
     """
 
     def __init__(self, batches: Generator[pa.Table, None, None]) -> None:

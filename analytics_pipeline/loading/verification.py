@@ -1,4 +1,4 @@
-"""The result of verify: how far the warehouse matches the server."""
+"""The result of verify."""
 
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
@@ -13,21 +13,21 @@ class Counts:
     server: int = 0
     warehouse: int = 0
     missing: int = 0
-    """At the server, and not in the warehouse."""
+    """On the server only."""
     doubled: int = 0
-    """In the warehouse, beyond the first row of a key."""
+    """Rows in the warehouse beyond the first of a key."""
     different: int = 0
-    """On both sides, with other values."""
+    """On both sides, with different values."""
     gone: int = 0
-    """In the warehouse, and not at the server any more: not a difference."""
+    """In the warehouse only; not counted as a difference."""
 
     @property
     def is_equal(self) -> bool:
-        """The warehouse matches the server."""
+        """No row is missing, doubled or different."""
         return not (self.missing or self.doubled or self.different)
 
     def add(self, other: "Counts") -> None:
-        """Add the numbers of another list."""
+        """Add the counts of another list."""
         for each in fields(self):
             total = getattr(self, each.name) + getattr(other, each.name)
             setattr(self, each.name, total)
@@ -39,15 +39,15 @@ class Example(NamedTuple):
     project: str
     key: str
     columns: tuple[str, ...] = ()
-    """In which a different row differs."""
+    """Columns that differ."""
 
 
 @dataclass
 class Verification:
-    """How far the warehouse matches the server."""
+    """How the warehouse compares with the server."""
 
     tables: dict[str, dict[str, Counts]] = field(default_factory=dict)
-    """Table → project, or organization → numbers."""
+    """Table → project, or organization → counts."""
     examples: dict[str, dict[str, list[Example]]] = field(default_factory=dict)
     """Table → kind → the first rows of this kind."""
     skipped: dict[str, str] = field(default_factory=dict)
@@ -56,11 +56,11 @@ class Verification:
     """List → why it could not be read."""
     seconds: float = 0.0
     before: dict[str, Counts] | None = None
-    """Table → numbers before a repair; None: nothing had to be repaired."""
+    """Table → counts before a repair; None: nothing had to be repaired."""
 
     @property
     def is_equal(self) -> bool:
-        """All that could be read is in the warehouse as it is at the server, once."""
+        """All lists could be read, and the warehouse matches the server."""
         return not self.failed and not self.unequal
 
     @property
@@ -69,7 +69,7 @@ class Verification:
         return [name for name, each in self.totals().items() if not each.is_equal]
 
     def totals(self) -> dict[str, Counts]:
-        """Return the numbers of each table."""
+        """Return the counts of each table."""
         totals = {table: Counts() for table in self.tables}
         for table, lists in self.tables.items():
             for counts in lists.values():

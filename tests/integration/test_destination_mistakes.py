@@ -21,15 +21,15 @@ Output = pytest.CaptureFixture[str]
     [
         (
             "mysql",
-            "dlt has no destination 'mysql'; it is loaded by the destination 'sqlal",
+            "dlt has no destination 'mysql'; use the destination 'sqlal",
         ),
         ("postgre", "dlt has no destination 'postgre'; did you mean 'postgres'?"),
-        ("mongo", "dlt has no destination 'mongo'; there are postgres, snowflake, "),
+        ("mongo", "dlt has no destination 'mongo'; use one of postgres, snowflake, "),
         (
             "postgres",
             "destination 'postgres': database, password, username, host are missing; set"
             " DESTINATION__POSTGRES__CREDENTIALS__DATABASE and so on in the environment,"
-            " or [destination.postgres.credentials] in .dlt/secrets.toml; or all at once,"
+            " or [destination.postgres.credentials] in .dlt/secrets.toml; or set"
             " DESTINATION__POSTGRES__CREDENTIALS=postgresql://user:password@host/database",
         ),
         (

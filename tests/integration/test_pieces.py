@@ -63,9 +63,9 @@ def test_a_load_in_pieces_asks_little_more_than_one_in_a_piece(
     sizes = []
     summarise = runner.summarise
 
-    def measured(pipeline: Any) -> Any:
+    def measured(pipeline: Any, total: Any) -> Any:
         sizes.append(len(json.dumps(pipeline.state["sources"], default=str)))
-        return summarise(pipeline)
+        return summarise(pipeline, total)
 
     monkeypatch.setattr(runner, "summarise", measured)
     with long_server(api) as server:

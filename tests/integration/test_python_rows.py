@@ -175,4 +175,4 @@ def test_lancedb_is_refused_since_it_would_lose_rows(
     with pytest.raises(PipelineStepFailed) as error:
         lance.extract(source(v1).with_resources("projects"))
     assert isinstance(runner.root_error(error.value), ConfigurationError)
-    assert "lancedb cannot be loaded into" in str(error.value)
+    assert "lancedb is not supported" in str(error.value)

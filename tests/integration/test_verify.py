@@ -605,7 +605,7 @@ def test_a_refused_list_is_skipped_and_a_failed_one_named(
 def test_the_history_is_not_compared_and_a_repair_writes_none(
     lists: ListServer, duck: Place
 ) -> None:
-    with pytest.raises(ConfigurationError, match="other tables than issue_history"):
+    with pytest.raises(ConfigurationError, match="issue_history cannot be compared"):
         duck.verify(lists, "issue_history", history=True)
     assert not lists.requests
     duck.load(lists, "issues", history=True)
@@ -916,7 +916,7 @@ def test_a_dataset_of_another_pipeline_is_not_dropped(
     other.load(lists, "events", project="frontend")
     duck.load(lists, "events")
     lists.requests.clear()
-    with pytest.raises(ConfigurationError, match="'analytics_verify' for itself"):
+    with pytest.raises(ConfigurationError, match="drop the dataset 'analytics_verify'"):
         duck.verify(lists, "events")
     assert lists.requests == []
     assert other.sql("select count(*) from analytics_verify.events") == [(50,)]

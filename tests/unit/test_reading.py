@@ -787,7 +787,7 @@ def test_a_slug_that_was_given_to_another_project_is_another_list(
     assert warehouse.served() <= warehouse.ids
     assert warehouse.sizes == {"web": 50}
     assert warehouse.bookmarks["web"]["project_id"] == "2"
-    assert "the slug now belongs to project 2; before it was 1" in caplog.text
+    assert "the slug now belongs to project 2 instead of 1" in caplog.text
     assert warehouse.run() <= 2
 
 

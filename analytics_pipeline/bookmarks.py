@@ -1,9 +1,9 @@
-"""Which spans of a list are loaded, and which gaps are left.
+"""Bookmarks: the loaded spans of a list, and the gaps between them.
 
 A list is one table of one project, or of the organization. Its bookmark holds the spans
-of time whose rows are loaded; a run fills the gaps between them, newest first. So an
-interrupted run needs no memory of its own: what it has read is a span, and the rest is
-a gap. This module knows neither dlt nor HTTP.
+of time whose rows are loaded; a run fills the gaps between them, newest first. An
+interrupted run can be resumed without further state: the rows it has read form a span,
+and the rest is a gap. This module knows neither dlt nor HTTP.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 TICK = timedelta(microseconds=1)
 CLOCK_TOLERANCE = timedelta(hours=1)
-"""A span that ends later than this from now was stored while a clock was wrong."""
+"""A span that ends further in the future was stored while a clock was wrong."""
 
 
 class Span(NamedTuple):
@@ -36,11 +36,11 @@ class Gap(NamedTuple):
     """None: the top of the list."""
     page_cursor: str | None = None
     loaded_to: datetime | None = None
-    """What is older is loaded, and only read again for rows that arrived late."""
+    """Older rows are loaded; they are read again only to find late ones."""
 
     @property
     def is_empty(self) -> bool:
-        """No time is in it."""
+        """Whether the gap contains no time."""
         return bool(self.start and self.end and self.start > self.end)
 
 
@@ -61,11 +61,10 @@ class Coverage:
         until: datetime | None = None,
         lookback: timedelta = timedelta(),
     ) -> list[Gap]:
-        """Return what is left to read, newest first.
+        """Return the gaps to read, newest first.
 
-        Each gap reaches `lookback` into the span below it, for rows that arrived late.
-        An earlier `since` than before adds a gap at the bottom; a later one changes
-        nothing. With `until`, the coverage is that of one bounded run.
+        Each gap reaches `lookback` into the span below it, to find late rows. Moving
+        `since` back adds a gap at the bottom; moving it forward has no effect. With `until`, the coverage is that of one bounded run.
         """
         if not self.spans:
             return [Gap(since, until)]
@@ -81,7 +80,7 @@ class Coverage:
         return gaps
 
     def add(self, span: Span) -> None:
-        """Add a span, merged with those that it touches."""
+        """Add a span and merge it with those it touches."""
         if span.start is not None and span.start > span.end:
             return
         apart = []
@@ -101,39 +100,39 @@ class Coverage:
 
 @dataclass
 class Bookmark:
-    """What is loaded of a list. Times of events are the server's, the others ours."""
+    """The loaded spans of a list, by the server's clock; other times are local."""
 
     loaded: Coverage = field(default_factory=Coverage)
     sweep: Coverage = field(default_factory=Coverage)
-    """What the sweep that is under way has read again."""
+    """Spans that the unfinished sweep has read."""
     project_id: str | None = None
-    """Another id under the same slug is another list."""
+    """If the slug later belongs to another id, the bookmark does not apply."""
     began_at: datetime | None = None
-    """When the first reading began, until it is complete."""
+    """When the first load began; None once it is complete."""
     sweep_began_at: datetime | None = None
-    """When the sweep that is under way began."""
+    """When the unfinished sweep began."""
     swept_at: datetime | None = None
-    """When the last complete reading of the whole list began."""
+    """When the last complete sweep began."""
     asked_at: datetime | None = None
-    """When the last run began that was to read the list."""
+    """When the last run that included the list began."""
     completed_at: datetime | None = None
     """When the list was last read to its end."""
     problem: str = ""
-    """Why the list could not be read when it was last asked for."""
+    """Why the last run could not read the list."""
     failed_at: datetime | None = None
 
     @property
     def has_gaps(self) -> bool:
-        """Return whether a reading was left before its end, as far as that shows."""
+        """Return whether the last load of the list is known to be unfinished."""
         spans = self.loaded.spans
         return bool(spans) and (
             self.completed_at is None or len(spans) > 1 or bool(spans[-1].page_cursor)
         )
 
     def is_sweep_due(self, every: timedelta | None, now: datetime) -> bool:
-        """Return whether to read the whole list again; never if `every` is None.
+        """Return whether a new sweep is due; never if `every` is None.
 
-        An interrupted sweep is not due, but resumed.
+        An unfinished sweep is resumed instead.
         """
         if every is None or not self.loaded.spans or self.began_at:
             return False
@@ -141,20 +140,20 @@ class Bookmark:
         return self.sweep_began_at is None and is_old
 
     def begin_sweep(self, now: datetime) -> None:
-        """Begin to read the whole list again."""
+        """Start a sweep."""
         self.began_at, self.sweep_began_at = None, now
         self.sweep = Coverage()
 
     def end_sweep(self) -> None:
-        """Record that the whole list has been read again."""
+        """Record that the sweep is complete."""
         self.swept_at, self.sweep_began_at = self.sweep_began_at, None
         self.sweep = Coverage()
 
     @classmethod
     def parse(cls, stored: Mapping[str, Any], now: datetime) -> "Bookmark":
-        """Return the bookmark that dlt's state holds, in its present or previous form.
+        """Return the bookmark stored in dlt's state, in the current or previous format.
 
-        Spans and sweeps of the future are left out: a clock was wrong when they were
+        Spans and sweeps in the future are dropped: a clock was wrong when they were
         stored.
         """
         if stored.keys() & {"synced_to", "progress", "read", "failed"}:
@@ -195,7 +194,7 @@ _TIMES = (
 
 
 def earlier(time: datetime, span: timedelta) -> datetime:
-    """Return the time that much earlier, or the earliest of all."""
+    """Return `time - span`, but not a time before year 1."""
     try:
         return time - span
     except OverflowError:
@@ -203,14 +202,14 @@ def earlier(time: datetime, span: timedelta) -> datetime:
 
 
 def latest(*times: datetime | None) -> datetime | None:
-    """Return the latest of some times, if there are any."""
+    """Return the latest time, or None if there is none."""
     return max((time for time in times if time), default=None)
 
 
 def _converted(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the previous version's bookmark, an interval and a reading, as this form.
+    """Convert a bookmark of the previous version: an interval and an unfinished load.
 
-    A reading in time windows, or oldest first, is done again.
+    An unfinished load by time windows or oldest first is started again.
     """
     state: dict[str, Any] = {
         "swept_at": stored.get("swept"),

@@ -23,9 +23,9 @@ from analytics_pipeline.tables.history import DESCRIBED_BY_SCHEMA, HISTORY, stat
 from analytics_pipeline.tables.history import HINTS as HISTORY_HINTS
 from analytics_pipeline.tables.schema import column_name
 
-# Paths are those of the v1 API; `client.endpoints` has the others'. Keys and columns are
-# those of `tables.columns`; `analytics_source` adds them. `incremental` is on the column
-# named, except for GlitchTip's events: there it is date_received.
+# Paths are those of the v1 API; for others see `client.endpoints`. `analytics_source`
+# adds keys and columns from `tables.columns`. The incremental uses the named column,
+# except for GlitchTip's events, where it is date_received.
 
 
 @dlt.resource(write_disposition="merge")
@@ -123,12 +123,12 @@ def analytics_source(
 ) -> Iterator[DltResource]:
     """Events, issues, projects, releases and project details of an organization.
 
-    Settings that are not given are taken from `.dlt/config.toml`, `.dlt/secrets.toml` or
-    the environment, as for every dlt source. No request is sent before dlt reads the
-    resources.
+    Settings not passed as arguments are read from `.dlt/config.toml`,
+    `.dlt/secrets.toml` or the environment, as for every dlt source. No request is sent
+    before dlt reads the resources.
 
-    The resources yield Arrow tables of some thousand rows, and `add_map` and `add_filter`
-    get these tables. To keep only some rows:
+    The resources yield Arrow tables of several thousand rows, which `add_map` and
+    `add_filter` receive. To keep only some rows:
 
         import pyarrow.compute as pc
         python_only = pc.field("platform") == "python"
@@ -137,7 +137,7 @@ def analytics_source(
     Args:
         base_url: address of the server, `https://errors.example.com`, with or without the
             prefix of the API's paths. Default for `api="sentry"`: `https://sentry.io`.
-        auth_token: bearer token. Sent to `base_url` and nowhere else.
+        auth_token: bearer token, sent only to `base_url`.
         organization: slug, or a web address of the organization.
         project: slug, or a list of slugs. A list that the server refuses (403, 404) is
             skipped, and reported in a warning, the trace and the summary of `runner.load`.
@@ -175,7 +175,7 @@ def analytics_source(
             `"auto"`: what the destination loads correctly. A resource that is iterated
             outside of a pipeline always yields Arrow tables.
         headers: additional headers of each request, name → value, for example for a login
-            proxy. They are secret like the token, and sent to `base_url` and nowhere else.
+            proxy. They are secret like the token, and sent only to `base_url`.
 
     Returns:
         A source with the resources `events`, `issues`, `projects`, `releases` and
@@ -229,7 +229,7 @@ def analytics_source(
         unsorted: Any = {"name": incremental.cursor_path, "dedup_sort": None}
         made.apply_hints(columns={incremental.cursor_path: unsorted})
         made.add_step(AdaptToDestination(table, config.row_format))
-        # Not in the decorator: dlt forgets it when the resource is called with arguments.
+        # In the decorator it would be lost when the resource is called with arguments.
         made.parallelize()
         yield made
         if config.history and resource is issues:

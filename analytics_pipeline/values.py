@@ -1,4 +1,4 @@
-"""JSON and times: what servers send, as values that every warehouse accepts.
+"""JSON and times from servers, as values that every warehouse accepts.
 
 orjson does the work. The standard library, which is slower, takes what orjson would
 refuse or change silently: integers beyond 64 bits, NaN, lone surrogates, NUL characters,
@@ -56,7 +56,7 @@ def loads(body: bytes) -> tuple[Any, int]:
 
 
 def nested_value(text: str) -> Any:
-    """Return the list or object that JSON text says, as dlt takes it for a JSON column.
+    """Return JSON text as the list or object that dlt expects for a JSON column.
 
     Other text is returned as it is, because dlt parses it itself. What orjson cannot
     write, as dlt will, becomes one JSON string.
@@ -101,7 +101,7 @@ def _storable(value: Any) -> tuple[Any, int]:
             replaced += in_name + in_item
         return clean, replaced
     if isinstance(value, float) and math.isinf(value):
-        return str(value), 0  # 1e400, which JSON cannot say
+        return str(value), 0  # 1e400, which JSON cannot express
     return value, 0
 
 
@@ -113,7 +113,7 @@ _gc_thresholds: list[tuple[int, int, int]] = []
 def infrequent_gc() -> Iterator[None]:
     """Let the garbage collector run less often while any thread is inside.
 
-    It would take most of the time, since parsed JSON is many values without cycles.
+    Otherwise it would take most of the time, although parsed JSON has no cycles.
     """
     with _gc_lock:
         _gc_thresholds.append(gc.get_threshold())
@@ -121,7 +121,7 @@ def infrequent_gc() -> Iterator[None]:
     try:
         yield
     finally:
-        with _gc_lock:  # the last one out restores what the first one found
+        with _gc_lock:  # the last thread restores the original threshold
             gc.set_threshold(*_gc_thresholds.pop())
 
 
@@ -160,7 +160,7 @@ def utc(time: datetime | str) -> datetime: ...
 @overload
 def utc(time: datetime | str | None) -> datetime | None: ...
 def utc(time: datetime | str | None) -> datetime | None:
-    """Return the time in UTC; a time without a zone already is.
+    """Return the time in UTC; a time without a zone is taken as UTC.
 
     SQLite returns times as ISO text.
     """

@@ -1,4 +1,4 @@
-"""That the warehouse holds the server's rows, once each, in their newest version."""
+"""Checks that the warehouse holds each row of the server once, in its newest version."""
 
 from collections import Counter
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 
 def shown(server: DemoServer, table: str) -> list[Row]:
-    """The v1 server's rows as they should stand in the table."""
+    """Return the rows of the v1 server as the table should hold them."""
     endpoint, builder = APIS["v1"].endpoints[table], RowBuilder(TABLES, Redactor([]))
     slugs = [row["slug"] for row in server.rows("projects")]
     found: list[Row] = []
@@ -33,7 +33,7 @@ def shown(server: DemoServer, table: str) -> list[Row]:
 
 
 def held(warehouse: Warehouse, table: str) -> list[Row]:
-    """The rows of the table, without dlt's columns; none where there is no table."""
+    """Return the rows of the table without columns of dlt; none if there is no table."""
     columns = ", ".join(f'"{name}"' for name in TABLES[table].columns)
     with duckdb.connect(str(warehouse.folder / f"{runner.NAME}.duckdb")) as connection:
         found = connection.execute(
@@ -49,7 +49,7 @@ def held(warehouse: Warehouse, table: str) -> list[Row]:
 
 
 def assert_kept(warehouse: Warehouse, server: DemoServer, *tables: str) -> None:
-    """0 lost, 0 doubled, 0 old, in each of the tables; in all if none are named."""
+    """Check that no row is lost, doubled or old in the tables (default: all)."""
     for table in tables or TABLES:
         expected = Counter(map(_fixed, shown(server, table)))
         found = Counter(map(_fixed, held(warehouse, table)))

@@ -87,6 +87,19 @@ def no_pipeline() -> Iterator[None]:
     context.deactivate()
 
 
+def make_source(
+    server: Any,
+    project: str | Sequence[str] = ("frontend", "backend"),
+    api: str = "v1",
+    tables: Sequence[str] = (),
+    **settings: Any,
+) -> Any:
+    """Return a source of the server, with these tables or all of them."""
+    slugs = project if isinstance(project, str) else [*project]
+    source = analytics_source(server.url, TOKEN, ORGANIZATION, slugs, api, **settings)
+    return source.with_resources(*tables) if tables else source
+
+
 @dataclass
 class Warehouse:
     """A DuckDB file in the test's folder, and its pipeline."""
@@ -100,13 +113,7 @@ class Warehouse:
         tables: Sequence[str] = (),
         **settings: Any,
     ) -> Summary:
-        source = analytics_source(
-            server.url,
-            TOKEN,
-            ORGANIZATION,
-            project or ["frontend", "backend"],
-            **settings,
-        )
+        source = make_source(server, project or ("frontend", "backend"), **settings)
         return runner.load(self.pipeline(), source, tables)
 
     def pipeline(self) -> dlt.Pipeline:
@@ -186,7 +193,7 @@ def mariadb(one_mariadb: MariaDB) -> Iterator[MariaDB]:
 
 
 class Database(NamedTuple):
-    """An empty database to load into, and what runs a query in it."""
+    """An empty database, and a function to run queries in it."""
 
     destination: Any
     query: Callable[[str], list[tuple[Any, ...]]]
@@ -215,7 +222,7 @@ def database(
     if request.param == "mariadb":
         mariadb: MariaDB = request.getfixturevalue("mariadb")
         uri, query = mariadb.uri, mariadb.query
-    # By its name alone: until it connects, dlt does not know which database it is.
+    # By name, so that dlt does not know the database before it connects.
     monkeypatch.setenv("DESTINATION__SQLALCHEMY__CREDENTIALS", uri)
     return Database("sqlalchemy", query)
 
@@ -230,6 +237,12 @@ def api(request: pytest.FixtureRequest) -> str:
 def server(api: str) -> Iterator[FakeServer]:
     """3 pages of events, 2 of issues, and some of each project."""
     with small_server(api) as server:
+        yield server
+
+
+@pytest.fixture
+def v1() -> Iterator[FakeServer]:
+    with small_server() as server:
         yield server
 
 

@@ -14,7 +14,7 @@ FOLDER = Path(analytics_pipeline.__file__).parent / "examples"
 
 
 def environment(server: FakeServer) -> dict[str, str]:
-    """The settings that the examples expect in the environment."""
+    """Return the settings that the examples expect in the environment."""
     return {
         "BASE_URL": server.url,
         "AUTH_TOKEN": TOKEN,
@@ -24,7 +24,7 @@ def environment(server: FakeServer) -> dict[str, str]:
 
 
 def edited(name: str, **settings: str) -> str:
-    """The text of an example, its settings at the top changed."""
+    """Return the text of an example with changed settings."""
     source = (FOLDER / name).read_text()
     for setting, value in settings.items():
         source, count = re.subn(f"(?m)^{setting} = .*", f"{setting} = {value}", source)
@@ -33,7 +33,7 @@ def edited(name: str, **settings: str) -> str:
 
 
 def imported(name: str, folder: Path, **settings: str) -> ModuleType:
-    """The example as a module, from a copy in a folder."""
+    """Import a copy of the example."""
     copy = folder / name
     copy.write_text(edited(name, **settings))
     spec = importlib.util.spec_from_file_location(copy.stem, copy)

@@ -1,4 +1,4 @@
-"""What Sentry and GlitchTip really do, where the demo server does something simpler.
+"""Real habits of Sentry and GlitchTip that the demo server simplifies.
 
 Facts from the vendors' source code and from recordings of running servers.
 """
@@ -31,15 +31,15 @@ class RealSentry(Sentry):
     full_page_size = 10
     """Rows in a page of whole events; 100 on older servers."""
     invalid_range = False
-    """A window before retention is a 400, not a 500."""
+    """A span before retention is answered with 400, not 500."""
     teamless = False
-    """The token's user is in no team."""
+    """Whether the token's user is not in any team."""
 
     def __init__(self) -> None:
         self.projects: Collection[str] = ()
         """The slugs that exist."""
         self.recent: dict[str, Row] = {}
-        """Issue → its figures of 90 days, where the totals are older."""
+        """Issue → its 90-day figures, if the totals differ."""
 
     def select(self, table: str, rows: list[Row], query: Query) -> list[Row]:
         if table == "events":
@@ -92,7 +92,7 @@ class RealSentry(Sentry):
         return min(int(query.get("limit") or query.get("per_page") or 100), 100)
 
     def page(self, table: str, rows: list[Row], cursor: str | None, size: int) -> Page:
-        """Of issues, a cursor is a time in milliseconds and an offset behind it."""
+        """A cursor of issues is a time in milliseconds and an offset from it."""
         if table != "issues":
             return super().page(table, rows, cursor, size)
         times = [int(seconds(row["lastSeen"]) * 1000) for row in rows]
@@ -140,7 +140,7 @@ class RealGlitchTip(GlitchTip):
         ("projects", "organization"),
         ("releases", "organization"),
     }
-    """Where an unknown name in the path gives an empty list, not 404."""
+    """Lists that are empty, rather than 404, for an unknown name in the path."""
 
     def select(self, table: str, rows: list[Row], query: Query) -> list[Row]:
         if table == "issues" and "sort" in query:
@@ -184,7 +184,7 @@ class RealGlitchTip(GlitchTip):
         )
 
     def shown(self, table: str, row: Row, query: Query) -> Row:
-        """Of issues, GlitchTip does not compute all figures."""
+        """GlitchTip does not compute all figures of issues."""
         unknown = {"userCount": 0, "stats": {"24h": []}}
         return row | unknown if table == "issues" else row
 

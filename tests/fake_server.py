@@ -35,7 +35,7 @@ class Plan:
 
 
 class FakeServer(DemoServer):
-    """A server with a vendor's habits, which can be told to fail.
+    """A server with a vendor's habits that can be made to fail.
 
     Args:
         api: as of `DemoServer`.
@@ -52,7 +52,7 @@ class FakeServer(DemoServer):
 
     apis = REAL_APIS
     statuses: list[tuple[Request, int]]
-    """How each request was answered; 0: not at all."""
+    """Each request and the status of its answer; 0: none."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class FakeServer(DemoServer):
             self._data.add_project(slug, self._data.now)
 
     def age(self, issue_id: str, *, first_seen: str, count: int, users: int) -> None:
-        """Add events from before the 90 days that Sentry's list of issues covers."""
+        """Add events older than the 90 days that Sentry's list of issues covers."""
         assert isinstance(self._api, RealSentry)
         issue = next(row for row in self.rows("issues") if row["id"] == issue_id)
         names = ("count", "userCount", "firstSeen")
@@ -218,18 +218,6 @@ class FakeServer(DemoServer):
                     plan.times -= 1
                     return plan.fault
         return None
-
-
-def too_many(headers: Mapping[str, str], detail: str = TOO_FREQUENT) -> Fault:
-    """Return a fault: 429 with these headers instead of the usual ones.
-
-    The database behind Sentry sends `{"X-Sentry-Rate-Limit-Reset": "None"}`.
-    """
-
-    def fault(handler: BaseHTTPRequestHandler, good: Response) -> Response:
-        return json_response(429, {"detail": detail}, dict(headers))
-
-    return fault
 
 
 def html_response(status: int, title: str) -> Response:

@@ -1,4 +1,4 @@
-"""An API that serves a test's lists in the order that the test gives them."""
+"""An API that serves lists in the order given by a test."""
 
 import json
 from collections import defaultdict
@@ -15,12 +15,12 @@ NOW = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
 
 
 def ago(minutes: float) -> str:
-    """Return the ISO time of so many minutes before `NOW`."""
+    """Return the ISO time this many minutes before `NOW`."""
     return (NOW - timedelta(minutes=minutes)).isoformat()
 
 
 def event(number: int, minutes: float, **fields: Any) -> Row:
-    """Return an event of so many minutes before `NOW`."""
+    """Return an event from this many minutes before `NOW`."""
     return {
         "id": f"e{number}",
         "projectID": "1",
@@ -30,7 +30,7 @@ def event(number: int, minutes: float, **fields: Any) -> Row:
 
 
 def newest_first(count: int, every: float = 90, start: int = 0) -> list[Row]:
-    """Return events at an interval of so many minutes, newest first."""
+    """Return events at an interval of `every` minutes, newest first."""
     return [event(start + n, n * every) for n in range(count)]
 
 
@@ -41,14 +41,10 @@ class ListServer:
     lists is "", and all projects are at ("", "", "projects"). Other lists are empty.
     """
 
-    def __init__(self, page_size: int = 20, prefix: str = "", link: str = LINK) -> None:
+    def __init__(self, page_size: int = 20, prefix: str = "") -> None:
         self.lists: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
         self.requests: list[Request] = []
         self.page_size = page_size
-        self.link = link
-        """The Link header; none is sent if empty."""
-        self.date: datetime | None = None
-        """Of the `Date` header; None: the current time."""
         self.before: Callable[[Request], object] = lambda request: None
         """Called with each request before it is answered."""
         self.refused: dict[str, int] = {}
@@ -71,8 +67,6 @@ class ListServer:
     def _respond(self, request: Request, handler: BaseHTTPRequestHandler) -> Response:
         self.before(request)
         headers = {"Content-Type": "application/json"}
-        if self.date:
-            headers["Date"] = self.date.strftime("%a, %d %b %Y %H:%M:%S GMT")
         for part, status in self.refused.items():
             if part in request.path:
                 return Response(status, headers, b'{"detail": "no"}')
@@ -93,8 +87,7 @@ class ListServer:
         start = int(request.query.get("cursor", "0"))
         end = start + self.page_size
         more = "true" if end < len(rows) else "false"
-        if self.link:
-            headers["Link"] = self.link.format(more=more, cursor=end)
+        headers["Link"] = LINK.format(more=more, cursor=end)
         return Response(200, headers, json.dumps({"data": rows[start:end]}).encode())
 
 

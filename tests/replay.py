@@ -24,7 +24,7 @@ Recording = dict[str, Any]
 
 
 def recorded(*names: str) -> list[Recording]:
-    """Recordings by the beginning of their file names, in order."""
+    """Return recordings by the start of their file names, in order."""
     return [
         json.loads(path.read_text())
         for name in names

@@ -1,7 +1,6 @@
 """How the three APIs differ: paths, envelope, parameters, order, cursors.
 
-Facts without logic, side by side. A fourth API is one more entry in `APIS`. Sources: the
-vendors' documentation, Sentry's source code (August 2026) and the answers of a running
+To add an API, add an entry to `APIS`. Sources: the vendors' documentation, Sentry's source code (August 2026) and the answers of a running
 GlitchTip (December 2025).
 """
 
@@ -18,9 +17,9 @@ class Endpoint:
     path: str
     """Below the API's prefix; `{organization}` and `{project}` are slugs."""
     path_by_id: str = ""
-    """Lists the same by the parameter `project`, an id, but without merged rows."""
+    """Path that lists the same records by project id, without merged ones."""
     scope: str = "project:read"
-    """Scope that the token needs; named when the server answers 403."""
+    """Scope that the token needs; reported if the server answers 403."""
     replication_key: str = "dateCreated"
     """API field of the cursor: new records have later times."""
     key: str = "id"
@@ -33,7 +32,7 @@ class Endpoint:
     full_scan: bool = False
     """Read to its end each time: small, and changes do not move `replication_key`."""
     is_swept: bool = False
-    """Changes do not move `replication_key`, but it is too large for a full scan."""
+    """Changes do not move `replication_key`, but the list is too large for full scans."""
     listed_for: timedelta | None = None
     """Age by `replication_key` after which records are no longer listed."""
     filters_time: bool = False
@@ -44,15 +43,15 @@ class Endpoint:
     refresh_window: timedelta = timedelta()
     """How long records change after they were created, roughly."""
     tolerated_statuses: tuple[int, ...] = (403, 404)
-    """Statuses for a list that does not exist, or not for this token."""
+    """Statuses if the list does not exist, or this token cannot access it."""
     unknown_is_empty: bool = False
-    """Answers an empty list, not 404, for names that do not exist."""
+    """For names that do not exist, the answer is an empty list, not 404."""
     of_all_organizations: bool = False
-    """May list rows of organizations other than the requested one."""
+    """The list can contain rows of other organizations."""
     unlinked: str = ""
     """What an answer without a Link header means, and what to do."""
     unfilled: tuple[str, ...] = ()
-    """Fields that the server does not compute: 0 or empty means unknown."""
+    """Fields that the server does not compute, so that 0 or empty means unknown."""
     single: bool = False
     """One object instead of a list, so there are no pages and no links."""
 
@@ -72,11 +71,11 @@ class ApiSpec:
     endpoints: dict[str, Endpoint]
     """Table → endpoint."""
     directory: str = "/projects/"
-    """Lists all projects that the token can access, of all organizations."""
+    """Path of the list of all projects that the token can access."""
     link: str = "<"
-    """How its Link headers begin."""
+    """How Link headers start."""
     base_url: str | None = None
-    """Of the vendor's own service, if there is one."""
+    """Address of the vendor's hosted service, if any."""
 
 
 def _by_table(*endpoints: Endpoint) -> dict[str, Endpoint]:
@@ -174,7 +173,7 @@ APIS: Mapping[str, ApiSpec] = {
             Endpoint(
                 "releases",
                 path="/organizations/{organization}/releases/",
-                # -1: of all projects; an empty status: archived ones too
+                # -1: of all projects; an empty status includes archived ones
                 params={"per_page": "100", "project": "-1", "status": ""},
                 newest_first=True,
                 refresh_window=_RELEASES_CHANGE,
@@ -204,7 +203,7 @@ APIS: Mapping[str, ApiSpec] = {
                 scope="event:read",
                 replication_key="lastSeen",
                 is_swept=True,
-                params={"limit": "100"},  # `sort` would give 422
+                params={"limit": "100"},  # `sort` is refused with 422
                 newest_first=True,
                 unknown_is_empty=True,
                 unfilled=("userCount", "stats"),

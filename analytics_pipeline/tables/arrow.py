@@ -64,7 +64,7 @@ def to_arrow(
 
 
 def _texts(table: Table, records: Sequence[Record]) -> dict[str, pa.Array]:
-    """Return all text columns, made in one step; none if a value is not text."""
+    """Return all text columns at once; none if a value is not text."""
     try:
         texts = pa.array(records, table.texts)
     except pa.ArrowTypeError:
@@ -85,14 +85,14 @@ def _without_aliases(record: Record, aliases: Mapping[str, str]) -> Record:
 
 
 def newest_copies(rows: pa.Table, key: Sequence[str]) -> pa.Table:
-    """Return the last row of each key, in their order."""
+    """Return the last row of each key, in the original order."""
     numbered = rows.select(key).append_column("row", pa.array(range(rows.num_rows)))
     last = numbered.group_by(list(key)).aggregate([("row", "max")])["row_max"]
     return rows if len(last) == rows.num_rows else rows.take(last.sort())
 
 
 def column(kind: str, values: list[Any]) -> tuple[pa.Array, list[int]]:
-    """Return the array, and the indexes of values that do not fit and are null in it."""
+    """Return the array, and the indexes of values that do not fit and became null."""
     if (array := _at_once(kind, values)) is not None:
         return array, []
     fitting = [_FIT[kind](value) for value in values]
@@ -102,7 +102,7 @@ def column(kind: str, values: list[Any]) -> tuple[pa.Array, list[int]]:
 
 
 def _at_once(kind: str, values: list[Any]) -> pa.Array | None:
-    """Return the array, made in one step; None if a value is not of the usual type."""
+    """Return the array; None if a value is not of the usual type."""
     if kind == "json":
         texts = [None if value is None else dumps(value) for value in values]
         return pa.array(texts, ARROW[kind])

@@ -1,4 +1,4 @@
-"""Masking of credentials, which are recognized by their names or by their shape."""
+"""Masking of credentials, recognized by their name or their form."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ _IN_TEXT = (
         r"(?P<keep>)-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,40}-----.*?(-----END [^-]*-----|\Z)",
         re.DOTALL,
     ),
-    # https://user:password@host, as in a DSN, too
+    # https://user:password@host, also in a DSN
     re.compile(r'(?P<keep>://[^\s/?#:@"<>]*:)[^\s/?#"<>]+(?=@)'),
     # Authorization: Bearer …
     re.compile(r"(?P<keep>\bBearer\s+)[\w.~+/=-]{8,}", re.IGNORECASE),
@@ -62,8 +62,8 @@ def mask_credentials(value: Any) -> Any:
 
     Credentials are values under a name such as `token`, also in pairs of name and value;
     and, in text, private keys in PEM form, passwords and keys in URLs, and the secret
-    part of web-hook URLs. Text that holds JSON is searched as well, because Sentry stores
-    symbol sources so. A value without credentials is returned as it is, not as a copy.
+    part of web-hook URLs. JSON inside text is searched as well, because Sentry stores
+    symbol sources like that. A value without credentials is returned without copying.
     """
     if isinstance(value, str):
         masked = mask_json_text(value, mask_credentials)
@@ -142,7 +142,7 @@ def _is_credential(names: list[str]) -> bool:
 
 
 def _mask_unless_empty(value: Any) -> Any:
-    """Return the mask; a value that only says whether there is a credential is kept."""
+    """Return the mask, or the value if it is empty or a boolean."""
     return value if isinstance(value, bool) or value in (None, "", [], {}) else MASK
 
 
@@ -155,7 +155,7 @@ def _mask_text(text: str) -> str:
 
 
 def _mask_hook(match: re.Match[str]) -> str:
-    """Mask parts of a web-hook URL that look like keys; on a host `hooks.…`, its end."""
+    """Mask segments of a web-hook URL that look like keys; on `hooks.…`, the last one."""
     url = match[0]
     hook = _HOOK.search(url)
     if not hook:

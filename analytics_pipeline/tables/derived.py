@@ -1,4 +1,4 @@
-"""Columns without a field of their own: taken from tags, or from inside other fields."""
+"""Columns derived from tags and from inside other fields."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -27,7 +27,7 @@ def add_derived(table: Table, record: Record) -> None:
 
 def _of_event(event: Record, columns: Mapping[str, str]) -> Record:
     tags = _tags(event.get("tags"))
-    entries = _list(event.get("entries"))  # only whole events have them
+    entries = _list(event.get("entries"))  # only full events have them
     release = event.get("release")
     if not isinstance(release, str):
         release = _inside(release, "version") or tags.get("release")
@@ -63,7 +63,7 @@ def _tags(tags: Any) -> Record:
 def _is_handled(tag: Any, entries: list[Any]) -> bool | None:
     """Return whether the program caught the error: every exception of a chain.
 
-    Sentry says it in a tag; in whole events each exception does as well.
+    Sentry sends a tag; in full events, each exception says it as well.
     """
     if tag is not None:
         return _HANDLED.get(str(tag).lower())

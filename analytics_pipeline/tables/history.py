@@ -19,10 +19,10 @@ from analytics_pipeline.values import dumps, loads
 
 HISTORY = "issue_history"
 VERSION = "version"
-"""By this hash of the state, dlt sees whether it has changed."""
+"""Column with a hash of the state, by which dlt detects changes."""
 VALIDITY = ("valid_from", "valid_to")
 
-# The order decides the hash.
+# The hash depends on the order.
 _STATE = parse_columns(
     """
 project_id    text       Project of the issue: projects.id.
@@ -59,7 +59,7 @@ DESCRIBED_BY_SCHEMA: tuple[TColumnSchema, ...] = tuple(
     {"name": each.name, "description": each.description}
     for each in [_COLUMNS[VERSION], *_VALIDITY.values()]
 )
-"""Columns of dlt's scd2, which takes no hints for them."""
+"""Columns that dlt's scd2 adds, for which it accepts no hints."""
 HINTS: dict[str, Any] = {
     "columns": COLUMNS | LOAD_ID_COLUMN,
     "merge_key": "id",
@@ -68,7 +68,7 @@ HINTS: dict[str, Any] = {
         "description": "States that issues were in, as seen by the runs."
     },
 }
-"""The table as `apply_hints` wants it."""
+"""Arguments of `apply_hints`."""
 
 
 def states(issues: Any) -> pa.Table:
@@ -77,7 +77,7 @@ def states(issues: Any) -> pa.Table:
     Of several copies of an issue only the last is used.
     """
     if isinstance(issues, pa.Table):
-        # A user may have left some columns out.
+        # A user may have excluded some columns.
         known = [name for name in _FROM if name in issues.column_names]
         issues = newest_copies(issues, ["id"]).select(known).to_pylist()
     rows = []

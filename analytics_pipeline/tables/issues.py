@@ -1,4 +1,4 @@
-"""The figures of an issue, of which Sentry's list has two kinds: 90 days, and all time."""
+"""Figures of issues: Sentry sends those of 90 days, and those of all time."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ from analytics_pipeline.values import parse_timestamp
 
 FIGURES = ("count", "userCount", "firstSeen", "lastSeen")
 RECENT = "last_90_days"
-"""Field that takes the figures of 90 days."""
+"""Field for the 90-day figures."""
 
 
 def promote_totals(issue: dict[str, Any]) -> None:
     """Set the figures of an issue to those of all time, if the server sends them.
 
     Without `start` and `end`, Sentry's list and its figures cover 90 days, and the
-    figures of all time are in `lifetime`. Those of 90 days are kept as `RECENT`.
+    figures of all time are in `lifetime`. The 90-day figures are kept as `RECENT`.
     """
     lifetime = issue.get("lifetime")
     if not isinstance(lifetime, dict):

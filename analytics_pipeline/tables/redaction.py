@@ -1,4 +1,4 @@
-"""Masking of what must not reach the warehouse: credentials, and paths of the setting."""
+"""Masking of credentials, and of the paths in the setting `redact`."""
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -21,18 +21,18 @@ class Redacted(NamedTuple):
     matched: frozenset[str] = frozenset()
     """Paths that lead to a value, even if it is null."""
     unmatched: frozenset[str] = frozenset()
-    """Paths that belong to this table, but lead to no value on this page."""
+    """Paths that belong to this table, but have no value on this page."""
 
 
 class Redactor:
     """Masks values of records before anything is written.
 
-    Values at the given paths are masked in all tables, credentials where the table has
-    some.
+    Values at the given paths are masked in all tables, credentials in tables that have
+    them.
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
-        # Longer ones first, so that `user.email` finds its value before `user` masks it.
+        # Longest first, so that `user.email` finds its value before `user` masks it.
         self._paths = {
             path: path.split(".")
             for path in sorted(paths, key=lambda path: path.count("."), reverse=True)
@@ -63,9 +63,9 @@ def redact(value: Any, path: Sequence[str], found: list[Any]) -> Any:
     `{"key": …, "value": …}` by their names. Null is kept.
 
     Args:
-        value: it is not changed; only what contains a match is copied.
+        value: not modified; only parts that contain a match are copied.
         path: names of keys.
-        found: takes the values at the path.
+        found: receives the values at the path.
     """
     if not path:
         found.append(value)
@@ -100,7 +100,7 @@ def _redact_pair(item: Any, path: Sequence[str], found: list[Any]) -> Any:
 def _steps(
     names: Collection[str], path: Sequence[str]
 ) -> Iterator[tuple[str, Sequence[str]]]:
-    """Yield each name that the path may begin with, and the rest of the path."""
+    """Yield each name that the path can start with, and the rest of the path."""
     for length in range(1, len(path) + 1):  # a key may contain dots: `event.type`
         name = ".".join(path[:length])
         for each in names if name == "*" else [name] if name in names else []:
@@ -108,7 +108,7 @@ def _steps(
 
 
 def _is_expected(table: Table, path: Sequence[str]) -> bool:
-    """Return whether the path begins with a field of this table, or of no table."""
+    """Return whether the path starts with a field of this table, or of no table."""
     starts = {".".join(path[:length]) for length in range(1, len(path) + 1)}
     owners = [t.name for t in TABLES.values() if starts & {*t.types, *t.aliases}]
     return not owners or table.name in owners

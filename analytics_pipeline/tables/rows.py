@@ -1,4 +1,4 @@
-"""Records of a list as rows of its table: completed, masked, typed."""
+"""Records of a list become rows of its table: completed, masked and typed."""
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
@@ -16,7 +16,7 @@ Record = dict[str, Any]
 
 
 class BuiltRows(NamedTuple):
-    """The rows of a page, and what was done to their values."""
+    """The rows of a page, and how their values were changed."""
 
     rows: pa.Table
     mismatches: int
@@ -28,7 +28,7 @@ class BuiltRows(NamedTuple):
 
 
 class RowBuilder:
-    """Makes rows of records.
+    """Turns records into rows.
 
     Args:
         tables: name → table.
@@ -54,7 +54,7 @@ class RowBuilder:
             table_name: of the table.
             key: API field that identifies a record within its list.
             project: slug of the list; empty for a list of the organization.
-            records: of the page; they are changed.
+            records: of the page; they are modified.
             read_at: when the answer was received, UTC.
             unfilled: API fields in which 0 or an empty value means unknown.
 

@@ -1,4 +1,4 @@
-"""A table: its columns as Arrow and as dlt want them, from one line of text for each."""
+"""A table and its columns, each declared in one line of text, for Arrow and dlt."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -48,7 +48,7 @@ class Column(NamedTuple):
 
 
 def parse_columns(lines: str, required: Iterable[str] = ()) -> dict[str, Column]:
-    """Return API field → column, of lines of field, type and description."""
+    """Parse lines of API field, type and description; return API field → column."""
     columns = {}
     for line in filter(None, lines.splitlines()):
         field, kind, description = line.split(maxsplit=2)
@@ -58,14 +58,14 @@ def parse_columns(lines: str, required: Iterable[str] = ()) -> dict[str, Column]
 
 
 def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
-    """Return the columns as Arrow wants them."""
+    """Return the Arrow schema of columns."""
     return pa.schema(
         [pa.field(each.name, ARROW[each.kind], each.nullable) for each in columns]
     )
 
 
 def dlt_columns(columns: Iterable[Column]) -> dict[str, TColumnSchema]:
-    """Return the columns as dlt wants them."""
+    """Return columns as dlt declares them."""
     return {
         each.name: {
             "name": each.name,
@@ -81,7 +81,7 @@ _OWN = parse_columns("""
 extra         json       Fields and values without a column, by the server's names.
 read_at       timestamp  When the row was received; if it was read twice, the later copy wins.
 """)
-# dlt adds these two. Rows come without `gone_at`, so a row that is read again loses it.
+# dlt adds these two. Rows are loaded without `gone_at`, so reading a row again clears it.
 _GONE_AT = parse_columns("""
 gone_at       timestamp  When the server was first seen not to list the row; NULL while it does.
 """)
@@ -94,7 +94,7 @@ _dlt_load_id  text       Load that brought the row: _dlt_loads.load_id.
 
 @dataclass(frozen=True)
 class Table:
-    """A table, its columns and what is special about it."""
+    """A table, its columns and its properties."""
 
     name: str
     description: str
@@ -105,16 +105,16 @@ class Table:
     aliases: Mapping[str, str] = field(default_factory=dict)
     """API field → the field whose column it shares."""
     volatile: str = ""
-    """Fields that change with the time of the request, so that `verify` ignores them."""
+    """Fields that depend on the time of the request, so `verify` ignores them."""
     references: tuple[TTableReference, ...] = ()
     has_gone_at: bool = False
-    """Complete readings show which rows the server does not list any more."""
+    """Full scans and sweeps show which rows the server no longer lists."""
     has_credentials: bool = False
     """Rows hold credentials, which are masked."""
     tags: Mapping[str, str] = field(default_factory=dict)
-    """Column → tag whose value it takes, as the user has configured."""
+    """Column → tag, as configured by the user."""
     excluded: frozenset[str] = frozenset()
-    """API fields that the user has left out, so they are not in `extra` either."""
+    """API fields that the user has excluded, also from `extra`."""
 
     def with_tags(self, tags: Mapping[str, str]) -> Self:
         """Return the table with text columns for further tags: column name → tag."""
@@ -152,19 +152,19 @@ class Table:
 
     @cached_property
     def schema(self) -> pa.Schema:
-        """The columns as Arrow wants them."""
+        """The Arrow schema."""
         return arrow_schema([*self.fields.values(), *_OWN.values()])
 
     @cached_property
     def columns(self) -> dict[str, TColumnSchema]:
-        """The columns as dlt wants them."""
+        """The columns as dlt declares them."""
         columns = dlt_columns([*self.fields.values(), *_OWN.values()])
         columns[READ_AT]["dedup_sort"] = "desc"
         return columns
 
     @property
     def hints(self) -> dict[str, Any]:
-        """The table as `apply_hints` wants it."""
+        """Arguments of `apply_hints`."""
         gone_at = dlt_columns(_GONE_AT.values()) if self.has_gone_at else {}
         return {
             "primary_key": self.primary_key,
@@ -182,7 +182,7 @@ class Table:
 def reference(
     column: str, table: str, cardinality: TReferenceCardinality = "many_to_one"
 ) -> TTableReference:
-    """Return the fact that a column holds the id of a row of another table."""
+    """Declare that a column contains the id of a row of another table."""
     return {
         "columns": [column],
         "referenced_table": table,

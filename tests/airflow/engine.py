@@ -56,7 +56,7 @@ class Engine:
         return f"http://127.0.0.1:{self.port}"
 
     def run(self, *words: str) -> None:
-        """One command of Airflow, to its end."""
+        """Run a command of Airflow."""
         with self._log(words[0]) as log:
             subprocess.run(
                 [sys.executable, "-m", "airflow", *words],
@@ -68,7 +68,7 @@ class Engine:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Schedules and runs what is in the folder `dags`."""
+        """Schedule and run the DAGs in the folder `dags`."""
         self.run("db", "migrate")
         self.run("pools", "set", "analytics_api", "4", "")
         self.run("dags", "reserialize")
@@ -105,7 +105,7 @@ class Engine:
             return False
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """What the metadata database knows."""
+        """Query the metadata database."""
         path = f"file:{self.folder / 'airflow.db'}?mode=ro"
         with closing(sqlite3.connect(path, timeout=30, uri=True)) as database:
             return database.execute(sql).fetchall()

@@ -21,7 +21,7 @@ from tests.postgres import Postgres
 
 pytestmark = [
     pytest.mark.airflow,
-    # Not imported here, where it would make itself at home.
+    # Not imported here, because the import has side effects.
     pytest.mark.skipif(not find_spec("airflow"), reason="pip install '.[airflow]'"),
 ]
 
@@ -52,7 +52,7 @@ def engine(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Engine:
-    # For the queries below; the DAG does it for itself.
+    # For the queries below; the DAG sets it itself.
     monkeypatch.setenv("PROVIDERS__ENABLE_AIRFLOW_SECRETS", "false")
     source = edited(
         "airflow_dag.py",
@@ -63,7 +63,7 @@ def engine(
     )
     (tmp_path / "dags").mkdir()
     (tmp_path / "dags/airflow_dag.py").write_text(source)
-    # Imported once, and not by each task: they are forks of the scheduler.
+    # Imported once by the scheduler, of which tasks are forks.
     (tmp_path / "config").mkdir()
     local = (
         "import dlt.destinations.impl.postgres.postgres, analytics_pipeline.runner\n"
@@ -88,7 +88,7 @@ def in_warehouse(postgres: Postgres, table: str, columns: str) -> Rows:
 
 
 def contents(postgres: Postgres) -> dict[str, Rows]:
-    """All columns but the one that tells when a row was read."""
+    """Return all columns except `read_at`."""
     columns = {
         name: ", ".join(f'"{column}"' for column in table.columns if column != READ_AT)
         for name, table in TABLES.items()
@@ -105,7 +105,7 @@ def in_span(rows: list[dict[str, Any]], field: str) -> list[dict[str, Any]]:
 
 
 def expected(server: FakeServer) -> dict[str, Rows]:
-    """The server's events of the 14 days; all of what is loaded whole."""
+    """Return the server's events of the 14 days, and all rows of full scans."""
     time = datetime.fromisoformat
     found: dict[str, Rows] = {
         "events": [

@@ -20,10 +20,7 @@ def main(base_url: str, executable: str, project: str, streams: list[str]) -> in
         "project": project,
     }
     source = airbyte.get_source(
-        "source-sentry",
-        config=config,
-        local_executable=executable,
-        streams=streams,
+        "source-sentry", config=config, local_executable=executable, streams=streams
     )
     cache = airbyte.caches.DuckDBCache(
         db_path="warehouse.duckdb", schema_name="analytics"

@@ -1,4 +1,4 @@
-"""What is measured, and how good it has to be."""
+"""The measured cases and their targets."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,14 +8,11 @@ from tests.benchmarks.measure import Contestant
 
 EXTRACT = "seconds to extract"
 LOAD = "MB until load"
-TUNED = {
-    "NORMALIZE__WORKERS": "2",
-    "EXTRACT__DATA_WRITER__FILE_MAX_ITEMS": "10000",
-}
+TUNED = {"NORMALIZE__WORKERS": "2", "EXTRACT__DATA_WRITER__FILE_MAX_ITEMS": "10000"}
 
 
 Who = str | tuple[str, str]
-"""A contestant; or two, of which the difference counts."""
+"""A contestant, or two whose difference is taken."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +20,9 @@ class Figure:
     what: str
     ours: Who
     other: Who | int
-    """Compared with it; or simply what the metric may be."""
+    """The contestant to compare with, or a limit."""
     reach: float | None = None
-    """None: it is only told."""
+    """None: only reported."""
     faster: bool = False
     """`reach` times as fast; otherwise at most `reach` times as much."""
     metric: str = "seconds"
@@ -38,7 +35,7 @@ class Case:
     contestants: Mapping[str, Contestant]
     figures: Sequence[Figure]
     grow: int = 0
-    """Rows that come to each list of events between a first run and a second."""
+    """Rows added to each list of events between the first run and the second."""
     tls: bool = False
     """The server speaks https."""
     postgres: bool = False
@@ -47,14 +44,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Airbyte:
-    """Programs of two environments: one has PyAirbyte, the other Airbyte's source."""
+    """Programs of two environments, with PyAirbyte and with Airbyte's source."""
 
     python: str = ""
     source: str = ""
 
 
 def cases(scale: float, airbyte: Airbyte | None = None) -> list[Case]:
-    """All of them, with so many times the rows."""
+    """Return all cases, with the number of rows multiplied by `scale`."""
     return [
         _first_load(round(20_000 * scale), round(5_000 * scale)),
         _whole_bodies(round(20_000 * scale), round(5_000 * scale)),

@@ -1,4 +1,4 @@
-"""The least that a load can take: fetch the same pages, parse them, keep nothing."""
+"""A lower bound for loads: fetch and parse the same pages, and keep nothing."""
 
 import json
 import sys
@@ -31,7 +31,7 @@ def main(
     workers: int = 4,
     details: bool = False,
 ) -> dict[str, Any]:
-    """`details`: project_detail of each, too."""
+    """With `details`, also fetch the project_detail of each."""
     urls = [
         f"{base_url}/v1/projects/acme/{project}/{path}"
         for path in [f"{table}/" for table in tables] + [""] * details

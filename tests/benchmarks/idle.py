@@ -1,4 +1,4 @@
-"""The least that a run of dlt can take: a resource without rows, same destination."""
+"""A lower bound for runs of dlt: a resource without rows, same destination."""
 
 import json
 from collections.abc import Iterator

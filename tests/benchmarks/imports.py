@@ -1,4 +1,4 @@
-"""What every program that uses dlt waits for."""
+"""The import that every program using dlt waits for."""
 
 import dlt  # noqa: F401
 

@@ -26,16 +26,16 @@ class Contestant:
     script: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     rows: int = 0
-    """How many it has to load, or it is not measured but stopped."""
+    """Rows it must load; otherwise the benchmark fails."""
     again: bool = False
-    """Measured is a second run; each begins with a copy of what the first one left."""
+    """A second run is measured; each starts with a copy of what the first left."""
     once: bool = False
     """Too slow for many rounds."""
     environment: Mapping[str, str] = field(default_factory=dict)
     first: Mapping[str, Any] = field(default_factory=dict)
-    """Settings that are others in the first run."""
+    """Settings that differ in the first run."""
     python: str = sys.executable
-    """The interpreter, of an environment of its own."""
+    """The interpreter, which may be of another environment."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Run:
     seconds: float
     """Wall clock, from the start of the process to its end."""
     cpu: float
-    """Seconds of all cores; on a busy machine steadier than the wall clock."""
+    """CPU seconds of all cores, steadier than the wall clock on a busy machine."""
     rows: int
     requests: int
     phases: Mapping[str, float]
     memory: Mapping[str, float]
-    """MB, at most until the end of each phase."""
+    """Peak memory in MB until the end of each phase."""
 
 
 class Server:
@@ -57,7 +57,7 @@ class Server:
         scheme = "https" if certificate else "http"
         self.url = f"{scheme}://127.0.0.1:{int(process.stdout.readline())}"
         self.environment: dict[str, str] = {}
-        """By which clients trust it."""
+        """Variables that make clients trust the certificate."""
         if certificate:
             path = os.pathsep.join([str(PACKAGE), str(Path(certificate).parent)])
             self.environment = {"REQUESTS_CA_BUNDLE": certificate, "PYTHONPATH": path}
@@ -117,7 +117,7 @@ def run(
     *,
     is_first: bool = False,
 ) -> Run:
-    """One run in this folder; it finds there what an earlier one left."""
+    """Run a contestant in this folder, with what an earlier run left."""
     settings = {**contestant.settings, **(contestant.first if is_first else {})}
     settings["base_url"] = server.url
     script = HERE / f"{contestant.script}.py"
@@ -151,13 +151,13 @@ def run(
 
 
 def _cpu() -> float:
-    """Seconds that ended child processes have used."""
+    """Return the CPU seconds of finished child processes."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Nothing of the user's settings."""
+    """Return variables without the user's settings."""
     return {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
@@ -168,7 +168,7 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 def fresh(folder: Path, base: Path | None) -> Path:
-    """The folder, empty or as a copy of the base, and nothing left to be written."""
+    """Empty the folder or copy the base into it, and flush all writes."""
     shutil.rmtree(folder, ignore_errors=True)
     if base:
         shutil.copytree(base, folder)
@@ -179,7 +179,7 @@ def fresh(folder: Path, base: Path | None) -> Path:
 
 
 def median(runs: list[Run], metric: str) -> float:
-    """Of a metric: one word of `Run`, or a phase (`seconds to …`, `MB until …`)."""
+    """Return the median of a field of `Run`, or of `seconds to …` or `MB until …`."""
     return statistics.median(_value(run, metric) for run in runs)
 
 

@@ -1,4 +1,4 @@
-"""The package, as a script of a user's would call it: settings as JSON, report as JSON."""
+"""The package, called as by a user's script: settings and report are JSON."""
 
 import json
 import os
@@ -26,7 +26,7 @@ DESTINATIONS: dict[str, Callable[[], Any]] = {
 
 
 def peak() -> float:
-    """Resident memory of this process at its highest until now, in MB."""
+    """Return the peak resident memory of this process in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -15,7 +15,7 @@ PAGE = 100
 SPAN = 30 * 86_400
 """Seconds over which the rows of a list are spread evenly."""
 VARIANTS = 20
-"""The texts of rows repeat after so many."""
+"""Number of rows after which texts repeat."""
 _SCATTER = 0x9E3779B97F4A7C15F39CC0605CEDC835  # odd: no two products are equal
 Pick = Callable[[tuple[bytes, bytes, bytes]], Sequence[bytes]]
 _ID, _TIME, _NUMBER = _SLOTS = "{ID}", "{TIME}", "{NUMBER}"
@@ -44,12 +44,12 @@ class Rows:
         self.fraction = b".250000Z" if self.kind == "issues" else b"Z"
 
     def time(self, row: int) -> int:
-        """Rows that were added later are a second apart."""
+        """Return the time of a row; rows added later are a second apart."""
         behind = self.first - 1 - row
         return self.newest - (math.ceil(behind * self.step) if behind > 0 else behind)
 
     def between(self, start: str | None, end: str | None) -> tuple[int, int]:
-        """The rows from `start` on and before `end`: the lowest, and one past the last."""
+        """Return the range of rows from `start` (inclusive) to `end` (exclusive)."""
         low = self._first_since(start) if start else 0
         return low, max(low, self._first_since(end) if end else self.count)
 
@@ -62,7 +62,7 @@ class Rows:
         return max(self.first - 1 - math.floor(-ahead / self.step), 0)
 
     def page(self, low: int, high: int, offset: int) -> bytes:
-        """The page at `offset` of the rows from `low` to `high`, without brackets."""
+        """Return the page at `offset` of rows `low` to `high`, without brackets."""
         last = high - offset
         rows = range(last - 1, max(low, last - PAGE) - 1, -1)
         if not rows:
@@ -73,7 +73,7 @@ class Rows:
         return b"".join(parts)
 
     def _values(self, row: int) -> tuple[bytes, bytes, bytes]:
-        """What goes into the slots."""
+        """Return the values for the slots."""
         number = row + 1 + (self.project << 40)
         day, second = divmod(self.time(row), 86_400)
         return (
@@ -92,7 +92,7 @@ def _date(day: int) -> bytes:
 def _template(
     kind: str, project: int, first: int, count: int
 ) -> tuple[Sequence[bytes], Pick]:
-    """Texts of so many rows, slots between them; and which value goes into each slot."""
+    """Return the texts between the slots of rows, and a function to pick values."""
     make = _issue if kind == "issues" else _event
     rows = [
         orjson.dumps(make((first - place) % VARIANTS, project, kind == "full")).decode()

@@ -31,7 +31,7 @@ UNITS = {"seconds": "s", "per": "µs", "MB": "MB", "requests": ""}
 
 
 def measure(case: Case, rounds: int, plain: int, folder: Path) -> dict[str, list[Run]]:
-    """The runs of each contestant; slow ones run `plain` times."""
+    """Return the runs of each contestant; slow ones run `plain` times."""
     runs: dict[str, list[Run]] = {label: [] for label in case.contestants}
     with (
         serving(case.server, case.tls) as server,
@@ -66,11 +66,11 @@ def _postgres(is_wanted: bool) -> Iterator[dict[str, str]]:
 def _first_runs(
     case: Case, server: Server, folder: Path, environment: dict[str, str]
 ) -> dict[str, Path]:
-    """What the contestants that are measured on a second run left after the first."""
+    """Return what the first run left, for contestants measured on a second one."""
     bases = {}
     for label, contestant in case.contestants.items():
         if contestant.again:
-            # In the folder of the second run, too: dlt keeps the place of a DuckDB.
+            # In the folder of the second run: dlt stores the path of a DuckDB file.
             work = fresh(folder / label / "work", None)
             result = run(contestant, server, work, environment, is_first=True)
             _tell(f"{case.name}, first load, {label}", result)
@@ -112,7 +112,7 @@ def table_row(figure: Figure, runs: dict[str, list[Run]]) -> str:
 
 
 def value(runs: dict[str, list[Run]], who: Who | int, metric: str) -> float:
-    """A metric of a contestant; of two, how much more time the first one took."""
+    """Return the metric of a contestant, or the difference of two in time."""
     if isinstance(who, int):
         return float(who)
     if isinstance(who, str):

@@ -41,7 +41,7 @@ class Server:
         self.depth = depth
         """Seconds that each earlier page of the list adds to an answer."""
         self.offset = 0
-        """Of the page that was requested last."""
+        """Of the last requested page."""
         self.requests = self.active = self.most = 0
         self.port = 0
         newest = int(time.time()) - 600

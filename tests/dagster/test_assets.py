@@ -16,7 +16,7 @@ from tests.fake_server import FakeServer
 
 pytestmark = [
     pytest.mark.dagster,
-    # Not imported here, where it would make itself at home.
+    # Not imported here, because the import has side effects.
     pytest.mark.skipif(not find_spec("dagster"), reason="pip install '.[dagster]'"),
     pytest.mark.filterwarnings("default"),  # Dagster's own
 ]
@@ -52,7 +52,7 @@ def of_span(
     }
 
 
-def test_days_are_partitions_that_may_come_in_any_order(
+def test_daily_partitions_can_be_loaded_in_any_order(
     server: FakeServer, assets: Any, warehouse: Warehouse
 ) -> None:
     import dagster as dg
@@ -77,7 +77,7 @@ def test_days_are_partitions_that_may_come_in_any_order(
     assert expected
 
 
-def test_a_backfill_is_one_run_and_what_is_whole_goes_on(
+def test_a_backfill_loads_its_days_in_one_run(
     server: FakeServer, assets: Any, warehouse: Warehouse
 ) -> None:
     import dagster as dg
@@ -136,7 +136,7 @@ def test_assets_have_the_names_and_descriptions_of_the_tables(assets: Any) -> No
         assert not [*spec.deps]
 
 
-def test_no_setting_is_needed_to_import_it(
+def test_the_module_can_be_imported_without_settings(
     monkeypatch: pytest.MonkeyPatch, elsewhere: Path
 ) -> None:
     module = imported("dagster_assets.py", elsewhere, DESTINATION="'duckdb'")

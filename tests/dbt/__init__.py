@@ -1,1 +1,1 @@
-"""The dbt project of the examples, run for real; in an environment of its own."""
+"""The dbt project of the examples, run in a separate environment."""

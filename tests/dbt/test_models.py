@@ -1,4 +1,4 @@
-"""The models count what plain counting counts, on DuckDB and PostgreSQL."""
+"""The models agree with counts made in Python, on DuckDB and PostgreSQL."""
 
 import json
 import os
@@ -49,12 +49,12 @@ USERS: list[Row | None] = [
     {"id": "***", "email": "cy@example.test"},
     {"id": None, "email": "***", "ip_address": "203.0.113.8"},
 ]
-"""Of some events; the last two stand for masked ones, which count for no user."""
+"""User ids of events; the last two are masked ones, which count as no user."""
 
 
 @dataclass
 class Project:
-    """The dbt project beside a warehouse that a pipeline has loaded."""
+    """The dbt project and a loaded warehouse."""
 
     folder: Path
     pipeline: dlt.Pipeline
@@ -69,7 +69,7 @@ class Project:
         runner.load(self.pipeline, source)
 
     def dbt(self, *words: str) -> str:
-        """What a command of dbt prints; it must succeed."""
+        """Run a dbt command, which must succeed, and return its output."""
         done = subprocess.run(
             [
                 *(sys.executable, "-c", "from dbt.cli.main import cli; cli()"),
@@ -93,10 +93,7 @@ class Project:
         return self.query(f"select * from {schema}.{table}")
 
     def query(self, sql: str) -> list[Row]:
-        with (
-            self.pipeline.sql_client() as client,
-            client.execute_query(sql) as cursor,
-        ):
+        with self.pipeline.sql_client() as client, client.execute_query(sql) as cursor:
             names = [column[0] for column in cursor.description]
             found = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         for row in found:
@@ -290,7 +287,7 @@ def changes(project: Project) -> list[Change]:
     return found
 
 
-def test_the_models_count_what_plain_counting_counts(filled: Project) -> None:
+def test_the_models_agree_with_counts_made_in_python(filled: Project) -> None:
     filled.dbt("build")
     for check in CHECKS:
         check(filled)
@@ -312,11 +309,7 @@ def check_users_affected(project: Project) -> None:
         for row in project.model("users_affected")
     }
     assert found == {
-        key: (
-            users(rows),
-            len(rows),
-            sum(row["user_key"] is None for row in rows),
-        )
+        key: (users(rows), len(rows), sum(row["user_key"] is None for row in rows))
         for key, rows in by(events(project), "day", "project_id").items()
     }
 
@@ -433,7 +426,7 @@ def check_issue_resolution(project: Project) -> None:
 
 
 def summed(rows: list[Row], number: str, *names: str) -> dict[Any, int]:
-    """Sums of a column, by one or several others; those of 0 are left out."""
+    """Return sums of a column by others, without zeros."""
     sums: dict[Any, int] = defaultdict(int)
     for row in rows:
         key = tuple(row[name] for name in names)
@@ -442,7 +435,7 @@ def summed(rows: list[Row], number: str, *names: str) -> dict[Any, int]:
 
 
 def days_to_resolve(project: Project) -> dict[str, tuple[int, float]]:
-    """Project → issues resolved, and the median of the days that it took."""
+    """Return project → resolved issues, and the median days to resolve them."""
     return {
         slug: (len(rows), median(float(row["days_to_resolve"]) for row in rows))
         for (slug,), rows in by(project.model("issue_resolution"), "project").items()
@@ -557,7 +550,9 @@ CHECKS: tuple[Callable[[Project], None], ...] = (
 )
 
 
-def test_a_later_run_counts_what_is_new_as_a_full_one_does(filled: Project) -> None:
+def test_an_incremental_run_gives_the_same_result_as_a_full_one(
+    filled: Project,
+) -> None:
     filled.execute(
         "update analytics.events set read_at = read_at - interval '9 days'"
         " where date_created < now() - interval '5 days'"
@@ -581,8 +576,8 @@ def test_a_later_run_counts_what_is_new_as_a_full_one_does(filled: Project) -> N
     assert environments.count("late") == 1
 
 
-def test_without_a_history_the_other_models_are_built(project: Project) -> None:
-    """Nor need they a column that a user left out, or an earlier version did not have."""
+def test_the_other_models_are_built_without_a_history(project: Project) -> None:
+    """The models do not need columns that a user excluded or an old version lacks."""
     project.load(exclude=["events.user"])
     project.execute("alter table analytics.issues drop column gone_at")
     project.dbt("build", "--vars", "issue_history: false")
@@ -597,7 +592,7 @@ def test_without_a_history_the_other_models_are_built(project: Project) -> None:
     assert {row["regressed_issues"] for row in health} == {None}
 
 
-def test_what_was_loaded_just_now_is_fresh(filled: Project) -> None:
+def test_data_loaded_just_now_is_fresh(filled: Project) -> None:
     said = filled.dbt("source", "freshness")
     assert said.count("PASS freshness") == 4
     assert "WARN" not in said

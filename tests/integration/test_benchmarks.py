@@ -1,4 +1,4 @@
-"""The benchmark runs; what it measures is not judged here."""
+"""The benchmark runs; its results are not checked here."""
 
 import re
 import subprocess

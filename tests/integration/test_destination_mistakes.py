@@ -1,4 +1,4 @@
-"""A destination that cannot be used is named with what is missing, before any request."""
+"""A destination that cannot be used is reported before any request."""
 
 import json
 import socket
@@ -41,7 +41,7 @@ Output = pytest.CaptureFixture[str]
     ],
 )
 @pytest.mark.parametrize("command", ["run", "verify", "status", "report"])
-def test_a_destination_that_is_not_set_up(
+def test_a_destination_without_credentials_is_explained(
     command: str,
     destination: str,
     said: str,
@@ -62,7 +62,7 @@ def test_a_destination_that_is_not_set_up(
     assert line.startswith(f"error: {said}")
 
 
-def test_credentials_that_are_no_address_are_not_shown(
+def test_malformed_credentials_are_not_shown(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
     for name, address in {
@@ -86,7 +86,7 @@ def loader(postgres: Postgres) -> Iterator[str]:
     postgres.query("drop role loader")
 
 
-def test_a_user_who_may_not_create_schemas_is_told_which_ones_to_ask_for(
+def test_a_missing_permission_names_the_schemas_to_create(
     loader: str,
     postgres: Postgres,
     elsewhere: Path,
@@ -109,7 +109,7 @@ def test_a_user_who_may_not_create_schemas_is_told_which_ones_to_ask_for(
         assert postgres.query("select count(*) from analytics.issues") == [(20,)]
 
 
-def test_a_driver_that_is_not_installed(
+def test_a_missing_driver_names_the_extra_to_install(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
     for name in [name for name in sys.modules if "impl.postgres" in name]:
@@ -125,7 +125,7 @@ def test_a_driver_that_is_not_installed(
     assert "s3cret" not in err
 
 
-def test_another_destination_than_before_is_no_warning(
+def test_changing_the_destination_causes_no_warning(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
     monkeypatch.setenv("AUTH_TOKEN", TOKEN)
@@ -144,7 +144,7 @@ READING = (["status", "--json"], ["check", "--freshness", "1h", "--json"], ["rep
 
 
 def assert_said(capsys: Output, words: list[str], said: str) -> None:
-    """The command fails with one sentence, which is also its JSON."""
+    """Check that the command fails with one sentence, which is also in its JSON."""
     assert main(words) == 1
     out, err = capsys.readouterr()
     assert said in err
@@ -157,7 +157,7 @@ def assert_said(capsys: Output, words: list[str], said: str) -> None:
 
 
 @pytest.mark.parametrize("words", READING)
-def test_a_file_that_another_process_holds_is_named_with_it(
+def test_a_locked_file_is_reported_with_the_process_that_holds_it(
     words: list[str], elsewhere: Path, capsys: Output
 ) -> None:
     file = elsewhere / "analytics_pipeline.duckdb"
@@ -175,7 +175,7 @@ def test_a_file_that_another_process_holds_is_named_with_it(
 
 
 @pytest.mark.parametrize("words", READING)
-def test_a_file_that_is_no_database_is_said_to_be_none(
+def test_a_file_that_is_not_a_database_is_reported(
     words: list[str], elsewhere: Path, capsys: Output
 ) -> None:
     (elsewhere / "analytics_pipeline.duckdb").write_bytes(b"x" * 5000)
@@ -183,7 +183,7 @@ def test_a_file_that_is_no_database_is_said_to_be_none(
 
 
 @pytest.mark.parametrize("words", READING)
-def test_a_database_server_that_is_down_is_a_sentence(
+def test_a_database_server_that_is_down_is_reported_in_one_sentence(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
     pytest.importorskip("psycopg2")

@@ -1,4 +1,4 @@
-"""When the warehouse fails, one sentence says so, and the next run loads all rows."""
+"""A failing warehouse is reported in one sentence, and the next run loads all rows."""
 
 import os
 import re
@@ -36,7 +36,7 @@ def assert_one_sentence(said: str, *words: str) -> None:
 
 
 class Disk:
-    """A file system of 64 MB, visible only to processes that are started in it."""
+    """A file system of 64 MB, visible only to processes started in it."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -71,7 +71,7 @@ class Disk:
         return done.returncode, done.stderr
 
     def fill(self, rest: int) -> None:
-        """Fill the disk except for so many bytes."""
+        """Fill the disk except for `rest` bytes."""
         free = shutil.disk_usage(self.seen).free
         (self.seen / "filler").write_bytes(bytes(free - rest))
 
@@ -93,8 +93,8 @@ def disk(elsewhere: Path) -> Iterator[Disk]:
     disk.end()
 
 
-def test_a_disk_that_fills(disk: Disk, warehouse: Warehouse) -> None:
-    """It fills while rows are read, prepared or loaded."""
+def test_a_full_disk_loses_no_rows(disk: Disk, warehouse: Warehouse) -> None:
+    """It fills up while rows are read, prepared or loaded."""
     tables = ["events", "issues"]
 
     def run() -> tuple[int, str]:
@@ -125,7 +125,7 @@ def test_a_disk_that_fills(disk: Disk, warehouse: Warehouse) -> None:
         assert_kept(inspected(), large, *tables)
 
 
-# A database that goes away
+# A database that stops
 
 
 def in_postgres(postgres: Postgres) -> dict[str, list[Any]]:
@@ -143,7 +143,7 @@ def in_postgres(postgres: Postgres) -> dict[str, list[Any]]:
 
 
 def assert_loaded(postgres: Postgres, server: FakeServer) -> None:
-    """Check that the tables are what a load into a new dataset gives."""
+    """Check that the tables equal a load into a new dataset."""
     found = in_postgres(postgres)
     for table, rows in found.items():
         ids = sorted(str(row["id"]) for row in server.rows(table))
@@ -178,7 +178,7 @@ def to_postgres(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> list[str
     return ["--destination", "postgres"]
 
 
-def test_a_database_that_goes_away_while_rows_are_read(
+def test_a_database_that_stops_while_rows_are_read_loses_no_rows(
     postgres: Postgres, to_postgres: list[str], server: FakeServer, command: Run
 ) -> None:
     assert command(*to_postgres)[0] == 0
@@ -199,7 +199,7 @@ def test_a_database_that_goes_away_while_rows_are_read(
     assert_loaded(postgres, server)
 
 
-def test_a_database_that_goes_away_in_the_middle_of_a_merge(
+def test_a_database_that_stops_during_a_merge_loses_no_rows(
     postgres: Postgres,
     to_postgres: list[str],
     server: FakeServer,
@@ -211,7 +211,7 @@ def test_a_database_that_goes_away_in_the_middle_of_a_merge(
     assert command(*to_postgres)[0] == 0
     before = in_postgres(postgres)
     server.grow(events=30, issues=3)
-    # The merge waits for this lock, and never gets it.
+    # The merge waits for this lock in vain.
     lock = psycopg2.connect(postgres.uri)
     lock.cursor().execute("lock table analytics.events in access exclusive mode")
     waiting = "select 1 from pg_locks where not granted"
@@ -229,7 +229,7 @@ def test_a_database_that_goes_away_in_the_middle_of_a_merge(
     assert_loaded(postgres, server)
 
 
-def test_a_database_that_is_not_there_at_all(
+def test_an_unreachable_database_is_reported_before_a_request(
     server: FakeServer, command: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("psycopg2")
@@ -243,7 +243,7 @@ def test_a_database_that_is_not_there_at_all(
     assert not server.requests
 
 
-def test_a_duckdb_that_another_process_has_open(
+def test_a_duckdb_file_open_in_another_process_is_reported(
     server: FakeServer, warehouse: Warehouse
 ) -> None:
     warehouse.load(server, tables=["events"])

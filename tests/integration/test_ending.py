@@ -19,7 +19,7 @@ from tests.conftest import TOKEN, Warehouse, small_server
 from tests.fake_server import FakeServer
 
 SOON = 60
-"""Seconds; what is waited for takes ten minutes."""
+"""Seconds; the delayed answers take ten minutes."""
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_ctrl_c_ends_a_run_that_waits_for_the_server(
 def test_ctrl_c_ends_a_run_at_any_moment(
     requests: int, seconds: float, server: FakeServer, warehouse: Warehouse
 ) -> None:
-    """While it reads, and so long after it has read all."""
+    """While it reads, and after that."""
     with start(server, warehouse.folder) as process:
         while len(server.requests) < requests:
             assert process.poll() is None
@@ -69,7 +69,7 @@ def test_ctrl_c_ends_a_run_at_any_moment(
     assert_kept(warehouse, server)
 
 
-def test_ctrl_c_is_as_quiet_while_packages_are_imported(tmp_path: Path) -> None:
+def test_ctrl_c_during_imports_prints_no_traceback(tmp_path: Path) -> None:
     slow = "import time; print('importing', flush=True); time.sleep(600)"
     (tmp_path / "dlt.py").write_text(slow)
     with subprocess.Popen(
@@ -95,17 +95,17 @@ pipeline.run(analytics_source(*sys.argv[1:], "acme", ["frontend", "backend"]))
 """
 
 
-def test_a_script_whose_run_has_failed_waits_for_no_other_list(
+def test_a_failed_script_does_not_wait_for_other_lists(
     server: FakeServer, warehouse: Warehouse
 ) -> None:
     def busy_for_one(handler: Any, good: Response) -> Response:
-        """When the other list has been asked for: no further one is, then."""
+        """Answer when the other list has been requested, so that no more are."""
         while not any("/frontend/issues/" in r.path for r in server.requests):
             time.sleep(0.01)
         return busy(handler, good)
 
     def refused(handler: Any, good: Response) -> Response:
-        """When another list waits already."""
+        """Answer when another list is already waiting."""
         while not any(status == 429 for _, status in server.statuses):
             time.sleep(0.01)
         return Response(401, {}, b"{}")

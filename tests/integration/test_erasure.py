@@ -1,4 +1,4 @@
-"""What docs/erasure.md says of deleting a person's data happens so."""
+"""The instructions in docs/erasure.md for deleting a person's data work."""
 
 import re
 from collections.abc import Callable
@@ -9,8 +9,8 @@ import duckdb
 import pytest
 
 import analytics_pipeline
-from analytics_pipeline import analytics_source, runner
-from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
+from analytics_pipeline import runner
+from tests.conftest import Warehouse, make_source, small_server
 from tests.fake_server import FakeServer
 from tests.integration.test_leaks import Traces
 from tests.postgres import Postgres
@@ -27,7 +27,7 @@ def user(server: FakeServer) -> dict[str, str]:
 
 
 def statements(server: FakeServer) -> list[str]:
-    """Those of the page, of a user whom the server has."""
+    """Values of a user of the server, for the placeholders of the page."""
     person = user(server)
     return [
         sql.replace("user1211@example.test", person["email"]).replace(
@@ -39,9 +39,7 @@ def statements(server: FakeServer) -> list[str]:
 
 def load(server: FakeServer, destination: str, **settings: Any) -> None:
     pipeline = runner.make_pipeline(destination, pipelines_dir="pipelines")
-    source = analytics_source(
-        server.url, TOKEN, ORGANIZATION, ["frontend", "backend"], **settings
-    )
+    source = make_source(server, ["frontend", "backend"], **settings)
     runner.load(pipeline, source, TABLES)
 
 
@@ -61,7 +59,7 @@ def warehouse_query(
     return "postgres", postgres.query
 
 
-def test_the_statements_find_a_person_and_leave_nothing(
+def test_the_statements_find_and_delete_a_person(
     warehouse_query: tuple[str, Query],
 ) -> None:
     destination, query = warehouse_query
@@ -107,7 +105,7 @@ def test_only_the_tables_hold_copies_of_rows(warehouse: Warehouse) -> None:
     assert warehouse.rows(staged) == [(0, 0)]
 
 
-def test_copies_stay_if_settings_say_so(
+def test_copies_of_rows_are_kept_if_configured(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOAD__TRUNCATE_STAGING_DATASET", "false")
@@ -129,20 +127,18 @@ def delete_rows(server: FakeServer) -> int:
 
 
 def held(server: FakeServer) -> int:
-    """Rows of the person."""
+    """Return the rows of the person."""
     return len(in_duckdb(statements(server)[1]))
 
 
-def test_deleted_rows_come_back_unless_they_are_deleted_at_the_server() -> None:
+def test_deleted_rows_come_back_unless_the_server_deletes_them() -> None:
     with small_server() as server:
         load(server, "duckdb")
         deleted = delete_rows(server)
         load(server, "duckdb", lookback="3d")
         assert held(server) == deleted > 0
         delete_rows(server)
-        source = analytics_source(
-            server.url, TOKEN, ORGANIZATION, ["frontend", "backend"]
-        )
+        source = make_source(server, ["frontend", "backend"])
         pipeline = runner.make_pipeline(pipelines_dir="pipelines")
         runner.verify(pipeline, source, ["events"], repair=True)
         assert held(server) == deleted
@@ -157,7 +153,7 @@ def test_deleted_rows_come_back_unless_they_are_deleted_at_the_server() -> None:
         assert in_duckdb(sqls[1]) == []
 
 
-def test_redacted_rows_do_not_come_back_with_what_is_redacted() -> None:
+def test_redacted_rows_come_back_without_the_redacted_values() -> None:
     with small_server() as server:
         load(server, "duckdb")
         assert held(server)

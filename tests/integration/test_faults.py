@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from analytics_pipeline import analytics_source, runner
+from analytics_pipeline import runner
 from analytics_pipeline.client import session
 from analytics_pipeline.demo import Response
 from analytics_pipeline.errors import (
@@ -23,7 +23,7 @@ from analytics_pipeline.errors import (
     Unreachable,
 )
 from tests.assertions import assert_kept, held
-from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
+from tests.conftest import Warehouse, make_source, small_server
 from tests.fake_server import FakeServer, Fault
 from tests.integration.test_conventions import assert_no_promise_beyond_the_rows
 
@@ -87,7 +87,7 @@ def stuck(handler: BaseHTTPRequestHandler, good: Response) -> None:
 @pytest.mark.parametrize(
     "fault", [503, reset, stuck], ids=lambda f: getattr(f, "__name__", f)
 )
-def test_three_retries_help_and_a_fourth_fault_fails_only_its_list(
+def test_a_list_fails_only_after_three_retries_and_alone(
     fault: Fault,
     server: FakeServer,
     warehouse: Warehouse,
@@ -112,7 +112,7 @@ def test_three_retries_help_and_a_fourth_fault_fails_only_its_list(
     assert_kept(warehouse, server, "events")
 
 
-def test_a_plain_dlt_run_that_fails_keeps_rows_and_state_as_they_were(
+def test_a_failed_plain_run_leaves_rows_and_state_unchanged(
     server: FakeServer, warehouse: Warehouse, load: Callable[[], Any]
 ) -> None:
     load()
@@ -120,7 +120,7 @@ def test_a_plain_dlt_run_that_fails_keeps_rows_and_state_as_they_were(
     server.grow(events=40)
     server.fail(cut_short, on=f"{EVENTS}?cursor", times=4)
     projects = ["frontend", "backend"]
-    source = analytics_source(server.url, TOKEN, ORGANIZATION, projects)
+    source = make_source(server, projects)
     with pytest.raises(PipelineStepFailed) as caught:
         warehouse.pipeline().run(source.with_resources("events"))
     assert isinstance(runner.root_error(caught.value), ApiError)
@@ -129,7 +129,7 @@ def test_a_plain_dlt_run_that_fails_keeps_rows_and_state_as_they_were(
     assert_kept(warehouse, server, "events")
 
 
-def test_a_server_that_goes_away_between_two_pages(
+def test_a_server_that_stops_between_two_pages_loses_no_rows(
     server: FakeServer, warehouse: Warehouse, load: Callable[[], Any]
 ) -> None:
     def gone(handler: Any, good: Response) -> Response:
@@ -200,7 +200,7 @@ BAD: dict[Fault, type[ApiError]] = {
 }
 
 
-def test_an_answer_that_cannot_be_read_fails_its_list_and_leaves_a_gap(
+def test_an_unreadable_answer_fails_its_list_and_leaves_a_gap(
     warehouse: Warehouse,
 ) -> None:
     projects = [f"p{number}" for number in range(len(BAD) + 1)]
@@ -240,20 +240,3 @@ def test_a_rejected_token_ends_the_run_at_once(
     server.grow(events=10)
     load()
     assert_kept(warehouse, server, "events")
-
-
-def test_pages_that_repeat_rows_load_them_once_in_their_newest_version(
-    server: FakeServer, warehouse: Warehouse
-) -> None:
-    issues = server.rows("issues", "frontend")
-
-    def seen_again(handler: Any, good: Response) -> Response:
-        """The first page is read; then an issue of it changes and moves to the top."""
-        latest = issues[0]["lastSeen"]
-        issues[19] |= {"lastSeen": latest.replace("Z", "9Z"), "count": "4711"}
-        return good
-
-    server.fail(seen_again, on="/frontend/issues/")
-    warehouse.load(server, tables=["issues"])
-    warehouse.load(server, tables=["issues"])
-    assert_kept(warehouse, server, "issues")

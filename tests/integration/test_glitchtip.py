@@ -12,7 +12,6 @@ import dlt
 import pytest
 
 from analytics_pipeline import analytics_source, runner
-from analytics_pipeline.cli.main import main
 from analytics_pipeline.demo import Response
 from analytics_pipeline.errors import (
     AnalyticsError,
@@ -21,7 +20,7 @@ from analytics_pipeline.errors import (
     UnknownName,
 )
 from analytics_pipeline.tables.columns import TABLES
-from tests.conftest import ORGANIZATION, TOKEN, Warehouse
+from tests.conftest import ORGANIZATION, TOKEN, Warehouse, make_source
 from tests.fake_server import FakeServer, Fault
 
 Start = Callable[..., FakeServer]
@@ -30,7 +29,7 @@ OTHERS = {"acme-groe": ["shop", "api"]}
 
 @pytest.fixture
 def start(start: Start) -> Start:
-    """Starts servers, GlitchTips unless told otherwise; they end with the test."""
+    """Start servers, GlitchTip by default, that stop with the test."""
     return lambda *api, **options: start(*(api or ["glitchtip"]), **options)
 
 
@@ -72,7 +71,7 @@ def test_a_wrong_organization_never_looks_like_an_empty_one(
         )
 
 
-def test_an_organization_without_projects_of_the_token_is_unknown(start: Start) -> None:
+def test_an_organization_without_accessible_projects_is_unknown(start: Start) -> None:
     server = start(other_organizations=OTHERS)
     with pytest.raises(UnknownName, match="no access to an organization 'nobody'"):
         runner.all_projects(
@@ -84,7 +83,7 @@ def test_an_organization_without_projects_of_the_token_is_unknown(start: Start) 
 
 
 @pytest.mark.parametrize("api", ["v1", "sentry", "glitchtip"])
-def test_a_wrong_project_is_named_with_the_one_that_is_meant(
+def test_a_misspelt_project_is_reported_with_a_suggestion(
     start: Start, api: str, warehouse: Warehouse
 ) -> None:
     server = start(api)
@@ -100,7 +99,7 @@ def test_a_wrong_project_is_named_with_the_one_that_is_meant(
     assert set(warehouse.ids("project_detail", "slug")) == {"frontend"}
 
 
-def test_an_empty_project_costs_one_request_a_list(
+def test_an_empty_project_takes_one_request_per_list(
     start: Start, warehouse: Warehouse
 ) -> None:
     projects = ["frontend", *(f"empty-{n}" for n in range(10))]
@@ -115,13 +114,13 @@ def test_an_empty_project_costs_one_request_a_list(
         assert summary.requests == 3 * len(projects) + 2
 
 
-def test_a_project_that_is_deleted_between_two_runs_of_one_source_is_found_out(
+def test_a_project_deleted_between_two_runs_of_a_source_is_reported(
     start: Start, warehouse: Warehouse
 ) -> None:
     server = start(events=0, issues=0)
-    source = analytics_source(
-        server.url, TOKEN, ORGANIZATION, ["frontend", "backend"], "glitchtip"
-    ).with_resources("events", "issues", "project_detail")
+    source = make_source(server, ["frontend", "backend"], "glitchtip").with_resources(
+        "events", "issues", "project_detail"
+    )
     assert not runner.load(warehouse.pipeline(), source).skipped
     server.fail(404, on="/projects/acme/backend/?", times=5)
     summary = runner.load(warehouse.pipeline(), source)
@@ -150,7 +149,7 @@ def test_releases_of_two_organizations_do_not_replace_each_other(
     warehouse.load(server, api=api, tables=["releases"])
     asked = len(server.requests)
     other = analytics_source(server.url, TOKEN, "acme-groe", "shop", api)
-    if api == "v1":  # whose releases have ids: the server is asked, and knows none
+    if api == "v1":  # its releases have ids, so the server is asked and knows none
         with pytest.raises(IncompleteLoad):
             runner.load(warehouse.pipeline(), other, ["releases"])
         return
@@ -158,7 +157,7 @@ def test_releases_of_two_organizations_do_not_replace_each_other(
         with pytest.raises(Exception, match="organization 'acme', and those of"):
             run(warehouse.pipeline(), other)
     assert len(server.requests) == asked
-    # What cannot collide loads, and so does the first organization.
+    # Other tables can be loaded, and so can the first organization.
     runner.load(warehouse.pipeline(), other, ["projects", "events"])
     assert warehouse.load(server, api=api, tables=["releases"]).requests == 1
     assert len(warehouse.ids("releases")) == 3
@@ -169,7 +168,7 @@ def test_releases_of_two_organizations_do_not_replace_each_other(
 
 @pytest.mark.parametrize("spoken", ["v1", "sentry", "glitchtip"])
 @pytest.mark.parametrize("asked", ["v1", "sentry", "glitchtip"])
-def test_the_right_api_is_named_and_the_run_ends(
+def test_a_wrong_api_ends_the_run_and_names_the_right_one(
     start: Start, spoken: str, asked: str, warehouse: Warehouse
 ) -> None:
     if asked == spoken or (spoken, asked) == ("sentry", "glitchtip"):
@@ -180,33 +179,11 @@ def test_the_right_api_is_named_and_the_run_ends(
     assert "\n" not in str(caught.value)
 
 
-def test_an_address_with_the_prefix_of_another_api_is_refused_unasked(
-    start: Start, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AUTH_TOKEN", TOKEN)
-    server = start()
-    url = ["--base-url", server.url + "/api/0/", "--organization", ORGANIZATION]
-    assert main([*url, "--project", "frontend"]) == 2
-    assert "api 'sentry' or 'glitchtip'" in capsys.readouterr().err
-    assert server.requests == []
-
-
-def test_addresses_are_understood_as_people_copy_them(
-    start: Start, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AUTH_TOKEN", TOKEN)
-    server = start()
-    words = ["--base-url", server.url + "/api/0/", "--api", "glitchtip", "--json"]
-    words += ["--organization", f"{server.url}/{ORGANIZATION}/issues?query=x"]
-    assert main([*words, "--all-projects"]) == 0
-    assert json.loads(capsys.readouterr().out)["tables"]["events"]["rows"] == 60
-
-
-# What version 6 and merges do to rows
+# Version 6 and merged issues
 
 
 def changed_by(change: Callable[[list[dict[str, Any]]], None]) -> Fault:
-    """An answer whose rows are changed."""
+    """Return a fault that changes the rows of an answer."""
 
     def fault(handler: BaseHTTPRequestHandler, good: Response) -> Response:
         rows = json.loads(good.body)
@@ -216,7 +193,7 @@ def changed_by(change: Callable[[list[dict[str, Any]]], None]) -> Fault:
     return fault
 
 
-def test_events_that_get_new_ids_in_version_6_are_not_loaded_again(
+def test_events_with_new_ids_in_version_6_are_not_loaded_again(
     start: Start, warehouse: Warehouse
 ) -> None:
     def upgraded(rows: list[dict[str, Any]]) -> None:
@@ -233,9 +210,7 @@ def test_events_that_get_new_ids_in_version_6_are_not_loaded_again(
     assert all(key == event_id for key, event_id in after)
 
 
-def test_an_issue_that_was_merged_away_is_not_loaded(
-    start: Start, warehouse: Warehouse
-) -> None:
+def test_a_merged_issue_is_not_loaded(start: Start, warehouse: Warehouse) -> None:
     def merged(rows: list[dict[str, Any]]) -> None:
         rows.append(rows[-1] | {"id": "999"})
 

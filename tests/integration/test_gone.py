@@ -1,54 +1,22 @@
-"""What is gone from the server keeps its row, and `gone_at` says since when."""
+"""Rows gone from the server are kept, with the time in `gone_at`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import dlt
 import pytest
 
 from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.errors import IncompleteLoad
-from analytics_pipeline.runner import Summary
 from tests.conftest import Database, Warehouse, set_back, small_server
+from tests.integration.test_history import Store
 from tests.integration.test_sweep import issue
-from tests.list_server import ListServer, Row, ago, detail
-
-DAYS = 24 * 60
-Query = Callable[[str], list[tuple[Any, ...]]]
-
-
-class Store:
-    """A warehouse, and the server that it is loaded from."""
-
-    def __init__(self, server: ListServer, destination: Any, query: Query) -> None:
-        self.server = server
-        self.destination = destination
-        self.query = query
-
-    def pipeline(self) -> dlt.Pipeline:
-        return runner.make_pipeline(self.destination, pipelines_dir="pipelines")
-
-    def load(
-        self, *project: str, tables: tuple[str, ...] = ("issues",), **settings: Any
-    ) -> Summary:
-        given: dict[str, Any] = {"organization": "acme", "sweep": "now"} | settings
-        source = analytics_source(
-            self.server.url, "token", project=[*project] or "web", **given
-        )
-        return runner.load(self.pipeline(), source, tables)
-
-    def issues(self, project: str = "web") -> list[Row]:
-        return self.server.lists["acme", project, "issues"]
-
-    def gone(self, table: str = "issues") -> dict[str, Any]:
-        sql = f"select id, gone_at from analytics.{table} where gone_at is not null"
-        return {str(id): time for id, time in self.query(sql)}
+from tests.list_server import ListServer, ago, detail
 
 
 @pytest.fixture
 def server() -> Iterator[ListServer]:
-    """30 issues of the last days on two pages."""
+    """30 issues on two pages."""
     with ListServer() as server:
         rows = [issue(n, 600 * n) for n in range(30)]
         server.lists["acme", "web", "issues"] = rows
@@ -57,34 +25,37 @@ def server() -> Iterator[ListServer]:
 
 @pytest.fixture
 def store(server: ListServer, warehouse: Warehouse) -> Store:
-    return Store(server, "duckdb", warehouse.rows)
+    return Store(server, warehouse.folder, warehouse.rows, history=False)
 
 
 @pytest.fixture
-def each_store(server: ListServer, database: Database) -> Store:
-    return Store(server, database.destination, database.query)
+def each_store(store: Store, database: Database) -> Store:
+    store.destination, store.query = database
+    return store
 
 
-def test_an_issue_is_gone_from_the_next_sweep_until_it_is_read_again(
+def test_an_issue_is_marked_gone_by_a_sweep_until_it_is_read_again(
     each_store: Store,
 ) -> None:
     store, rows = each_store, each_store.issues()
     store.load()
     assert not store.gone()
     gone = rows.pop(7)
-    store.load(sweep="1d")  # only what is new
+    store.load(sweep="1d")  # only new rows
     assert not store.gone()
     store.load()
     before = store.gone()
     assert [*before] == [gone["id"]]
     store.load()
-    assert store.gone() == before  # as it was seen first
+    assert store.gone() == before  # the time does not change
     rows.append(gone)
     store.load()
     assert not store.gone()
 
 
-def test_what_was_not_looked_for_is_not_gone(store: Store) -> None:
+def test_issues_of_projects_that_were_not_swept_are_not_marked_gone(
+    store: Store,
+) -> None:
     app = {"id": "app", "slug": "app"}
     rows = [issue(100 + n, 600 * n, project=app) for n in range(5)]
     store.issues("app")[:] = rows
@@ -95,7 +66,7 @@ def test_what_was_not_looked_for_is_not_gone(store: Store) -> None:
     store.server.refused = {"/app/": 500}
     with pytest.raises(IncompleteLoad):
         store.load("web", "app")
-    assert [*store.gone()] == ["i3"]  # of the list that was read
+    assert [*store.gone()] == ["i3"]  # only of the list that was read
     store.server.refused = {}
     store.load("web")  # without the other project
     assert [*store.gone()] == ["i3"]
@@ -103,7 +74,7 @@ def test_what_was_not_looked_for_is_not_gone(store: Store) -> None:
     assert {*store.gone()} == {"i3", "i103"}
 
 
-def test_a_later_since_makes_nothing_gone_that_is_older(store: Store) -> None:
+def test_a_later_since_does_not_mark_older_issues_gone(store: Store) -> None:
     store.load(since=ago(600 * 20 + 1))
     del store.issues()[2]
     store.issues()[-1]["lastSeen"] = ago(600 * 40)
@@ -111,7 +82,7 @@ def test_a_later_since_makes_nothing_gone_that_is_older(store: Store) -> None:
     assert [*store.gone()] == ["i2"]
 
 
-def test_what_sentry_lists_for_90_days_only_is_not_gone_after_them(
+def test_issues_not_seen_for_90_days_are_not_marked_gone_on_sentry(
     warehouse: Warehouse,
 ) -> None:
     with small_server("sentry") as server:
@@ -128,7 +99,7 @@ def test_what_sentry_lists_for_90_days_only_is_not_gone_after_them(
     assert warehouse.rows(gone) == [(deleted["id"],)]
 
 
-def test_a_sweep_that_took_days_makes_nothing_gone_that_was_not_listed_at_its_end(
+def test_a_long_sweep_does_not_mark_issues_gone_that_aged_during_it(
     warehouse: Warehouse,
 ) -> None:
     with small_server("sentry") as server:
@@ -147,7 +118,7 @@ def test_a_sweep_that_took_days_makes_nothing_gone_that_was_not_listed_at_its_en
     )
 
 
-def test_a_run_that_was_killed_before_it_marked_is_made_good_by_the_next_one(
+def test_the_next_run_marks_issues_gone_if_one_was_killed_before_it_could(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.load(history=True)
@@ -167,7 +138,7 @@ def test_a_run_that_was_killed_before_it_marked_is_made_good_by_the_next_one(
     assert store.query(ended) == [("i5",)]
 
 
-def test_projects_that_are_not_listed_any_more_are_gone(each_store: Store) -> None:
+def test_projects_no_longer_listed_are_marked_gone(each_store: Store) -> None:
     store, lists = each_store, each_store.server.lists
     tables = ("projects", "project_detail")
     lists["", "", "projects"] = [detail("web"), detail("app")]
@@ -182,7 +153,9 @@ def test_projects_that_are_not_listed_any_more_are_gone(each_store: Store) -> No
     assert not store.gone("project_detail")
 
 
-def test_a_table_of_an_earlier_version_is_left_until_rows_come(store: Store) -> None:
+def test_a_table_of_an_earlier_version_is_unchanged_until_rows_are_loaded(
+    store: Store,
+) -> None:
     store.load()
     del store.issues()[5]
     store.load(history=True)
@@ -195,11 +168,9 @@ def test_a_table_of_an_earlier_version_is_left_until_rows_come(store: Store) -> 
     assert not store.query(held)
 
 
-def test_plain_dlt_marks_by_a_function_of_its_own(store: Store) -> None:
+def test_plain_dlt_users_can_mark_gone_issues(store: Store) -> None:
     def run() -> None:
-        settings: Any = {"organization": "acme", "project": "web", "sweep": "now"}
-        source = analytics_source(store.server.url, "token", **settings)
-        selected = source.with_resources("issues")
+        selected = store.source().with_resources("issues")
         pipeline = store.pipeline()
         pipeline.run(selected)
         assert not store.gone()

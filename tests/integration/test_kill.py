@@ -1,4 +1,4 @@
-"""A run that is killed, at whatever moment, costs nothing but its time."""
+"""A killed run loses and doubles no rows."""
 
 import random
 import threading
@@ -9,24 +9,26 @@ from typing import Any
 
 import pytest
 
-from analytics_pipeline import analytics_source, runner
+from analytics_pipeline import runner
 from analytics_pipeline.cli.main import main
 from analytics_pipeline.demo import DemoServer, Response
 from analytics_pipeline.errors import PipelineLocked
 from analytics_pipeline.loading.locks import pipeline_lock
 from tests.assertions import assert_kept
 from tests.children import PROJECTS, arguments, fork
-from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
+from tests.conftest import TOKEN, Warehouse, make_source, small_server
 
 TABLES = ["events", "issues"]
 ONLY_THEM = ["--resource", "events", "--resource", "issues"]
 STEPS = {"extract": 1.0, "normalize": 0.02, "load": 0.3}
-"""How much of a run each takes, roughly; the first may be the whole run."""
+"""Rough share of each step in a run."""
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(60, marks=pytest.mark.slow)])
-def test_a_killed_run_loses_and_doubles_nothing(elsewhere: Path, kills: int) -> None:
-    """The first kills hit the very first run, the others a warehouse that grows."""
+def test_a_killed_run_neither_loses_nor_doubles_rows(
+    elsewhere: Path, kills: int
+) -> None:
+    """The first kills hit the first run, the others a warehouse that grows."""
     dice = random.Random(f"{kills} kills")
     with small_server(latency=0.01) as server:
         first = elsewhere / "calm"
@@ -39,7 +41,7 @@ def test_a_killed_run_loses_and_doubles_nothing(elsewhere: Path, kills: int) -> 
                 folder.mkdir()
                 warehouse = Warehouse(folder)
             process = fork(server, warehouse.folder, *ONLY_THEM)
-            # The steps differ much in length, and each is to be hit.
+            # The steps differ in length, and each must be hit.
             aim = dice.choice([*STEPS])
             while step(warehouse) != aim and process.exitcode is None:
                 time.sleep(0.001)
@@ -59,7 +61,7 @@ def test_a_killed_run_loses_and_doubles_nothing(elsewhere: Path, kills: int) -> 
 
 
 def step(warehouse: Warehouse) -> str:
-    """What the run was about, by what it left."""
+    """Return the step that the run was in, by the files it left."""
     folder = warehouse.folder / "pipelines" / runner.NAME
     if any(folder.glob("load/normalized/*")):
         return "load"
@@ -67,7 +69,7 @@ def step(warehouse: Warehouse) -> str:
 
 
 def whole_run(server: DemoServer, folder: Path) -> float:
-    """Seconds that it takes."""
+    """Run to the end; return the seconds."""
     folder.mkdir(exist_ok=True)
     started = time.perf_counter()
     process = fork(server, folder, *ONLY_THEM)
@@ -76,13 +78,13 @@ def whole_run(server: DemoServer, folder: Path) -> float:
     return time.perf_counter() - started
 
 
-def test_the_next_run_reads_again_what_a_killed_one_had_not_loaded(
+def test_the_next_run_reads_what_a_killed_one_had_not_loaded(
     warehouse: Warehouse,
 ) -> None:
     with small_server() as server:
         warehouse.load(server, tables=TABLES)
         server.grow(events=30, issues=2)
-        source = analytics_source(server.url, TOKEN, ORGANIZATION, PROJECTS)
+        source = make_source(server, PROJECTS)
         warehouse.pipeline().extract(source.with_resources(*TABLES))
         assert warehouse.pipeline().has_pending_data
         summary = warehouse.load(server, tables=TABLES)
@@ -91,10 +93,10 @@ def test_the_next_run_reads_again_what_a_killed_one_had_not_loaded(
         assert not warehouse.pipeline().has_pending_data
 
 
-def test_a_half_written_schema_does_not_stop_the_next_runs(
+def test_a_half_written_schema_file_does_not_stop_later_runs(
     warehouse: Warehouse,
 ) -> None:
-    """dlt writes it to a file of such a name, and moves that over the old one."""
+    """dlt writes to a file with such a name, and then renames it."""
     with small_server() as server:
         warehouse.load(server, tables=TABLES)
         left = Path(warehouse.pipeline().working_dir, "schemas", "94d3fff6341d56bf")
@@ -105,7 +107,7 @@ def test_a_half_written_schema_does_not_stop_the_next_runs(
         assert not left.exists()
 
 
-def test_a_second_run_of_the_same_pipeline_says_so_and_stops(
+def test_a_concurrent_run_of_the_same_pipeline_is_refused(
     warehouse: Warehouse,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -136,7 +138,7 @@ def test_a_second_run_of_the_same_pipeline_says_so_and_stops(
         assert_kept(warehouse, server, *TABLES)
 
 
-def test_pipelines_of_other_names_run_side_by_side(elsewhere: Path) -> None:
+def test_pipelines_with_different_names_can_run_concurrently(elsewhere: Path) -> None:
     pipelines = [
         runner.make_pipeline(name=name, pipelines_dir=str(elsewhere))
         for name in ("one", "two", "one")

@@ -1,4 +1,4 @@
-"""What must not leave the process is in nothing that a run prints or writes."""
+"""Secrets are in nothing that a run prints or writes."""
 
 import gzip
 import json
@@ -29,7 +29,7 @@ from tests.integration.test_faults import (
     no_object,
 )
 
-# Everything that any library has to say is said.
+# With the debug log of all libraries.
 COMMAND_LINE = """
 import logging, sys
 logging.basicConfig(level=logging.DEBUG, format="%(message)s %(args)s %(exc_info)s")
@@ -59,7 +59,7 @@ for name, call in [
 
 
 def python(code: str, *words: str, said: str = "", **variables: str) -> str:
-    """A process that runs this; what it printed, both ways."""
+    """Run code in a process and return its output and errors."""
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-c", code, *words],
         env={**os.environ, "PYTHONPATH": ROOT, "RUNTIME__LOG_LEVEL": "DEBUG"}
@@ -74,7 +74,7 @@ def python(code: str, *words: str, said: str = "", **variables: str) -> str:
 
 
 def written(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """All that lies below the folder, unpacked where it is packed."""
+    """Return the content of all files below the folder, unpacked."""
     for path in folder.rglob("*"):
         if not path.is_file():
             continue
@@ -97,14 +97,14 @@ def written(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 class Traces:
-    """All that a run has left: what it printed, and what lies below its folder."""
+    """The output of a run and the files below its folder."""
 
     def __init__(self, printed: str, folder: Path) -> None:
         self._printed = printed.splitlines()
         self._written = [*written(folder)]
 
     def places(self, secret: str) -> list[str]:
-        """Where it is found."""
+        """Return where a text was found."""
         found = [name for name, content in self._written if secret.encode() in content]
         return found + [line for line in self._printed if secret in line]
 
@@ -114,7 +114,7 @@ def echo(handler: Any, good: Response) -> Response:
     return Response(400, good.headers, json.dumps(said).encode())
 
 
-def test_neither_the_token_nor_what_is_redacted_is_in_what_the_command_line_leaves(
+def test_the_command_line_leaves_neither_the_token_nor_redacted_values(
     warehouse: Warehouse,
 ) -> None:
     with small_server() as server:
@@ -134,7 +134,7 @@ def test_neither_the_token_nor_what_is_redacted_is_in_what_the_command_line_leav
     assert len(users) == len(rows)
     assert {user["email"] for user in users} == {MASK}
     assert all(user["id"] != MASK for user in users)
-    # What is not secret is found, so a secret would be.
+    # Other values are found, so a secret would be, as well.
     assert traces.places(users[0]["id"])
     assert "GET /v1/projects/acme/frontend/events/" in printed  # urllib3's debug log
 
@@ -164,11 +164,11 @@ HOSTILE += [token_in_the_status_line, token_in_a_chunk_size]
 
 
 @pytest.mark.parametrize("faults", [COMMON, HOSTILE], ids=["common", "hostile"])
-def test_the_token_is_in_nothing_that_the_command_line_leaves_of_failures(
+def test_failures_on_the_command_line_do_not_leave_the_token(
     warehouse: Warehouse, faults: list[Fault]
 ) -> None:
     projects = [f"p{number}" for number in range(len(faults))]
-    # Waiting for retries is not what this is about.
+    # Without waiting for retries.
     code = (
         "import analytics_pipeline.client.retry as p; p.pause = lambda seconds: None\n"
     )
@@ -184,7 +184,7 @@ def test_the_token_is_in_nothing_that_the_command_line_leaves_of_failures(
     assert printed.count("error: ") == 1
     traces = Traces(printed, warehouse.folder)
     assert traces.places(TOKEN) == []
-    assert traces.places("/p0/events/")  # it would be found
+    assert traces.places("/p0/events/")  # so the token would be found
 
 
 def test_a_token_in_rows_is_masked_before_they_are_loaded(warehouse: Warehouse) -> None:
@@ -205,7 +205,7 @@ PASSWORD = "pa55/w0rd+"
 
 
 @pytest.mark.parametrize("command", ["run", "status", "report"])
-def test_the_password_of_a_warehouse_that_its_driver_repeats_is_masked(
+def test_a_warehouse_password_repeated_by_its_driver_is_masked(
     warehouse: Warehouse, command: str
 ) -> None:
     pytest.importorskip("psycopg2")
@@ -223,7 +223,7 @@ def test_the_password_of_a_warehouse_that_its_driver_repeats_is_masked(
     assert traces.places("pa55") == []
 
 
-def test_the_password_of_a_warehouse_is_in_no_error_of_a_script(
+def test_errors_of_a_script_do_not_contain_the_warehouse_password(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("psycopg2")
@@ -243,9 +243,7 @@ def test_the_password_of_a_warehouse_is_in_no_error_of_a_script(
     assert Traces(str(pipeline.last_trace), warehouse.folder).places("pa55") == []
 
 
-def test_the_token_of_a_script_is_in_nothing_that_it_leaves(
-    warehouse: Warehouse,
-) -> None:
+def test_a_script_does_not_leave_the_token(warehouse: Warehouse) -> None:
     with small_server(projects=["good", "rejected", "echo"]) as server:
         server.fail(401, on="/rejected/", times=99)
         server.fail(echo, on="/echo/", times=99)

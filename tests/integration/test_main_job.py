@@ -2,14 +2,10 @@
 
 from datetime import UTC, datetime, timedelta
 
-import pytest
-
 from analytics_pipeline.client.endpoints import APIS
-from analytics_pipeline.errors import IncompleteLoad
 from analytics_pipeline.runner import Summary
 from tests.conftest import Warehouse, small_server
 from tests.fake_server import FakeServer
-from tests.integration.test_conventions import assert_no_promise_beyond_the_rows
 
 TABLES = ["events", "issues", "projects", "releases", "project_detail"]
 PROJECTS = ["frontend", "backend"]
@@ -25,7 +21,7 @@ def text(time: datetime) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def test_all_rows_then_nothing_then_what_is_new_changed_or_late(
+def test_later_runs_load_only_new_changed_and_late_rows(
     server: FakeServer, api: str, warehouse: Warehouse
 ) -> None:
     def load() -> Summary:
@@ -60,7 +56,7 @@ def test_all_rows_then_nothing_then_what_is_new_changed_or_late(
     issue |= {"status": "resolved", "count": "4711", "lastSeen": text(seen)}
     third = load()
     assert third.tables["events"].rows == 25
-    assert third.tables["events"].reread >= 1  # the late row lies behind the bookmark
+    assert third.tables["events"].reread >= 1  # the late row is older than the bookmark
     sql = "select status, count, last_seen from analytics.issues"
     assert warehouse.rows(f"{sql} where id = '{issue['id']}'") == [
         ("resolved", 4711, seen)
@@ -68,7 +64,7 @@ def test_all_rows_then_nothing_then_what_is_new_changed_or_late(
     assert ("Renamed",) in warehouse.rows("select name from analytics.projects")
 
 
-def test_since_bounds_the_first_run_and_with_until_a_span_leaves_the_bookmarks(
+def test_since_bounds_the_first_run_and_until_leaves_the_bookmarks(
     server: FakeServer, api: str, warehouse: Warehouse
 ) -> None:
     field = APIS[api].endpoints["events"].replication_key
@@ -91,7 +87,7 @@ def test_since_bounds_the_first_run_and_with_until_a_span_leaves_the_bookmarks(
     assert warehouse.bookmarks() == bookmarks
 
 
-def test_a_full_refresh_reads_all_again_and_keeps_what_the_server_forgot(
+def test_a_full_refresh_reads_everything_and_keeps_rows_the_server_deleted(
     warehouse: Warehouse,
 ) -> None:
     with small_server() as server:
@@ -101,23 +97,3 @@ def test_a_full_refresh_reads_all_again_and_keeps_what_the_server_forgot(
         summary = warehouse.load(server, tables=["events"], full_refresh=True)
         assert summary.tables["events"].rows == len(server.rows("events")) == 59
         assert gone["id"] in warehouse.ids("events")
-
-
-@pytest.mark.parametrize("api", ["sentry", "glitchtip"])
-def test_a_list_that_fails_leaves_a_gap_and_the_others_are_loaded(
-    server: FakeServer, api: str, warehouse: Warehouse
-) -> None:
-    tables = ["events", "issues"]
-    warehouse.load(server, tables=tables, api=api)
-    server.grow(events=90, issues=5)
-    server.fail(503, on="/acme/frontend/events/", times=99, after=1)
-    with pytest.raises(IncompleteLoad, match="503 Service Unavailable") as caught:
-        warehouse.load(server, tables=tables, api=api)
-    server.mend()
-    assert list(caught.value.failures) == ["events of project 'frontend'"]
-    assert sorted(warehouse.ids("issues")) == keys(server, "issues", api)
-    assert len(warehouse.ids("events")) == 60 + 30 + 20
-    field = APIS[api].endpoints["events"].replication_key
-    assert_no_promise_beyond_the_rows(warehouse, server, field)
-    warehouse.load(server, tables=["events"], api=api)
-    assert sorted(warehouse.ids("events")) == keys(server, "events", api)

@@ -61,7 +61,7 @@ def load(warehouse: Warehouse, server: ListServer) -> runner.Summary:
     return runner.load(warehouse.pipeline(), made, ["teams"])
 
 
-def test_an_endpoint_that_is_added_is_loaded_incrementally_and_reported(
+def test_a_new_endpoint_is_loaded_incrementally_and_reported(
     warehouse: Warehouse,
 ) -> None:
     with ListServer() as server:
@@ -85,7 +85,7 @@ def test_an_endpoint_that_is_added_is_loaded_incrementally_and_reported(
     assert stored["columns"]["id"]["primary_key"]
 
 
-def test_a_source_of_another_api_does_not_have_it() -> None:
+def test_other_apis_do_not_have_the_new_endpoint() -> None:
     made = source.analytics_source(
         "https://a.test", TOKEN, ORGANIZATION, "web", "sentry"
     )

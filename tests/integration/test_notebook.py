@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom, and is stored as it then looks."""
+"""The notebook runs from top to bottom, and is stored with its output."""
 
 import copy
 import re
@@ -17,7 +17,7 @@ PLOTS = {"days-plot", "worst-plot", "new-plot"}
 
 
 def outputs(notebook: Any) -> dict[str, list[list[str]]]:
-    """Cell → the types of each of its outputs; a stream or an error has its name."""
+    """Return cell → the types of each output; a stream or an error has its name."""
     return {
         cell.id: [sorted(o.get("data", [o.output_type])) for o in cell.outputs]
         for cell in notebook.cells
@@ -26,7 +26,7 @@ def outputs(notebook: Any) -> dict[str, list[list[str]]]:
 
 
 def texts(notebook: Any) -> dict[str, list[str]]:
-    """Cell → the text of each of its outputs."""
+    """Return cell → the text of each output."""
     return {
         cell.id: [output.data["text/plain"] for output in cell.outputs]
         for cell in notebook.cells
@@ -42,7 +42,7 @@ def stored() -> Any:
 def test_all_cells_run_without_a_warning(
     stored: Any, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The home folder is a new one, and making the cache of fonts takes long.
+    # The home folder is new, and creating the font cache takes long.
     monkeypatch.setenv("MPLCONFIGDIR", mpl.get_cachedir())
     notebook = copy.deepcopy(stored)
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
@@ -64,9 +64,7 @@ def test_all_cells_run_without_a_warning(
     assert (elsewhere / "quickstart.duckdb").exists()
 
 
-def test_it_is_stored_with_its_plots_and_without_traces_of_a_machine(
-    stored: Any,
-) -> None:
+def test_the_notebook_is_stored_with_plots_and_without_local_paths(stored: Any) -> None:
     shown = outputs(stored)
     assert all(["image/png", "text/plain"] in shown[name] for name in PLOTS)
     assert not {"stream", "error"} & {

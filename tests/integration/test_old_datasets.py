@@ -19,7 +19,7 @@ from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.redaction import Redactor
 from analytics_pipeline.tables.rows import RowBuilder
 from analytics_pipeline.tables.schema import READ_AT, column_name
-from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
+from tests.conftest import ORGANIZATION, Warehouse, make_source, small_server
 from tests.list_server import ListServer, event
 
 PROJECTS = ["frontend", "backend"]
@@ -27,7 +27,7 @@ OLD = datetime.now(UTC) - timedelta(days=1)
 
 
 def rows(server: DemoServer, api: str, table: str, project: str) -> pa.Table:
-    """The rows of a list, as the server sends them."""
+    """Return the rows of a list, as the server sends them."""
     endpoint = APIS[api].endpoints[table]
     builder = RowBuilder(TABLES, Redactor([]))
     records = [dict(row) for row in server.rows(table, project or None)]
@@ -120,7 +120,7 @@ def stored(
 
 
 def source(server: DemoServer, api: str, **settings: Any) -> Any:
-    return analytics_source(server.url, TOKEN, ORGANIZATION, PROJECTS, api, **settings)
+    return make_source(server, PROJECTS, api, **settings)
 
 
 def assert_all_once(server: DemoServer, api: str, pipeline: dlt.Pipeline) -> None:
@@ -133,7 +133,7 @@ def assert_all_once(server: DemoServer, api: str, pipeline: dlt.Pipeline) -> Non
 
 
 @pytest.mark.parametrize("made_by", [first_version, previous_version])
-def test_a_dataset_of_an_earlier_version_loads_on(
+def test_a_dataset_of_an_earlier_version_continues_incrementally(
     made_by: Any, stored: tuple[DemoServer, str, dlt.Pipeline]
 ) -> None:
     server, api, pipeline = stored
@@ -168,7 +168,7 @@ def test_a_dataset_of_an_earlier_version_loads_on(
 def test_issues_without_their_project_are_verified(
     stored: tuple[DemoServer, str, dlt.Pipeline], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the first version loaded them: without `project_id` and `project_slug`."""
+    """As loaded by the first version, without `project_id` and `project_slug`."""
     server, api, pipeline = stored
     issues = TABLES["issues"].without(["project_id", "project_slug"])
     with monkeypatch.context() as patch:
@@ -185,7 +185,9 @@ def test_issues_without_their_project_are_verified(
 
 
 @pytest.mark.parametrize("refresh", ["drop_sources", "drop_resources", "drop_data"])
-def test_a_refresh_of_the_first_versions_dataset(elsewhere: Any, refresh: Any) -> None:
+def test_a_dataset_of_the_first_version_can_be_refreshed(
+    elsewhere: Any, refresh: Any
+) -> None:
     pipeline = runner.make_pipeline(pipelines_dir=str(elsewhere / "pipelines"))
     with small_server() as server:
         pipeline.run(first_version(server, "v1"))
@@ -195,7 +197,7 @@ def test_a_refresh_of_the_first_versions_dataset(elsewhere: Any, refresh: Any) -
 
 
 @pytest.mark.parametrize("since", [None, "0001-01-01"])
-def test_a_row_of_the_first_year_breaks_no_later_run(
+def test_a_row_dated_in_year_1_does_not_break_later_runs(
     warehouse: Warehouse, since: str | None
 ) -> None:
     with ListServer() as server:

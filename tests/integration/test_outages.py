@@ -1,4 +1,4 @@
-"""Outages: one sentence, few connections, and nothing that goes on behind the back."""
+"""Outages are reported in one sentence, and no thread keeps running."""
 
 import logging
 import socket
@@ -13,11 +13,11 @@ from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.cli.main import main
 from analytics_pipeline.errors import IncompleteLoad, Unreachable
 from analytics_pipeline.tables.columns import TABLES
-from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
+from tests.conftest import ORGANIZATION, TOKEN, Warehouse, make_source, small_server
 from tests.fake_server import FakeServer
 
 PATIENCE = 10.0
-"""Seconds until a thread that does not end fails its test."""
+"""Seconds that threads have to end."""
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def workers() -> list[threading.Thread]:
     return [t for t in threading.enumerate() if t.name.startswith("analytics-pipeline")]
 
 
-def test_a_server_out_of_reach_ends_the_run_at_once(
+def test_an_unreachable_server_ends_the_run_at_once(
     dead_url: str, warehouse: Warehouse, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
@@ -45,7 +45,7 @@ def test_a_server_out_of_reach_ends_the_run_at_once(
     assert all(each.levelno < logging.WARNING for each in caplog.records)
 
 
-def test_an_outage_is_told_in_one_sentence_on_the_command_line(
+def test_the_command_line_reports_an_outage_in_one_sentence(
     dead_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AUTH_TOKEN", TOKEN)
@@ -57,13 +57,7 @@ def test_an_outage_is_told_in_one_sentence_on_the_command_line(
     assert "Try again later." in lines[0]
 
 
-@pytest.fixture
-def v1() -> Iterator[FakeServer]:
-    with small_server() as server:
-        yield server
-
-
-def test_a_server_that_refuses_all_fails_and_says_each_scope_once(
+def test_a_run_fails_if_all_is_refused_and_names_each_scope_once(
     v1: FakeServer, warehouse: Warehouse
 ) -> None:
     v1.fail(403, on="/", times=1000)
@@ -80,32 +74,30 @@ def test_a_server_that_refuses_all_fails_and_says_each_scope_once(
 @pytest.mark.parametrize(
     ("api", "status"), [("v1", 403), ("sentry", 403), ("glitchtip", 404)]
 )
-def test_a_plain_run_of_which_all_is_refused_raises(
+def test_a_plain_run_raises_if_all_lists_are_refused(
     server: FakeServer, api: str, warehouse: Warehouse, status: int
 ) -> None:
     server.fail(status, on="/", times=1000)
-    source = analytics_source(server.url, TOKEN, ORGANIZATION, "frontend", api)
+    source = make_source(server, "frontend", api)
     with pytest.raises(PipelineStepFailed, match=str(status)):
         warehouse.pipeline().run(source)
 
 
-def test_a_plain_run_of_which_one_list_is_refused_loads_the_others(
+def test_a_plain_run_loads_the_other_lists_if_one_is_refused(
     v1: FakeServer, warehouse: Warehouse, caplog: pytest.LogCaptureFixture
 ) -> None:
     v1.fail(403, on="/releases/", times=1000)
-    source = analytics_source(v1.url, TOKEN, ORGANIZATION, "frontend")
+    source = make_source(v1, "frontend")
     warehouse.pipeline().run(source.with_resources("events", "releases"))
     assert len(warehouse.ids("events")) == len(v1.rows("events", "frontend"))
     assert "skipped: releases of organization 'acme'" in caplog.text
 
 
-def test_no_thread_goes_on_asking_after_a_run_has_failed(warehouse: Warehouse) -> None:
+def test_no_thread_sends_requests_after_a_run_has_failed(warehouse: Warehouse) -> None:
     projects = [f"p{n}" for n in range(8)]
     with small_server(projects=projects, events=2000, latency=0.05) as server:
         server.fail(500, on="/p3/events/", times=100)
-        source = analytics_source(
-            server.url, TOKEN, ORGANIZATION, projects, workers=4
-        ).with_resources("events")
+        source = make_source(server, projects, workers=4).with_resources("events")
         with pytest.raises(PipelineStepFailed):
             warehouse.pipeline().run(source)
         asked = len(server.requests)

@@ -1,4 +1,4 @@
-"""Partitions: how a backfill is divided, and what processes may load side by side."""
+"""Partitions of a backfill, and loading them concurrently."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -9,13 +9,12 @@ from typing import Any
 import dlt
 import pytest
 
-from analytics_pipeline import ConfigurationError, analytics_source, runner
+from analytics_pipeline import ConfigurationError, runner
 from analytics_pipeline.errors import HttpError
 from analytics_pipeline.loading.partitions import Partition, partitions
-from analytics_pipeline.times import parse_span
 from tests import memory
 from tests.children import environment, fresh
-from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
+from tests.conftest import ORGANIZATION, TOKEN, Warehouse, make_source, small_server
 from tests.fake_server import FakeServer
 from tests.postgres import Postgres
 
@@ -27,7 +26,7 @@ def day(text: str) -> datetime:
     return datetime.fromisoformat(f"2026-{text}T00:00:00+00:00")
 
 
-def test_partitions_are_oldest_first_each_for_every_project() -> None:
+def test_partitions_are_sorted_oldest_first_for_every_project() -> None:
     assert partitions(["a", "b"], "2026-01-01", "2026-01-18", "7d") == [
         Partition("a", day("01-01"), day("01-08")),
         Partition("b", day("01-01"), day("01-08")),
@@ -38,23 +37,10 @@ def test_partitions_are_oldest_first_each_for_every_project() -> None:
     ]
 
 
-def test_without_an_end_partitions_are_whole_ones_of_the_past() -> None:
+def test_partitions_without_an_end_are_complete_past_ones() -> None:
     since = datetime.now(UTC) - timedelta(hours=71)
     assert [p.until - since for p in partitions("a", since)] == [DAY, 2 * DAY]
     assert not partitions("a", since, every="3d")
-
-
-@pytest.mark.parametrize(
-    ("text", "hours"), [("12h", 12), ("1d", 24), ("7d", 168), ("2w", 336)]
-)
-def test_a_span_is_a_number_and_a_unit(text: str, hours: int) -> None:
-    assert parse_span("every", text) == timedelta(hours=hours)
-
-
-@pytest.mark.parametrize("text", ["", "7", "d", "0d", "-1d", "7m", "1.5d", "week"])
-def test_nonsense_is_no_span(text: str) -> None:
-    with pytest.raises(ConfigurationError, match="write it as 12h, 7d or 2w"):
-        parse_span("every", text)
 
 
 @pytest.fixture
@@ -65,7 +51,7 @@ def sentry() -> Iterator[FakeServer]:
 
 
 def since(server: FakeServer) -> datetime:
-    """A midnight before the oldest event."""
+    """Return a midnight before the oldest event."""
     oldest = min(datetime.fromisoformat(e["dateCreated"]) for e in events(server))
     return oldest.replace(hour=0, minute=0, second=0, microsecond=0)
 
@@ -75,7 +61,7 @@ def events(server: FakeServer, project: str | None = None) -> list[dict[str, Any
 
 
 def make(server: FakeServer, api: str = "sentry", **settings: Any) -> dict[str, Any]:
-    """Further arguments of `run_partition`."""
+    """Return further arguments of `run_partition`."""
     return {
         "base_url": server.url,
         "auth_token": TOKEN,
@@ -86,18 +72,12 @@ def make(server: FakeServer, api: str = "sentry", **settings: Any) -> dict[str, 
 
 
 def times(server: FakeServer, project: str, field: str) -> dict[str, datetime]:
-    """Event → when it is from."""
+    """Return event → time."""
     rows = events(server, project)
     return {row["id"]: datetime.fromisoformat(row[field]) for row in rows}
 
 
-@pytest.fixture
-def v1() -> Iterator[FakeServer]:
-    with small_server() as server:
-        yield server
-
-
-def test_a_partition_is_exactly_its_project_and_span(
+def test_a_partition_loads_exactly_its_project_and_span(
     v1: FakeServer, warehouse: Warehouse
 ) -> None:
     dated = times(v1, "frontend", "dateCreated")
@@ -112,7 +92,7 @@ def test_a_partition_is_exactly_its_project_and_span(
     assert not any(warehouse.bookmarks().values())
 
 
-def test_runs_after_partitions_begin_where_these_ended(
+def test_a_run_after_partitions_starts_where_they_ended(
     sentry: FakeServer, warehouse: Warehouse
 ) -> None:
     end = since(sentry) + 20 * DAY
@@ -133,7 +113,7 @@ def test_runs_after_partitions_begin_where_these_ended(
 
 
 @pytest.mark.parametrize("table", ["events", "issues"])
-def test_partitions_in_any_order_bring_all_rows_and_leave_no_bookmark(
+def test_partitions_load_all_rows_in_any_order_without_bookmarks(
     api: str, table: str
 ) -> None:
     session = memory.Session(api)
@@ -157,17 +137,17 @@ def held(piece: Partition, row: memory.Row) -> bool:
     return piece.since <= time < piece.until
 
 
-def test_a_span_needs_no_beginning(api: str) -> None:
+def test_a_partition_can_have_no_start(api: str) -> None:
     session = memory.Session(api)
     session.lists["events", "web"] = memory.events(50)
     warehouse = memory.Warehouse(session)
-    # What the source makes of an `until` alone.
+    # As the source does for `until` alone.
     warehouse.run(since=datetime.min.replace(tzinfo=UTC), until=memory.ago(1000))
     assert not warehouse.errors
     assert 0 < len(warehouse.ids) < 50
 
 
-def test_a_partition_that_fails_is_complete_when_it_is_run_again(
+def test_a_failed_partition_is_completed_by_running_it_again(
     v1: FakeServer, warehouse: Warehouse
 ) -> None:
     now = datetime.now(UTC)
@@ -181,10 +161,10 @@ def test_a_partition_that_fails_is_complete_when_it_is_run_again(
     )
 
 
-def test_the_settings_of_a_partition_are_its_own(
+def test_a_partition_keeps_its_own_settings(
     sentry: FakeServer, warehouse: Warehouse
 ) -> None:
-    """What else is given as `since` or `until` counts for nothing."""
+    """Given `since` and `until` are ignored."""
     (piece,) = partitions("backend", since(sentry), since(sentry) + 7 * DAY, "7d")
     settings = make(sentry, since="2020-01-01", until="2020-01-02")
     runner.run_partition(warehouse.pipeline(), piece, ["events"], **settings)
@@ -221,7 +201,7 @@ def load_in_process(environ: Mapping[str, str], folder: Path, *words: Any) -> No
 
 
 class Shared:
-    """A warehouse that several load into, each with a folder of its own."""
+    """A warehouse into which several processes load, each with its own folder."""
 
     def __init__(self, kind: str, place: str, folder: Path) -> None:
         self.kind, self.place, self.folder = kind, place, folder
@@ -235,7 +215,7 @@ class Shared:
         return process
 
     def load(self, server: FakeServer) -> None:
-        """Load a project in one partition, here."""
+        """Load a project in one partition in this process."""
         kind, place, folder, settings = self._words(server)
         load(kind, place, folder, settings, "frontend", "60d")
 
@@ -265,7 +245,7 @@ def exit_codes(*workers: Any) -> list[int]:
 
 
 def assert_same(shared: Shared, server: FakeServer, project: str | None = None) -> None:
-    """Each row of the server is there once, as the server has it."""
+    """Check that each row of the server is loaded once, unchanged."""
     found = shared.rows("select id, group_id, date_created from analytics.events")
     assert sorted(found) == sorted(
         (e["id"], e["groupID"], datetime.fromisoformat(e["dateCreated"]))
@@ -278,7 +258,7 @@ def assert_same(shared: Shared, server: FakeServer, project: str | None = None) 
     )
 
 
-def test_processes_load_the_same_partitions_at_once(
+def test_processes_can_load_the_same_partitions_concurrently(
     shared: Shared, v1: FakeServer
 ) -> None:
     slugs = ["frontend", "frontend", "backend"]
@@ -287,8 +267,10 @@ def test_processes_load_the_same_partitions_at_once(
     assert_same(shared, v1)
 
 
-def test_an_older_copy_that_is_loaded_later_replaces_nothing(shared: Shared) -> None:
-    """One load has read an old copy of an issue when another loads a newer one."""
+def test_an_older_copy_loaded_later_does_not_replace_a_newer_one(
+    shared: Shared,
+) -> None:
+    """A load has read an old copy of an issue when another one loads a newer copy."""
     with small_server(page_size=5) as server:
         issue = server.rows("issues", "frontend")[0]
 
@@ -304,7 +286,7 @@ def test_an_older_copy_that_is_loaded_later_replaces_nothing(shared: Shared) -> 
         assert_same(shared, server, "frontend")
 
 
-def test_a_killed_process_leaves_the_way_free(shared: Shared, v1: FakeServer) -> None:
+def test_a_killed_process_leaves_no_lock(shared: Shared, v1: FakeServer) -> None:
     killed, other = shared.work(v1), shared.work(v1)
     while len(v1.requests) < 8:
         assert killed.is_alive() or other.is_alive()
@@ -314,9 +296,11 @@ def test_a_killed_process_leaves_the_way_free(shared: Shared, v1: FakeServer) ->
     assert_same(shared, v1, "frontend")
 
 
-def test_other_destinations_are_not_shared(sentry: FakeServer, elsewhere: Path) -> None:
+def test_loads_cannot_share_other_destinations(
+    sentry: FakeServer, elsewhere: Path
+) -> None:
     pipeline = runner.make_pipeline(dlt.destinations.filesystem("lake"))
-    source = analytics_source(sentry.url, TOKEN, ORGANIZATION, "frontend", "sentry")
+    source = make_source(sentry, "frontend", "sentry")
     with pytest.raises(ConfigurationError, match="one load after the other"):
         runner.load_shared(pipeline, source, ["projects"])
     assert not sentry.requests

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import dlt
-import pyarrow as pa
 import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from analytics_pipeline import analytics_source, runner
+from analytics_pipeline import runner
 from analytics_pipeline.errors import ConfigurationError
 from analytics_pipeline.report import page
 from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.schema import EXTRA, READ_AT
 from analytics_pipeline.values import loads, utc
-from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
+from tests.conftest import Warehouse, make_source, small_server
 from tests.fake_server import FakeServer
 from tests.mariadb import MariaDB
 
@@ -49,7 +48,7 @@ def v1() -> Iterator[FakeServer]:
 
 def source(server: FakeServer, **settings: Any) -> Any:
     projects = ["frontend", "backend"]
-    return analytics_source(server.url, TOKEN, ORGANIZATION, projects, **settings)
+    return make_source(server, projects, **settings)
 
 
 def comparable(kind: str, value: Any) -> Any:
@@ -64,7 +63,7 @@ def comparable(kind: str, value: Any) -> Any:
 
 
 def rows(pipeline: dlt.Pipeline, name: str) -> dict[Any, Any]:
-    """Key → what the row holds, whatever types the database has."""
+    """Return key → row, independent of the types of the database."""
     table = TABLES[name]
     kinds: dict[str, str] = {
         column: str(hints["data_type"])
@@ -84,7 +83,7 @@ def rows(pipeline: dlt.Pipeline, name: str) -> dict[Any, Any]:
     return by_key
 
 
-def test_two_loads_give_the_rows_that_duckdb_has(
+def test_two_loads_yield_the_rows_of_duckdb(
     v1: FakeServer, warehouse: Warehouse, pipeline: dlt.Pipeline
 ) -> None:
     for _ in range(2):
@@ -119,7 +118,7 @@ def test_verify_finds_and_repairs_and_the_report_shows_it(
     assert "Unresolved issues over time" in page(pipeline)
 
 
-def test_keys_of_mariadb_are_keys(v1: FakeServer, mariadb: MariaDB) -> None:
+def test_mariadb_tables_have_primary_keys(v1: FakeServer, mariadb: MariaDB) -> None:
     where = dlt.destinations.sqlalchemy(mariadb.uri, create_primary_keys=True)
     pipeline = runner.make_pipeline(where, pipelines_dir="others")
     runner.load(pipeline, source(v1), ["events"])
@@ -145,7 +144,7 @@ def test_json_lines_hold_nested_values(v1: FakeServer, elsewhere: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "kind"), [({}, list), ({"row_format": "arrow"}, str)]
 )
-def test_a_function_gets_nested_values_unless_arrow_is_asked_for(
+def test_a_destination_function_receives_nested_values_unless_arrow_is_chosen(
     settings: dict[str, Any], kind: type, v1: FakeServer
 ) -> None:
     taken: list[Any] = []
@@ -161,14 +160,7 @@ def test_a_function_gets_nested_values_unless_arrow_is_asked_for(
     assert {type(event["tags"]) for event in taken} == {kind}
 
 
-def test_a_resource_that_is_iterated_gives_arrow(
-    v1: FakeServer, pipeline: dlt.Pipeline
-) -> None:
-    pipeline.activate()
-    assert all(isinstance(batch, pa.Table) for batch in source(v1).events)
-
-
-def test_lancedb_is_refused_since_it_would_lose_rows(
+def test_lancedb_is_refused_because_it_would_lose_rows(
     v1: FakeServer, elsewhere: Path
 ) -> None:
     lance = dlt.pipeline("lance", pipelines_dir="others", destination="lancedb")

@@ -1,4 +1,4 @@
-"""The questions of examples/history.sql, asked about a month that is known."""
+"""The queries of examples/history.sql, run on a known month."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import dlt
 import pytest
 
-from analytics_pipeline import analytics_source, runner
+from analytics_pipeline import runner
 from analytics_pipeline.demo.rows import ISSUE, RELEASE, Row, fill
-from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
+from tests.conftest import Warehouse, make_source, small_server
 from tests.examples import FOLDER
 from tests.fake_server import FakeServer
 from tests.postgres import Postgres
@@ -91,7 +91,7 @@ MIDNIGHT = datetime.combine(datetime.now(UTC), time(), UTC)
 
 
 def at(day: int, hour: int) -> datetime:
-    """A time of the month, whose last day was yesterday."""
+    """Return a time of the month, whose last day was yesterday."""
     return MIDNIGHT + timedelta(days=day - DAYS - 1, hours=hour)
 
 
@@ -101,7 +101,7 @@ def loaded(day: int) -> datetime:
 
 @dataclass(frozen=True)
 class Issue:
-    """An issue, as it is at the end of a day."""
+    """An issue at the end of a day."""
 
     project: str
     first_seen: datetime
@@ -127,7 +127,7 @@ class Day(NamedTuple):
 
 
 def month() -> Iterator[Day]:
-    """The days, each with all that there is at its end."""
+    """Yield the days, each with its state at the end."""
     issues: dict[str, Issue] = {}
     releases: list[Release] = []
     lines = [line.partition("--")[0].split() for line in MONTH.strip().splitlines()]
@@ -142,7 +142,7 @@ def month() -> Iterator[Day]:
 def happen(
     words: list[str], day: int, issues: dict[str, Issue], releases: list[Release]
 ) -> None:
-    """Do to the issues and releases what a line of the month says."""
+    """Apply a line of the month to the issues and releases."""
 
     def change(names: list[str], **changes: Any) -> None:
         for name in names:
@@ -182,7 +182,7 @@ def happen(
 
 
 def show(server: FakeServer, day: Day) -> None:
-    """Let the server have the issues and releases of a day, and no others."""
+    """Set the issues and releases of the server to those of a day."""
     projects = {row["slug"]: row for row in server.rows("projects")}
 
     def reference(slug: str) -> Row:
@@ -232,7 +232,7 @@ Ask = Callable[[str], list[tuple[Any, ...]]]
 
 
 class Store:
-    """A warehouse that days of the month can be loaded into."""
+    """A warehouse for the days of the month."""
 
     def __init__(self, destination: Any, ask: Ask, server: FakeServer) -> None:
         self.ask = ask
@@ -242,13 +242,8 @@ class Store:
     def load(self, day: Day, *tables: str) -> None:
         """Load a day at its end; a time that the load has written becomes that of the day."""
         show(self._server, day)
-        source = analytics_source(
-            self._server.url,
-            TOKEN,
-            ORGANIZATION,
-            [*PROJECTS.values()],
-            history=True,
-            sweep="now",
+        source = make_source(
+            self._server, [*PROJECTS.values()], history=True, sweep="now"
         )
         runner.load(self._pipeline, source, ["issues", "issue_history", *tables])
         for column in ("valid_from", "valid_to"):
@@ -258,7 +253,7 @@ class Store:
             )
 
     def write(self, days: list[Day]) -> None:
-        """Write what loads of all days would have written, after one of the last day."""
+        """Write the rows of daily loads, after one load of the last day."""
         ids = {
             slug: id for id, slug in self.ask("select id, slug from analytics.projects")
         }
@@ -321,7 +316,7 @@ def store(request: pytest.FixtureRequest, server: FakeServer) -> Store:
 
 
 class Change(NamedTuple):
-    """The status of an issue is another than when it was last seen."""
+    """A change of the status of an issue since it was last seen."""
 
     time: datetime
     name: str
@@ -349,7 +344,7 @@ def is_regression(change: Change) -> bool:
 
 
 def resolutions(days: list[Day]) -> Iterator[Change]:
-    """Issues that were resolved at the first load of their project are left out."""
+    """Yield resolutions, except of issues already resolved at the first load."""
     began: dict[str, datetime] = {}
     for change in changes(days):
         start = began.setdefault(change.after.project, change.time)
@@ -400,7 +395,7 @@ def resolved_by(days: list[Day]) -> list[tuple[Any, ...]]:
 
 
 def states(days: list[Day]) -> list[tuple[Any, ...]]:
-    """What the table should hold: issue, status, assigned to, release, from, to."""
+    """Return the expected rows: issue, status, assigned to, release, from, to."""
     found: list[tuple[Any, ...]] = []
     current: dict[str, tuple[Any, ...]] = {}
     last = days[-1].number
@@ -419,14 +414,14 @@ def states(days: list[Day]) -> list[tuple[Any, ...]]:
     return found
 
 
-def test_loads_write_the_states_of_the_month(duck: Store) -> None:
+def test_daily_loads_record_the_states_of_a_month(duck: Store) -> None:
     days = [*month()][:6]
     for day in days:
         duck.load(day)
     assert sorted(duck.history(), key=repr) == sorted(states(days), key=repr)
 
 
-def test_the_questions_have_the_answers_of_the_month(store: Store) -> None:
+def test_the_documented_queries_return_the_right_answers(store: Store) -> None:
     days = [*month()]
     store.load(days[-1], "projects", "releases")
     store.write(days)

@@ -40,7 +40,7 @@ def load_from(
 
 @contextmanager
 def failing(kind: type[ApiError], match: str | None = None) -> Iterator[list[ApiError]]:
-    """The one list that is read here fails with such an error, which is caught."""
+    """Catch the error of the only list, which must be of this kind."""
     errors: list[ApiError] = []
     with pytest.raises(IncompleteLoad, match=match) as caught:
         yield errors
@@ -58,7 +58,7 @@ def failing(kind: type[ApiError], match: str | None = None) -> Iterator[list[Api
         ("events", ["events_tail"], 74, "id"),
     ],
 )
-def test_every_recorded_value_is_found_again(
+def test_every_recorded_value_is_in_the_warehouse(
     warehouse: Warehouse, table: str, files: list[str], count: int, key: str
 ) -> None:
     project = "backend" if table == "events" else "frontend"
@@ -88,7 +88,7 @@ def as_dicts(warehouse: Warehouse, table: str) -> list[dict[str, Any]]:
 
 
 def as_json(row: dict[str, Any], table: str, field: str) -> Any:
-    """A value of the warehouse as the server would send it."""
+    """Return a value of the warehouse as the server would send it."""
     kind = TABLES[table].types.get(field)
     if kind is None:
         return json.loads(row["extra"])[field]
@@ -97,7 +97,7 @@ def as_json(row: dict[str, Any], table: str, field: str) -> Any:
 
 
 def as_sent(table: str, field: str, value: Any) -> Any:
-    """A value that was sent, as its column's type has it."""
+    """Return a sent value in the type of its column."""
     kind = TABLES[table].types.get(field)
     if value is None or field in APIS["glitchtip"].endpoints[table].unfilled:
         return None
@@ -111,7 +111,7 @@ def test_a_second_run_over_the_recordings_finds_nothing_new(
 ) -> None:
     pages = recorded("issues_frontend", "releases", "projects_default", "project-2")
     tables = ("issues", "releases", "projects", "project_detail")
-    with replay(pages) as url:  # a bookmark is of the server at one address
+    with replay(pages) as url:  # bookmarks belong to one server address
         first = load_from(url, warehouse, *tables, project="frontend")
         second = load_from(url, warehouse, *tables, project="frontend")
     assert {name: part.rows for name, part in first.tables.items()} == {
@@ -185,7 +185,7 @@ def test_a_recorded_403_skips_the_list_and_names_the_scope(
     assert len(warehouse.ids("project_detail")) == 1
 
 
-def test_an_unknown_project_that_answers_with_an_empty_list_is_found_out(
+def test_an_unknown_project_with_an_empty_list_is_reported(
     warehouse: Warehouse,
 ) -> None:
     pages = recorded("empty_events_unknown_project", "error_404_project")
@@ -193,9 +193,7 @@ def test_an_unknown_project_that_answers_with_an_empty_list_is_found_out(
         load(warehouse, pages, "events", project="nope")
 
 
-def test_a_page_of_the_web_application_is_not_an_empty_list(
-    warehouse: Warehouse,
-) -> None:
+def test_an_html_page_is_not_an_empty_list(warehouse: Warehouse) -> None:
     (page,) = recorded("spa_200")
     page["request"]["url"] += "/"
     with failing(UnexpectedAnswer, match="not answer with JSON but with text/html"):

@@ -1,6 +1,5 @@
 """Rows that a user leaves out, and what becomes of them when the condition changes."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import dlt
@@ -9,16 +8,10 @@ import pyarrow.compute as pc
 import pytest
 from dlt.extract import DltSource
 
-from analytics_pipeline import analytics_source, runner
-from tests.conftest import ORGANIZATION, TOKEN, small_server
+from analytics_pipeline import runner
+from tests.conftest import make_source
 from tests.fake_server import FakeServer
 from tests.postgres import Postgres
-
-
-@pytest.fixture
-def v1() -> Iterator[FakeServer]:
-    with small_server() as server:
-        yield server
 
 
 @pytest.fixture(params=["duckdb", "postgres", "sqlite"])
@@ -34,10 +27,8 @@ def pipeline(request: pytest.FixtureRequest) -> dlt.Pipeline:
 
 
 def only(levels: list[str], server: FakeServer, **settings: Any) -> DltSource:
-    """A source of events of some levels, as the README says to make it."""
-    source = analytics_source(
-        server.url, TOKEN, ORGANIZATION, ["frontend", "backend"], **settings
-    )
+    """Return a source of events of some levels, as in the README."""
+    source: DltSource = make_source(server, ["frontend", "backend"], **settings)
     wanted = pc.is_in(pc.field("level"), value_set=pa.array(levels))
     source.events.add_map(lambda table: table.filter(wanted))
     return source
@@ -57,10 +48,10 @@ def at_server(server: FakeServer, *wanted: str) -> dict[str, int]:
     return counts
 
 
-def test_rows_are_left_out_before_they_are_written(
+def test_rows_are_filtered_before_they_are_written(
     v1: FakeServer, pipeline: dlt.Pipeline
 ) -> None:
-    """Until a new condition lets them in, which needs a full refresh."""
+    """A changed filter needs a full refresh."""
     runner.load(pipeline, only(["error", "fatal"], v1), ["events"])
     assert levels(pipeline) == at_server(v1, "error", "fatal")
     v1.grow(events=10)
@@ -71,7 +62,7 @@ def test_rows_are_left_out_before_they_are_written(
     assert levels(pipeline) == at_server(v1, *wider)
 
 
-def test_verify_finds_what_a_new_condition_lets_in(v1: FakeServer) -> None:
+def test_verify_finds_rows_that_a_changed_filter_accepts(v1: FakeServer) -> None:
     pipeline = runner.make_pipeline(pipelines_dir="pipelines")
     runner.load(pipeline, only(["fatal"], v1), ["events"])
     wider = ["fatal", "error"]

@@ -9,9 +9,9 @@ import dlt
 import pyarrow as pa
 import pytest
 
-from analytics_pipeline import analytics_source, runner
+from analytics_pipeline import runner
 from analytics_pipeline.errors import ConfigurationError
-from tests.conftest import ORGANIZATION, TOKEN, Database, small_server
+from tests.conftest import Database, make_source, small_server
 from tests.fake_server import FakeServer
 
 FOREIGN = "the table in the dataset 'analytics' holds rows of another source"
@@ -33,7 +33,7 @@ def make(destination: Any) -> Make:
 
 
 def load(make: Make, server: FakeServer, *tables: str, name: str = "ours") -> None:
-    source = analytics_source(server.url, TOKEN, ORGANIZATION, "frontend", history=True)
+    source = make_source(server, "frontend", history=True)
     runner.load(make(name), source, tables)
 
 
@@ -47,7 +47,7 @@ def rows(make: Make, table: str) -> int:
 
 @pytest.mark.parametrize("table", ["issues", "issue_history"])
 @pytest.mark.parametrize("by_dlt", [True, False])
-def test_a_table_of_another_source_is_named_and_stays_as_it_is(
+def test_a_table_of_another_source_is_reported_and_left_unchanged(
     by_dlt: bool, table: str, make: Make
 ) -> None:
     if by_dlt:
@@ -63,17 +63,17 @@ def test_a_table_of_another_source_is_named_and_stays_as_it_is(
         with pytest.raises(ConfigurationError, match=f"{table}: {FOREIGN}"):
             load(make, server, "issues")
         assert not server.requests
-        load(make, server, "releases")  # that other table is nothing to it
+        load(make, server, "releases")  # the other table does not matter
     assert rows(make, table) == 1
 
 
-def test_another_source_that_comes_later_is_found(make: Make, destination: Any) -> None:
+def test_a_source_added_later_is_detected(make: Make, destination: Any) -> None:
     with small_server() as server:
         load(make, server, "releases")
         load(make, server, "releases", name="another_pipeline")
         row: Any = [{"id": "1"}]
         if destination != "sqlalchemy":
-            row = pa.Table.from_pylist(row)  # as ours are there, without _dlt_id
+            row = pa.Table.from_pylist(row)  # like ours, without _dlt_id
         make("other").run(row, table_name="releases", schema=dlt.Schema("shop"))
         before = len(server.requests)
         with pytest.raises(ConfigurationError, match=f"releases: {FOREIGN}"):
@@ -82,7 +82,7 @@ def test_another_source_that_comes_later_is_found(make: Make, destination: Any) 
 
 
 def test_a_table_without_rows_is_loaded(make: Make) -> None:
-    """A run that was killed may have left it, where tables are made one by one."""
+    """A killed run may have left it, if tables are created one by one."""
     make("other").run([{"x": 1}], table_name="other")
     with make("other").sql_client() as client:
         name = client.make_qualified_table_name("releases")
@@ -92,12 +92,12 @@ def test_a_table_without_rows_is_loaded(make: Make) -> None:
     assert rows(make, "releases") == 12
 
 
-def test_loads_that_share_a_dataset_leave_other_tables_alone(elsewhere: Path) -> None:
+def test_shared_loads_leave_other_tables_alone(elsewhere: Path) -> None:
     pipeline = runner.make_pipeline(pipelines_dir="pipelines", name="other")
     schema = dlt.Schema("shop")
     pipeline.run([{"id": "1"}], table_name="events", schema=schema)
     with small_server() as server:
-        source = analytics_source(server.url, TOKEN, ORGANIZATION, "frontend")
+        source = make_source(server, "frontend")
         shared = runner.make_pipeline(
             dlt.destinations.duckdb("other.duckdb"), pipelines_dir="pipelines"
         )
@@ -106,7 +106,7 @@ def test_loads_that_share_a_dataset_leave_other_tables_alone(elsewhere: Path) ->
         assert not server.requests
 
 
-def test_a_table_that_the_newest_schema_does_not_know_is_still_ours(
+def test_a_table_missing_in_the_newest_schema_still_belongs_to_the_source(
     elsewhere: Path,
 ) -> None:
     """A load that shares the dataset stores a schema of its own tables only."""
@@ -117,7 +117,7 @@ def test_a_table_that_the_newest_schema_does_not_know_is_still_ours(
 
     with small_server() as server:
         load(make, server, "issues")
-        source = analytics_source(server.url, TOKEN, ORGANIZATION, "frontend")
+        source = make_source(server, "frontend")
         runner.load_shared(make("shared"), source, ["events"])
         shutil.rmtree("ours")
         load(make, server, "issues")

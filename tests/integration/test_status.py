@@ -1,4 +1,4 @@
-"""What the command line tells of the warehouse, without asking a server."""
+"""The command `status` describes the warehouse without requests."""
 
 import json
 import re
@@ -8,11 +8,18 @@ from typing import Any
 
 import pytest
 
-from analytics_pipeline import analytics_source, runner
+from analytics_pipeline import runner
 from analytics_pipeline.cli.main import main
 from analytics_pipeline.errors import AnalyticsError, ConfigurationError
 from analytics_pipeline.report import page
-from tests.conftest import ORGANIZATION, TOKEN, Warehouse, set_back, small_server
+from tests.conftest import (
+    ORGANIZATION,
+    TOKEN,
+    Warehouse,
+    make_source,
+    set_back,
+    small_server,
+)
 from tests.fake_server import FakeServer
 
 Output = pytest.CaptureFixture[str]
@@ -47,7 +54,7 @@ def status(folder: Path, capsys: Output, *words: str) -> dict[Any, Any]:
     return shown | lists
 
 
-def test_status_tells_of_each_list_and_asks_no_server(
+def test_status_describes_each_list_without_requests(
     folder: Path, capsys: Output
 ) -> None:
     with small_server() as server:
@@ -56,7 +63,7 @@ def test_status_tells_of_each_list_and_asks_no_server(
         found = status(folder, capsys)
         assert len(server.requests) == asked
     assert found["location"] == "analytics_pipeline.duckdb"
-    assert len(found) == 4 + 3 * 2 + 2  # three tables of each project, two of all
+    assert len(found) == 4 + 3 * 2 + 2  # 3 tables per project, 2 of all
     for slug in ("frontend", "backend"):
         rows = server.rows("events", slug)
         events = found["events", slug]
@@ -74,7 +81,7 @@ def test_status_tells_of_each_list_and_asks_no_server(
         assert found["project_detail", slug]["rows"] == 1
     assert found["projects", ""]["rows"] == 2
     assert found["releases", ""]["rows"] == len(server.rows("releases"))
-    elsewhere = status(folder / "other", capsys)  # as from another machine
+    elsewhere = status(folder / "other", capsys)  # like on another machine
     assert (
         elsewhere["events", "frontend"]["rows"] == found["events", "frontend"]["rows"]
     )
@@ -84,7 +91,7 @@ def test_status_tells_of_each_list_and_asks_no_server(
         runner.status(pipeline)
 
 
-def test_status_tells_what_was_refused_or_failed_until_it_is_read(
+def test_status_shows_refusals_and_failures_until_the_list_is_read(
     folder: Path, warehouse: Warehouse, capsys: Output
 ) -> None:
     words = only("events", "projects", "releases")
@@ -126,7 +133,7 @@ def test_status_tells_what_was_refused_or_failed_until_it_is_read(
         assert len(warehouse.ids("events")) == len(server.rows("events"))
 
 
-def test_status_tells_what_is_under_way(
+def test_status_shows_unfinished_loads(
     folder: Path, warehouse: Warehouse, capsys: Output
 ) -> None:
     with small_server(events=300) as server:
@@ -140,7 +147,7 @@ def test_status_tells_what_is_under_way(
     assert under_way["last_complete_reading"] is None
 
 
-def test_rows_of_organizations_are_told_apart_or_not_counted(
+def test_rows_are_counted_by_organization_where_it_is_known(
     folder: Path, warehouse: Warehouse, capsys: Output
 ) -> None:
     for organization in ("acme", "other"):
@@ -188,7 +195,7 @@ def test_rows_of_partitions_have_no_bookmark(
 
 
 @pytest.mark.parametrize("command", ["status", "report", "verify", "check"])
-def test_where_nothing_was_loaded_no_file_is_made(
+def test_status_creates_no_file_if_nothing_was_loaded(
     command: str, folder: Path, capsys: Output
 ) -> None:
     words = [command, "--pipelines-dir", str(folder)]
@@ -219,21 +226,7 @@ def test_a_list_without_rows_is_fresh_when_it_was_read(
     assert "✗" not in capsys.readouterr().err
 
 
-def test_a_project_that_is_not_asked_for_any_more_is_no_alarm(folder: Path) -> None:
-    """Though it was asked for a last time after it was gone."""
-    words = only("events")
-    with small_server() as server:
-        assert load(server, folder, *words) == 0
-        server.fail(404, on="/backend/", times=99)
-        assert load(server, folder, *words) == 3
-        server.mend()
-        pipeline = runner.make_pipeline(pipelines_dir=str(folder))
-        set_back(pipeline, "/backend", "completed_at", "failed_at", "asked_at")
-        assert load(server, folder, *words, projects="frontend") == 0
-    assert freshness(folder) == 0
-
-
-def test_a_list_that_is_not_asked_for_any_more_is_shown_without_its_failure(
+def test_a_list_no_longer_configured_is_shown_without_its_failure(
     folder: Path, capsys: Output
 ) -> None:
     words = only("events")
@@ -256,7 +249,7 @@ def test_a_list_that_is_not_asked_for_any_more_is_shown_without_its_failure(
     assert freshness(folder) == 0
 
 
-def test_complete_asks_only_whether_lists_were_read(
+def test_complete_considers_only_whether_lists_were_read(
     folder: Path, capsys: Output
 ) -> None:
     with small_server(now=datetime.now(UTC) - timedelta(days=3)) as server:
@@ -265,11 +258,11 @@ def test_complete_asks_only_whether_lists_were_read(
         assert freshness(folder, "--complete") == 0
         server.fail(500, on="/backend/events/", times=4)
         assert load(server, folder, *only("events")) == 1
-    assert freshness(folder, "--complete") == 0  # read to its end a moment ago
+    assert freshness(folder, "--complete") == 0  # it was read completely a moment ago
 
 
 @pytest.mark.parametrize("api", ["v1", "sentry"])
-def test_a_name_that_never_was_right_is_forgotten(
+def test_a_name_that_was_never_valid_is_forgotten(
     folder: Path, capsys: Output, api: str
 ) -> None:
     with small_server(api) as server:
@@ -281,7 +274,7 @@ def test_a_name_that_never_was_right_is_forgotten(
     assert freshness(folder) == 0
 
 
-def test_a_sweep_that_failed_is_told_though_the_list_was_read(
+def test_a_failed_sweep_is_shown_although_the_list_was_read(
     folder: Path, capsys: Output
 ) -> None:
     words = only("issues")
@@ -297,7 +290,7 @@ def test_a_sweep_that_failed_is_told_though_the_list_was_read(
     assert found["problem"] == found["under_way"] == ""
 
 
-def test_what_is_read_whole_has_no_span(folder: Path, capsys: Output) -> None:
+def test_full_scans_have_no_span(folder: Path, capsys: Output) -> None:
     with small_server() as server:
         words = [*only("projects", "project_detail"), "--since", "7d", "--json"]
         for _ in range(2):
@@ -315,7 +308,7 @@ def test_what_is_read_whole_has_no_span(folder: Path, capsys: Output) -> None:
     assert re.search(r"^project_detail +backend +1 +full scan +–", out, re.MULTILINE)
 
 
-def test_a_run_says_where_the_tables_are(
+def test_a_run_reports_where_the_tables_are(
     folder: Path, capsys: Output, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, other = Path.cwd(), tmp_path / "other"
@@ -326,7 +319,7 @@ def test_a_run_says_where_the_tables_are(
         assert said in capsys.readouterr().err
         for place, dataset in (
             (other, "analytics"),
-            (other, "new"),  # of which no state is stored yet
+            (other, "new"),  # no state is stored there yet
             (other, "analytics"),
             (first, "new"),
         ):
@@ -338,15 +331,13 @@ def test_a_run_says_where_the_tables_are(
     assert not list(other.glob("*.duckdb"))
 
 
-def test_tables_that_a_user_has_named_are_found(
-    warehouse: Warehouse, capsys: Output
-) -> None:
+def test_renamed_tables_are_found(warehouse: Warehouse, capsys: Output) -> None:
     pipeline = warehouse.pipeline()
     words = ["--pipelines-dir", str(warehouse.folder / "pipelines")]
     with small_server() as server:
 
         def load_named() -> None:
-            source = analytics_source(server.url, TOKEN, ORGANIZATION, "frontend")
+            source = make_source(server, "frontend")
             for name, resource in source.resources.items():
                 resource.apply_hints(table_name=f"my_{name}")
             runner.load(pipeline, source, ["events", "issues", "projects"])
@@ -366,7 +357,7 @@ def test_tables_that_a_user_has_named_are_found(
             load_named()
 
 
-def test_freshness_goes_by_the_newest_row_and_the_last_reading(
+def test_freshness_depends_on_the_newest_row_and_the_last_read(
     folder: Path, capsys: Output
 ) -> None:
     with small_server(now=datetime.now(UTC) - timedelta(hours=5)) as server:

@@ -1,4 +1,4 @@
-"""What never works must not keep the rest: rows that break their page, odd answers."""
+"""Rows that break their page and odd answers do not affect the rest."""
 
 import json
 from collections.abc import Callable
@@ -6,11 +6,11 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from analytics_pipeline import analytics_source, runner
+from analytics_pipeline import runner
 from analytics_pipeline.demo import Response
 from analytics_pipeline.demo.http import json_response
 from analytics_pipeline.errors import IncompleteLoad
-from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
+from tests.conftest import ORGANIZATION, TOKEN, Warehouse, make_source, small_server
 from tests.list_server import ListServer, newest_first
 
 Break = Callable[[BaseHTTPRequestHandler, Response], Response]
@@ -30,7 +30,7 @@ def break_pages_with(event: str) -> Break:
 
 
 @pytest.mark.parametrize("api", ["v1", "sentry"])
-def test_a_row_that_breaks_its_page_does_not_keep_new_rows_from_coming(
+def test_new_rows_are_loaded_if_an_old_row_breaks_its_page(
     api: str, warehouse: Warehouse
 ) -> None:
     with small_server(api, projects=["frontend"], events=150) as server:
@@ -44,7 +44,7 @@ def test_a_row_that_breaks_its_page_does_not_keep_new_rows_from_coming(
                     ["events"],
                     api=api,
                     rows_per_load=rows_per_load,
-                    lookback=4 * 3600,  # the server's rows are some hours old
+                    lookback=4 * 3600,  # the server's rows are hours old
                 )
             found = warehouse.ids("events")
             assert events[0]["id"] in found
@@ -56,7 +56,7 @@ def test_a_row_that_breaks_its_page_does_not_keep_new_rows_from_coming(
         assert sorted(warehouse.ids("events")) == sorted(row["id"] for row in events)
 
 
-def test_plain_runs_in_pieces_come_to_an_end_with_all_projects(
+def test_repeated_plain_runs_in_pieces_finish_all_projects(
     warehouse: Warehouse,
 ) -> None:
     projects = ["p0", "p1", "p2"]
@@ -67,19 +67,14 @@ def test_plain_runs_in_pieces_come_to_an_end_with_all_projects(
                 for row in newest_first(60, every=0.5)
             ]
         for _ in range(6):
-            source = analytics_source(
-                server.url,
-                TOKEN,
-                ORGANIZATION,
-                projects,
-                rows_per_load=40,
-                workers=1,
-            )
+            source = make_source(server, projects, rows_per_load=40, workers=1)
             warehouse.pipeline().run(source.with_resources("events"))
         assert len(warehouse.ids("events")) == 60 * len(projects)
 
 
-def test_a_list_that_a_proxy_answers_once_is_no_other_api(warehouse: Warehouse) -> None:
+def test_one_answer_of_a_proxy_does_not_suggest_another_api(
+    warehouse: Warehouse,
+) -> None:
     with small_server("sentry") as server:
         server.fail(403, on="/acme/projects/", times=1000)
         page = Response(200, {"Content-Type": "text/html"}, b"<html>busy</html>")
@@ -90,7 +85,7 @@ def test_a_list_that_a_proxy_answers_once_is_no_other_api(warehouse: Warehouse) 
         assert len(warehouse.ids("issues")) == len(server.rows("issues"))
 
 
-def test_a_cursor_that_is_refused_for_a_project_named_sort_is_no_other_api(
+def test_a_refused_cursor_of_a_project_named_sort_does_not_suggest_another_api(
     warehouse: Warehouse,
 ) -> None:
     with small_server("glitchtip", projects=["sort-service"], events=100) as server:
@@ -103,7 +98,7 @@ def test_a_cursor_that_is_refused_for_a_project_named_sort_is_no_other_api(
         assert len(warehouse.ids("events")) == 100
 
 
-def test_projects_of_the_organization_may_begin_on_a_later_page() -> None:
+def test_projects_of_the_organization_can_start_on_a_later_page() -> None:
     with ListServer(page_size=20) as server:
         server.lists["", "", "projects"] = [
             {"id": str(n), "slug": f"p{n}", "organization": {"slug": owner}}
@@ -115,7 +110,7 @@ def test_projects_of_the_organization_may_begin_on_a_later_page() -> None:
         assert found == [f"p{n}" for n in range(50, 55)]
 
 
-def test_that_a_name_cannot_be_checked_is_said(
+def test_a_name_that_cannot_be_checked_is_reported(
     warehouse: Warehouse, caplog: pytest.LogCaptureFixture
 ) -> None:
     with small_server("glitchtip") as server:

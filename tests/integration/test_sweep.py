@@ -1,12 +1,9 @@
-"""Sweeps: what changes in an issue without an event is found all the same.
+"""Sweeps find changes of issues without an event, through dlt and DuckDB.
 
-When a sweep is due, how it is resumed, and what moves meanwhile is tested in
-`tests/unit/test_reading.py`; this is the way through dlt and DuckDB.
+When a sweep is due and how it is resumed is tested in `tests/unit/test_reading.py`.
 """
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,11 +12,10 @@ import pytest
 from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.cli.main import main
 from analytics_pipeline.demo import DemoServer
-from analytics_pipeline.errors import IncompleteLoad
 from analytics_pipeline.runner import Summary
 from tests.assertions import assert_kept
-from tests.children import arguments, fork
-from tests.conftest import ORGANIZATION, TOKEN, Warehouse
+from tests.children import arguments
+from tests.conftest import ORGANIZATION, TOKEN, Warehouse, make_source
 from tests.fake_server import FakeServer
 from tests.list_server import ListServer, Row, ago
 
@@ -27,7 +23,7 @@ Start = Callable[..., FakeServer]
 ISSUES = ["issues"]
 PAGES = 5
 MOST = PAGES + 3
-"""Requests of a run with a sweep: a page of what is new, and of what moved."""
+"""Requests of a run with a sweep, including new and moved issues."""
 
 
 def load_issues(
@@ -37,7 +33,7 @@ def load_issues(
 
 
 def resolve(server: DemoServer, count: int = 1) -> list[str]:
-    """Resolve the issues that were seen longest ago; no event tells of it."""
+    """Resolve the oldest issues without an event."""
     rows = server.rows("issues", "frontend")[-count:]
     for row in rows:
         row["status"] = "resolved in silence"
@@ -58,7 +54,7 @@ def bookmark(warehouse: Warehouse, project: str = "frontend") -> dict[str, Any]:
 
 
 def grow_old(warehouse: Warehouse, hours: float = 25) -> None:
-    """Let the last sweep be so long ago."""
+    """Move the last sweep back by this time."""
     pipeline = warehouse.pipeline()
     with pipeline.managed_state(extract_state=True) as state:
         resources = state["sources"]["analytics"]["resources"]
@@ -70,7 +66,7 @@ def grow_old(warehouse: Warehouse, hours: float = 25) -> None:
 
 
 def asked(server: Any, work: Callable[[], object]) -> int:
-    """Return how many requests for issues it takes."""
+    """Return the number of requests for issues."""
 
     def count() -> int:
         return sum(each.path.endswith("/issues/") for each in server.requests)
@@ -81,7 +77,7 @@ def asked(server: Any, work: Callable[[], object]) -> int:
 
 
 def issues_of_yesterday(start: Start, api: str = "v1") -> FakeServer:
-    """Issues on five pages of one project, none of them of the last hours."""
+    """Serve five pages of issues of one project, all older than the lookback."""
     server = start(api, projects=["frontend"], issues=100, page_size=20, events=0)
     for row in server.rows("issues"):
         seen = datetime.fromisoformat(row["lastSeen"]) - timedelta(hours=9)
@@ -94,11 +90,10 @@ def many(start: Start) -> FakeServer:
     return issues_of_yesterday(start)
 
 
-def test_a_change_without_an_event_is_found_by_a_sweep_and_not_before(
+def test_a_change_without_an_event_is_found_by_the_next_sweep(
     start: Start, api: str, warehouse: Warehouse
 ) -> None:
     server = issues_of_yesterday(start, api)
-    # The first reading is of all.
     assert asked(server, lambda: load_issues(server, warehouse, api)) == PAGES
     ids = resolve(server, 3)
     assert asked(server, lambda: load_issues(server, warehouse, api)) == 1
@@ -118,40 +113,16 @@ def test_a_change_without_an_event_is_found_by_a_sweep_and_not_before(
         assert_kept(warehouse, server)
 
 
-def test_a_sweep_that_fails_brings_what_is_new_and_is_resumed_in_pieces(
-    many: FakeServer, warehouse: Warehouse
-) -> None:
-    load_issues(many, warehouse)
-    grow_old(warehouse)
-    before = bookmark(warehouse)
-    many.fail(500, on="cursor=", after=2, times=99)
-    many.grow(issues=1, seconds=3600)
-    with pytest.raises(IncompleteLoad, match="issues of project 'frontend'"):
-        load_issues(many, warehouse)
-    many.mend()
-    held = sorted(row["id"] for row in many.rows("issues"))
-    assert sorted(warehouse.ids("issues")) == held
-    assert bookmark(warehouse)["swept_at"] == before["swept_at"]
-    assert bookmark(warehouse)["sweep"]
-    ids = resolve(many)
-    summary = load_issues(many, warehouse, rows_per_load=20)
-    assert summary.loads > 1
-    assert resolved(warehouse) == ids
-    after = bookmark(warehouse)
-    assert not after.keys() & {"sweep", "sweep_began_at"}
-    assert after["swept_at"] > before["swept_at"]
-
-
-def test_plain_dlt_sweeps_too_and_goes_on_with_the_next_run(
+def test_plain_dlt_sweeps_and_resumes_a_sweep_in_the_next_run(
     many: FakeServer, warehouse: Warehouse
 ) -> None:
     def run(**settings: Any) -> None:
-        source = analytics_source(many.url, TOKEN, ORGANIZATION, "frontend", **settings)
+        source = make_source(many, "frontend", **settings)
         warehouse.pipeline().run(source.with_resources("issues"))
 
     run()
     ids = resolve(many)
-    run(sweep="now", rows_per_load=40)  # at once
+    run(sweep="now", rows_per_load=40)
     assert resolved(warehouse) == ids
     ids = resolve(many, 2)
     grow_old(warehouse)
@@ -163,30 +134,7 @@ def test_plain_dlt_sweeps_too_and_goes_on_with_the_next_run(
     assert "sweep" not in bookmark(warehouse)
 
 
-def test_a_killed_sweep_goes_on_from_its_last_piece(
-    start: Start, warehouse: Warehouse
-) -> None:
-    server = start(
-        projects=["frontend"], issues=150, page_size=5, events=0, latency=0.01
-    )
-    load_issues(server, warehouse, lookback=0)
-    ids = resolve(server)
-    grow_old(warehouse)
-    before = len(server.requests)
-    words = ["--resource", "issues", "--rows-per-load", "25"]
-    process = fork(server, warehouse.folder, *words, projects=["frontend"])
-    while len(server.requests) < before + 20:
-        assert process.exitcode is None
-        time.sleep(0.002)
-    process.kill()
-    process.join()
-    assert resolved(warehouse) == []
-    load_issues(server, warehouse)
-    assert resolved(warehouse) == ids
-    assert len(server.requests) - before <= 30 + 25
-
-
-def test_the_command_line_says_which_list_was_not_swept(
+def test_the_command_line_names_lists_that_were_not_swept(
     many: FakeServer,
     warehouse: Warehouse,
     monkeypatch: pytest.MonkeyPatch,
@@ -206,10 +154,8 @@ def test_the_command_line_says_which_list_was_not_swept(
     assert "sweep 'daily' is not a span of time" in capsys.readouterr().err
 
 
-def test_only_readings_of_what_is_new_sweep(
-    many: FakeServer, warehouse: Warehouse
-) -> None:
-    """Not those with an end, nor what reads all of the list anyway."""
+def test_only_incremental_runs_sweep(many: FakeServer, warehouse: Warehouse) -> None:
+    """Bounded runs and full reads of the list do not."""
     load_issues(many, warehouse)
     grow_old(warehouse)
     before = warehouse.bookmarks()
@@ -254,11 +200,11 @@ def test_only_readings_of_what_is_new_sweep(
     assert asked(many, replace) == PAGES
 
 
-# Lists that change while they are read; for tests of the history, too
+# Lists that change while they are read; also used by tests of the history
 
 
 def issue(number: int, minutes: float, **fields: Any) -> Row:
-    """Return an issue that was last seen so many minutes ago."""
+    """Return an issue last seen this many minutes ago."""
     return {
         "id": f"i{number}",
         "project": {"id": "web", "slug": "web"},
@@ -267,17 +213,8 @@ def issue(number: int, minutes: float, **fields: Any) -> Row:
     } | fields
 
 
-@contextmanager
-def issue_server(count: int) -> Iterator[ListServer]:
-    """Serve issues of which each was last seen hours before the one above it."""
-    with ListServer() as server:
-        rows = [issue(n, 600 * n) for n in range(count)]
-        server.lists["acme", "web", "issues"] = rows
-        yield server
-
-
 def at_request(server: ListServer, number: int, change: Callable[[], object]) -> None:
-    """Do something before the server answers its request of this number from now on."""
+    """Call `change` before the server answers the nth request from now."""
     last = len(server.requests) + number
 
     def before(request: Any) -> None:

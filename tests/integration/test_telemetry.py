@@ -1,4 +1,4 @@
-"""dlt tells its makers of a run only if the user's settings say so."""
+"""dlt sends telemetry only if the user has enabled it."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""What the examples for schedulers without a test of their own tell them to run."""
+"""Examples for schedulers that have no tests of their own."""
 
 import os
 import re
@@ -46,7 +46,7 @@ def settings(folder: Path, server: FakeServer) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("flock"), reason="flock is of Linux")
-def test_the_lines_for_cron(elsewhere: Path, warehouse: Warehouse) -> None:
+def test_the_documented_cron_lines_work(elsewhere: Path, warehouse: Warehouse) -> None:
     lines = [
         re.split(r"\s+", line, maxsplit=5)[5].replace("/srv/errors", str(elsewhere))
         for line in (FOLDER / "crontab").read_text().splitlines()
@@ -83,7 +83,7 @@ def test_the_lines_for_cron(elsewhere: Path, warehouse: Warehouse) -> None:
     assert (elsewhere / "analytics_report.html").exists()
     assert "new rows with" in (elsewhere / "run.log").read_text()
     warehouse.rows("update analytics.events set date_created = '2026-01-01'")
-    assert bash(check).stdout == ""  # no new errors are no alarm
+    assert bash(check).stdout == ""  # no alarm without new errors
     set_back(runner.make_pipeline(), "", "asked_at", "completed_at")
     done = bash(check)
     assert "✗ events: newest row" in done.stdout
@@ -98,7 +98,9 @@ def steps() -> dict[str, Any]:
     }
 
 
-def test_the_workflow_for_github(postgres: Postgres, elsewhere: Path) -> None:
+def test_the_documented_github_workflow_works(
+    postgres: Postgres, elsewhere: Path
+) -> None:
     load, fresh = steps()["Load new data"], steps()["Check that events were read"]
     now = datetime.now(UTC)
     with small_server("sentry", now=now - timedelta(hours=2)) as server:
@@ -119,7 +121,7 @@ def test_the_workflow_for_github(postgres: Postgres, elsewhere: Path) -> None:
     assert done.returncode == 2
 
 
-def test_the_image_installs_what_the_repository_holds() -> None:
+def test_the_image_installs_the_repository() -> None:
     text = (FOLDER / "Dockerfile").read_text()
     copied = re.findall(r"^COPY (.*) /source/.*$", text, re.MULTILINE)
     for name in shlex.split(" ".join(copied)):
@@ -127,7 +129,7 @@ def test_the_image_installs_what_the_repository_holds() -> None:
     assert 'pip install --no-cache-dir "/source[postgres]"' in text
 
 
-def test_the_image_runs_what_its_example_says() -> None:
+def test_the_example_of_the_image_runs() -> None:
     text = (FOLDER / "Dockerfile").read_text()
     (words,) = re.findall(r"analytics-pipeline \\\n# +(.*)", text)
     options = parse(shlex.split(words))

@@ -1,4 +1,4 @@
-"""Verify finds what differs between server and warehouse, and nothing else."""
+"""Verify finds all differences between server and warehouse, and only those."""
 
 import json
 import re
@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import dlt
 import pytest
@@ -29,7 +30,7 @@ PROJECTS = ["frontend", "backend"]
 
 
 class Place:
-    """A warehouse that people can change by hand."""
+    """A warehouse and how to load, verify and change it."""
 
     def __init__(
         self,
@@ -67,27 +68,18 @@ class Place:
         return [tuple(row) for row in rows or ()]
 
     def content(self, *tables: str) -> dict[str, list[str]]:
-        """The rows of tables but for when and by which load they came."""
-        return {
-            table: sorted(
-                str([v for v, name in zip(row, names, strict=True) if _is_kept(name)])
-                for row in self.sql(f"select * from {table}")
-            )
-            for table in tables
-            for names in [
-                [
-                    name
-                    for (name,) in self.sql(
-                        "select column_name from information_schema.columns where"
-                        f" table_schema = 'analytics' and table_name = '{table}'"
-                        " order by ordinal_position"
-                    )
-                ]
-            ]
-        }
+        """Return the rows of tables without `read_at` and the columns of dlt."""
+        dataset = self.pipeline().dataset()
+        others = {"read_at", "_dlt_load_id", "_dlt_id"}
+        found = {}
+        for table in tables:
+            ours = [name for name in dataset[table].columns if name not in others]
+            rows = dataset[table].select(*ours).fetchall()
+            found[table] = sorted(map(str, rows))
+        return found
 
     def left(self) -> list[str]:
-        """Datasets and files of verify."""
+        """Return the datasets and files that verify has left."""
         schemas = "select schema_name from information_schema.schemata"
         found = [
             row[0] for row in self.sql(f"{schemas} where schema_name like '%verify%'")
@@ -95,17 +87,13 @@ class Place:
         return found + [str(path) for path in self._folder.rglob("*verify*")]
 
     def bookmarks(self) -> bytes:
-        """As the warehouse has them."""
+        """Return the bookmarks stored in the warehouse."""
         pipeline = self.pipeline()
         pipeline.sync_destination()
         sources: dict[str, Any] = dict(pipeline.state["sources"])
         resources = sources["analytics"]["resources"]
         kept = {name: state.get("bookmarks") for name, state in resources.items()}
         return json.dumps(kept, default=str).encode()
-
-
-def _is_kept(column: str) -> bool:
-    return column not in ("read_at", "_dlt_load_id", "_dlt_id")
 
 
 def source(server: Any, **settings: Any) -> Any:
@@ -127,7 +115,7 @@ def duck(elsewhere: Path) -> Place:
 
 @pytest.fixture(params=["duckdb", "postgres"])
 def place(request: pytest.FixtureRequest, elsewhere: Path) -> Place:
-    """DuckDB, then PostgreSQL."""
+    """A place in DuckDB or PostgreSQL."""
     if request.param == "duckdb":
         return Place(elsewhere)
     uri = request.getfixturevalue("postgres").uri
@@ -136,7 +124,7 @@ def place(request: pytest.FixtureRequest, elsewhere: Path) -> Place:
 
 @pytest.fixture
 def lists() -> Iterator[ListServer]:
-    """50 events and 30 issues of one project, 20 and none of another, one release."""
+    """50 events and 30 issues of one project, 20 events of another, one release."""
     with ListServer() as server:
         for number, slug in enumerate(PROJECTS, 1):
             row = {**detail(slug), "id": str(number)}
@@ -165,7 +153,7 @@ def issue(number: int, minutes: float | None = None, **fields: Any) -> dict[str,
 
 
 def differing(found: Verification, table: str) -> dict[str, set[str]]:
-    """Key → columns."""
+    """Return key → columns of the rows that differ."""
     examples = found.examples[table].get("different", [])
     return {each.key: set(each.columns) for each in examples}
 
@@ -174,11 +162,11 @@ def keys(found: Verification, table: str, kind: str) -> list[str]:
     return [each.key for each in found.examples[table].get(kind, [])]
 
 
-# What is found, and repaired
+# Differences and repairs
 
 
 @pytest.mark.parametrize("place", ["postgres"], indirect=True)
-def test_what_was_changed_by_hand_is_found_and_repaired(place: Place) -> None:
+def test_changes_made_by_hand_are_found_and_repaired(place: Place) -> None:
     tables = [*TABLES, "issue_history"]
     with small_server() as server:
         place.load(server, history=True)
@@ -200,7 +188,7 @@ def test_what_was_changed_by_hand_is_found_and_repaired(place: Place) -> None:
 
         found = place.verify(server, history=True)
         totals = found.totals()
-        assert place.content(*tables) == changed  # it only looks
+        assert place.content(*tables) == changed  # without repair nothing changes
         assert not found.is_equal
         assert totals["events"] == Counts(60, 56, missing=5, doubled=1)
         assert totals["issues"] == Counts(30, 30, different=3)
@@ -222,7 +210,7 @@ def test_what_was_changed_by_hand_is_found_and_repaired(place: Place) -> None:
 
 
 @pytest.mark.parametrize("api", ["sentry", "glitchtip"])
-def test_every_server_can_be_compared(
+def test_verify_works_on_every_server(
     api: str, server: FakeServer, duck: Place
 ) -> None:
     duck.load(server, "events", "issues", api=api)
@@ -240,7 +228,7 @@ CHANGES = {
     "e0": {"title": "'event 0 '", "type": "'odd'"},  # a space
     "e1": {"title": "''", "tags": "NULL"},
     "e2": {"title": "NULL", "size": "NULL"},
-    # The server has no message.
+    # The event has no message.
     "e3": {"message": "''", "date_created": "'2099-01-01'"},
     "e4": {"date_created": "date_created + interval '1 microsecond'"},
     "e5": {"date_received": "NULL", '"user"': """'{"id": "2"}'"""},
@@ -300,7 +288,7 @@ def test_a_change_of_any_value_is_found_with_its_column(
     assert found.is_equal
 
 
-def test_a_row_that_the_server_dates_in_the_future_is_compared_once_it_is_there(
+def test_a_loaded_row_dated_in_the_future_is_compared(
     lists: ListServer, duck: Place
 ) -> None:
     later = (datetime.now(UTC) + timedelta(days=2)).isoformat()
@@ -312,9 +300,7 @@ def test_a_row_that_the_server_dates_in_the_future_is_compared_once_it_is_there(
     assert found.is_equal
 
 
-def test_figures_that_change_with_the_hour_are_not_compared(
-    lists: ListServer, duck: Place
-) -> None:
+def test_hourly_figures_are_not_compared(lists: ListServer, duck: Place) -> None:
     rows = lists.lists["acme", "frontend", "issues"]
     rows[:] = [issue(1, stats={"24h": [1]}), issue(2, last_90_days={"count": "1"})]
     lists.lists["", "", "projects"][0]["stats"] = [[1, 2]]
@@ -325,9 +311,7 @@ def test_figures_that_change_with_the_hour_are_not_compared(
     assert duck.verify(lists, "issues", "projects").is_equal
 
 
-def test_a_key_that_the_server_shows_twice_is_one_row(
-    lists: ListServer, duck: Place
-) -> None:
+def test_a_key_sent_twice_is_one_row(lists: ListServer, duck: Place) -> None:
     rows = [event(1, n, title=f"variant {n}") for n in range(5)]
     lists.lists["acme", "frontend", "events"] = rows
     duck.load(lists, "events")
@@ -369,7 +353,7 @@ HARD_DOCUMENTS: list[Any] = [
 ]
 
 
-def test_json_is_equal_however_the_warehouse_writes_it(
+def test_json_is_compared_regardless_of_how_the_warehouse_writes_it(
     lists: ListServer, place: Place
 ) -> None:
     documents = [*DOCUMENTS, "port:1e3"]
@@ -383,17 +367,17 @@ def test_json_is_equal_however_the_warehouse_writes_it(
     found = place.verify(lists, "events")
     assert differing(found, "events") == {}
     assert found.is_equal
-    # It only looks like the same number.
+    # This text only looks like an equal number.
     key = f"e{len(DOCUMENTS)}"
     place.sql(f"""update events set context = '"port:1000"' where id = '{key}'""")
     found = place.verify(lists, "events")
     assert differing(found, "events") == {f"1 {key}": {"context"}}
 
 
-# Whose rows, and of which span
+# Projects and spans
 
 
-def test_rows_of_others_are_left_alone_and_not_counted(
+def test_rows_of_other_projects_are_left_alone_and_not_counted(
     lists: ListServer, duck: Place
 ) -> None:
     duck.load(lists, "events", "issues", "project_detail")
@@ -403,7 +387,7 @@ def test_rows_of_others_are_left_alone_and_not_counted(
         """update issues set project = '{"id": "9"}', project_id = '9',
         project_slug = 'other', title = 'x' where id = 'i29'"""
     )
-    lists.lists["acme", "frontend", "issues"].pop()  # the other project's by now
+    lists.lists["acme", "frontend", "issues"].pop()  # now in the other project
     before = duck.content("events", "issues")
     duck.sql("delete from events where id = 'e3'")
     tables = ["events", "issues", "project_detail"]
@@ -430,7 +414,7 @@ def test_equal_ids_in_two_projects_are_two_rows(lists: ListServer, duck: Place) 
     assert found.is_equal
 
 
-def test_a_span_is_compared_from_since_up_to_until(
+def test_only_rows_from_since_to_until_are_compared(
     lists: ListServer, duck: Place
 ) -> None:
     lists.lists["acme", "frontend", "events"] = newest_first(10, every=10)
@@ -446,7 +430,7 @@ def test_a_span_is_compared_from_since_up_to_until(
     assert found.totals()["events"] == Counts(10, 8, missing=2)
 
 
-def test_whole_events_without_a_date_are_compared_and_repaired(duck: Place) -> None:
+def test_full_events_without_a_date_are_compared_and_repaired(duck: Place) -> None:
     def undated(handler: Any, good: Any) -> Any:
         rows = [
             {k: v for k, v in row.items() if k != "dateCreated"}
@@ -487,10 +471,10 @@ def test_an_event_whose_issue_was_merged_later_is_found_and_repaired(
     assert duck.sql("select group_id from events where id = 'e45'") == [("1",)]
 
 
-# What is not held against the warehouse
+# Rows that change meanwhile
 
 
-def test_an_issue_that_is_seen_again_meanwhile_is_neither_different_nor_gone(
+def test_an_issue_seen_again_meanwhile_is_neither_different_nor_gone(
     lists: ListServer, duck: Place
 ) -> None:
     rows = lists.lists["acme", "frontend", "issues"]
@@ -499,7 +483,7 @@ def test_an_issue_that_is_seen_again_meanwhile_is_neither_different_nor_gone(
     def move(request: Any) -> None:
         if request.path.endswith("/frontend/issues/") and "cursor" in request.query:
             again = datetime.now(UTC).isoformat()
-            for number in (29, 0):  # one that was not read, and one that was
+            for number in (29, 0):  # one not read yet, and one already read
                 row = next(row for row in rows if row["id"] == f"i{number:02}")
                 rows.remove(row)
                 rows.insert(0, row | {"lastSeen": again, "title": "moved"})
@@ -513,10 +497,10 @@ def test_an_issue_that_is_seen_again_meanwhile_is_neither_different_nor_gone(
     assert found.is_equal
 
 
-def test_a_load_between_is_not_held_against_anybody(
+def test_rows_loaded_during_verify_are_not_differences(
     lists: ListServer, postgres: Postgres, elsewhere: Path
 ) -> None:
-    """Into DuckDB there is none, since it lets only one process in."""
+    """In PostgreSQL, because DuckDB admits only one process."""
     place = Place(elsewhere, dlt.destinations.postgres(postgres.uri))
     other = Place(elsewhere / "other", dlt.destinations.postgres(postgres.uri))
     place.load(lists, "events")
@@ -527,7 +511,7 @@ def test_a_load_between_is_not_held_against_anybody(
             return
         lists.before = lambda request: None
         rows = lists.lists["acme", "frontend", "events"]
-        rows.insert(0, event(900, 1))  # from a phone that was offline
+        rows.insert(0, event(900, 1))  # a late event
         rows[10] |= {"title": "changed"}
         other.load(lists, "events", project="frontend", full_refresh=True)
 
@@ -540,7 +524,7 @@ def test_a_load_between_is_not_held_against_anybody(
     assert place.verify(lists, "events").totals()["events"] == Counts(71, 71)
 
 
-def test_rows_that_are_gone_from_the_server_are_counted_apart(
+def test_rows_gone_from_the_server_are_counted_separately(
     lists: ListServer, duck: Place
 ) -> None:
     duck.load(lists, "events", "issues")
@@ -552,7 +536,7 @@ def test_rows_that_are_gone_from_the_server_are_counted_apart(
     assert found.totals()["issues"] == Counts(28, 30, gone=2)
     found = duck.verify(lists, "events", repair=True)
     assert found.totals()["events"] == Counts(60, 71, doubled=1, gone=10)
-    assert keys(found, "events", "doubled") == ["1 e45"]  # nothing can replace it
+    assert keys(found, "events", "doubled") == ["1 e45"]  # it cannot be replaced
     duck.sql("create or replace table events as select distinct * from events")
     span: dict[str, Any] = {"since": ago(90 * 44), "until": ago(90 * 42)}
     found = duck.verify(lists, "events", **span)
@@ -560,7 +544,7 @@ def test_rows_that_are_gone_from_the_server_are_counted_apart(
     assert found.is_equal
 
 
-def test_issues_that_sentry_does_not_list_any_more_are_not_gone(
+def test_issues_too_old_for_sentry_to_list_are_not_gone(
     start: Callable[..., FakeServer], duck: Place
 ) -> None:
     server = start("sentry")
@@ -578,7 +562,7 @@ def test_issues_that_sentry_does_not_list_any_more_are_not_gone(
 # Lists that cannot be read
 
 
-def test_a_refused_list_is_skipped_and_a_failed_one_named(
+def test_verify_skips_a_refused_list_and_reports_a_failed_one(
     lists: ListServer, duck: Place
 ) -> None:
     duck.load(lists, "events", "issues")
@@ -602,7 +586,7 @@ def test_a_refused_list_is_skipped_and_a_failed_one_named(
 # The history
 
 
-def test_the_history_is_not_compared_and_a_repair_writes_none(
+def test_the_history_is_not_compared_but_updated_by_a_repair(
     lists: ListServer, duck: Place
 ) -> None:
     with pytest.raises(ConfigurationError, match="issue_history cannot be compared"):
@@ -621,7 +605,7 @@ def test_the_history_is_not_compared_and_a_repair_writes_none(
     }
 
 
-def test_a_source_that_was_loaded_may_verify_some_of_its_tables(
+def test_a_source_can_be_used_again_to_verify_some_of_its_tables(
     lists: ListServer, duck: Place
 ) -> None:
     made = source(lists, history=True)
@@ -629,10 +613,10 @@ def test_a_source_that_was_loaded_may_verify_some_of_its_tables(
     assert runner.verify(duck.pipeline(), made, ["issues"]).is_equal
 
 
-# Warehouses and what happens to them
+# Warehouses
 
 
-def test_where_nothing_was_ever_loaded_all_is_missing_and_repair_loads_it(
+def test_repair_loads_all_rows_into_an_empty_warehouse(
     lists: ListServer, duck: Place
 ) -> None:
     found = duck.verify(lists, "events", repair=True)
@@ -640,27 +624,7 @@ def test_where_nothing_was_ever_loaded_all_is_missing_and_repair_loads_it(
     assert found.totals() == {"events": Counts(70, 70)}
 
 
-def test_old_versions_in_files_are_not_doubled(
-    lists: ListServer, elsewhere: Path
-) -> None:
-    lake = Place(elsewhere, dlt.destinations.filesystem("lake"))
-    lake.load(lists, "events", "issues")
-    lists.lists["acme", "frontend", "issues"][3] |= {"title": "new"}
-    lake.load(lists, "events", "issues", full_refresh=True)
-    found = lake.verify(lists, "events", "issues")
-    assert found.totals()["issues"] == Counts(30, 30)
-    assert found.is_equal
-    lists.lists["acme", "frontend", "issues"][3] |= {"title": "newer"}
-    lists.lists["acme", "frontend", "events"].insert(3, event(99, 200))
-    found = lake.verify(lists, "events", "issues", repair=True)
-    assert found.before == {
-        "events": Counts(71, 70, missing=1),
-        "issues": Counts(30, 30, different=1),
-    }
-    assert found.is_equal
-
-
-def test_a_pipeline_may_have_loaded_something_else_first(
+def test_a_pipeline_that_loaded_another_source_first_can_be_verified(
     lists: ListServer, duck: Place
 ) -> None:
     duck.pipeline().run([{"x": 1}], table_name="x", schema=dlt.Schema("first"))
@@ -671,7 +635,7 @@ def test_a_pipeline_may_have_loaded_something_else_first(
     assert found.is_equal
 
 
-def test_a_table_that_was_dropped_is_missing_and_told_of(
+def test_a_dropped_table_is_missing_and_reported_on_repair(
     lists: ListServer, duck: Place
 ) -> None:
     duck.load(lists, "events", "releases")
@@ -683,7 +647,7 @@ def test_a_table_that_was_dropped_is_missing_and_told_of(
         duck.verify(lists, "releases", repair=True)
 
 
-def test_a_column_that_is_new_in_the_package_is_null_in_the_warehouse(
+def test_a_column_added_by_an_upgrade_counts_as_null(
     lists: ListServer, duck: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lists.lists["acme", "frontend", "events"][0]["shiny"] = "x"
@@ -697,9 +661,7 @@ def test_a_column_that_is_new_in_the_package_is_null_in_the_warehouse(
     assert duck.sql("select shiny from events where id = 'e0'") == [("x",)]
 
 
-def test_odd_ids_and_times_are_compared_like_others(
-    lists: ListServer, place: Place
-) -> None:
+def test_odd_ids_and_times_are_compared(lists: ListServer, place: Place) -> None:
     odd = [
         "it's",
         'a "b"',
@@ -787,7 +749,7 @@ def test_all_kinds_of_warehouses_are_compared_and_repaired(
     rows[2] |= {"size": 1, "user": {"id": 1}}
     place.load(lists, "events")
     before = place.bookmarks()
-    rows[1]["title"] = "EVENT 1"  # as MariaDB compares it, the same
+    rows[1]["title"] = "EVENT 1"  # equal for MariaDB, which ignores case
     rows[2] |= {"size": None, "user": {"id": 2}}
     rows.insert(5, event(900, 400))
     del rows[20]
@@ -807,10 +769,10 @@ def test_all_kinds_of_warehouses_are_compared_and_repaired(
         assert place.left() == []
 
 
-def test_the_work_of_a_comparison_grows_with_the_rows_and_no_faster(
+def test_the_work_of_a_comparison_grows_linearly_with_the_rows(
     lists: ListServer, elsewhere: Path
 ) -> None:
-    """In SQLite, which counts its steps; loops within loops would be seen in them."""
+    """In SQLite, which counts its steps."""
     alchemy = pytest.importorskip("sqlalchemy")
     steps = 0
 
@@ -839,7 +801,7 @@ def test_the_work_of_a_comparison_grows_with_the_rows_and_no_faster(
         alchemy.event.remove(alchemy.engine.Engine, "connect", connected)
 
 
-def test_the_span_is_read_in_pieces(
+def test_verify_reads_in_pieces(
     lists: ListServer,
     duck: Place,
     monkeypatch: pytest.MonkeyPatch,
@@ -856,7 +818,7 @@ def test_the_span_is_read_in_pieces(
     assert caplog.text.count("is done, and there is more") >= 3
 
 
-def test_verify_leaves_state_and_loads_of_the_warehouse_as_they_are(
+def test_verify_leaves_the_state_and_loads_of_the_warehouse_unchanged(
     lists: ListServer, duck: Place
 ) -> None:
     duck.load(lists, "events", "issues")
@@ -869,11 +831,7 @@ def test_verify_leaves_state_and_loads_of_the_warehouse_as_they_are(
     assert duck.left() == []
     lists.requests.clear()
     duck.load(lists, "events", "issues")
-    assert len(lists.requests) == 4  # nothing but the top of each list
-
-
-def _fail(*arguments: Any) -> None:
-    raise KeyboardInterrupt
+    assert len(lists.requests) == 4  # only the top of each list
 
 
 def test_an_interrupted_verify_leaves_nothing(
@@ -881,7 +839,7 @@ def test_an_interrupted_verify_leaves_nothing(
 ) -> None:
     duck.load(lists, "events")
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "compare", _fail)
+        patch.setattr(runner, "compare", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             duck.verify(lists, "events")
     assert duck.left() == []
@@ -893,7 +851,7 @@ def test_an_interrupted_verify_leaves_nothing(
     assert duck.verify(lists, "events").totals()["events"] == Counts(70, 70)
 
 
-def test_what_a_killed_verify_has_left_is_replaced(
+def test_leftovers_of_a_killed_verify_are_replaced(
     lists: ListServer, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.load(lists, "events")
@@ -922,7 +880,7 @@ def test_a_dataset_of_another_pipeline_is_not_dropped(
     assert other.sql("select count(*) from analytics_verify.events") == [(50,)]
 
 
-def test_an_account_that_may_not_create_a_dataset_is_told_which(
+def test_a_missing_permission_names_the_dataset_of_verify(
     lists: ListServer, postgres: Postgres, elsewhere: Path
 ) -> None:
     Place(elsewhere, dlt.destinations.postgres(postgres.uri)).load(lists, "events")
@@ -941,7 +899,9 @@ def test_an_account_that_may_not_create_a_dataset_is_told_which(
         postgres.query("drop owned by loader; drop role loader")
 
 
-def test_a_destination_without_sql_is_named(lists: ListServer, elsewhere: Path) -> None:
+def test_a_destination_without_sql_is_refused(
+    lists: ListServer, elsewhere: Path
+) -> None:
     @dlt.destination
     def sink(items: Any, table: Any) -> None:
         pass
@@ -972,7 +932,7 @@ def run(monkeypatch: pytest.MonkeyPatch, elsewhere: Path) -> Callable[..., int]:
 Output = pytest.CaptureFixture[str]
 
 
-def test_the_command_tells_what_differs_by_its_exit_code(
+def test_the_exit_code_of_verify_says_whether_rows_differ(
     run: Callable[..., int], lists: ListServer, duck: Place, capfd: Output
 ) -> None:
     run(lists, "run")
@@ -1014,7 +974,7 @@ def test_the_command_tells_what_differs_by_its_exit_code(
         assert "Traceback" not in err
 
 
-def test_json_is_all_that_standard_output_gets(
+def test_verify_prints_only_json_to_standard_output(
     run: Callable[..., int],
     lists: ListServer,
     duck: Place,
@@ -1062,7 +1022,7 @@ def test_a_pipeline_that_is_running_is_left_alone(
     assert "is running the pipeline" in capfd.readouterr().err
 
 
-def test_a_warehouse_that_is_down_is_told_of(
+def test_verify_reports_a_warehouse_that_is_down(
     run: Callable[..., int],
     lists: ListServer,
     capfd: Output,

@@ -1,4 +1,4 @@
-"""Every warehouse holds, after two loads, the rows and types that DuckDB holds."""
+"""After two loads, every warehouse has the same rows and types as DuckDB."""
 
 import json
 import re
@@ -21,7 +21,7 @@ from analytics_pipeline.runner import Summary
 from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.schema import LOAD_ID, READ_AT
 from analytics_pipeline.values import loads
-from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
+from tests.conftest import ORGANIZATION, TOKEN, Warehouse, make_source, small_server
 from tests.fake_server import FakeServer
 from tests.postgres import Postgres
 
@@ -31,7 +31,7 @@ Types = dict[str, dict[str, str]]
 
 
 class Other:
-    """A warehouse beside DuckDB, loaded from the same server by its own pipeline."""
+    """A second warehouse, loaded from the same server by its own pipeline."""
 
     def __init__(
         self, folder: Path, destination: Any, table_format: str | None = None
@@ -42,12 +42,12 @@ class Other:
         )
 
     def load(self, server: FakeServer, *tables: str, **settings: Any) -> Summary:
-        source = analytics_source(server.url, TOKEN, ORGANIZATION, PROJECTS, **settings)
+        source = make_source(server, PROJECTS, **settings)
         return runner.load(self.pipeline, source, tables, self.table_format)
 
 
 def load_twice(server: FakeServer, other: Other, warehouse: Warehouse) -> Summary:
-    """Growth, a changed issue and a renamed project in between; gives the second."""
+    """Load twice, with new and changed rows in between; return the second summary."""
     warehouse.load(server)
     other.load(server)
     server.grow(events=25, issues=3, releases=1)
@@ -62,7 +62,7 @@ def load_twice(server: FakeServer, other: Other, warehouse: Warehouse) -> Summar
 
 
 def comparable(rows: Rows) -> Rows:
-    """In the order of their keys, JSON parsed."""
+    """Return the rows in the order of their keys, with parsed JSON."""
     found: Rows = {}
     for name in rows:
         table = TABLES[name]
@@ -80,7 +80,7 @@ def comparable(rows: Rows) -> Rows:
 def queried(
     fetch: Callable[[str], list[tuple[Any, ...]]], *tables: str
 ) -> tuple[Rows, Types]:
-    """All rows, and what the information schema says of the columns."""
+    """Return all rows, and the columns in the information schema."""
     rows: Rows = {}
     types: Types = {}
     for name in tables or TABLES:
@@ -102,7 +102,7 @@ def queried(
 
 
 def assert_same(found: tuple[Rows, Types], expected: tuple[Rows, Types]) -> None:
-    """Column by column, so that a difference can be read."""
+    """Compare column by column, to make differences readable."""
     assert found[1] == expected[1]
     for name, rows in expected[0].items():
         assert len(found[0][name]) == len(rows), name
@@ -119,7 +119,7 @@ def assert_same(found: tuple[Rows, Types], expected: tuple[Rows, Types]) -> None
 
 
 def in_words(types: Types, words: dict[str, str]) -> Types:
-    """DuckDB's types in the words of another warehouse."""
+    """Return DuckDB types by their names in another warehouse."""
     return {
         name: {
             column: words[kind.rpartition(" ")[0]] + " " + kind.rpartition(" ")[2]
@@ -151,7 +151,7 @@ def in_postgres(other: Other, *tables: str) -> tuple[Rows, Types]:
         )
 
 
-def test_postgres(warehouse: Warehouse, other: Other) -> None:
+def test_postgres_is_loaded_incrementally(warehouse: Warehouse, other: Other) -> None:
     with small_server() as server:
         load_twice(server, other, warehouse)
     rows, types = queried(warehouse.rows)
@@ -159,7 +159,9 @@ def test_postgres(warehouse: Warehouse, other: Other) -> None:
     assert "resolved" in {row["status"] for row in rows["issues"]}
 
 
-def test_postgres_takes_what_servers_send(warehouse: Warehouse, other: Other) -> None:
+def test_postgres_accepts_all_values_of_servers(
+    warehouse: Warehouse, other: Other
+) -> None:
     deep: Any = "bottom"
     for _ in range(500):
         deep = [deep]
@@ -190,14 +192,14 @@ def test_postgres_takes_what_servers_send(warehouse: Warehouse, other: Other) ->
     assert clean in {row["title"] for row in rows["events"]}
 
 
-def test_rows_that_a_map_gives_come_to_postgres_as_without_it(
+def test_mapped_rows_are_loaded_into_postgres_unchanged(
     postgres: Postgres, elsewhere: Path
 ) -> None:
-    """In SQL as well: as CSV files, empty text would become NULL."""
+    """In CSV files, empty text would become NULL."""
     whole = Other(elsewhere, dlt.destinations.postgres(postgres.uri))
     with small_server() as server:
         server.rows("events")[0] |= {"message": "", "platform": "python"}
-        source = analytics_source(server.url, TOKEN, ORGANIZATION, PROJECTS)
+        source = make_source(server, PROJECTS)
         source.events.add_map(
             lambda table: table.filter(pc.field("platform") == "python")
         )
@@ -208,10 +210,10 @@ def test_rows_that_a_map_gives_come_to_postgres_as_without_it(
     assert [is_empty for _, is_empty in found].count(True) == 1
 
 
-def test_a_tag_whose_column_has_too_long_a_name_is_refused_unasked(
+def test_a_tag_whose_column_name_is_too_long_is_refused_before_a_request(
     postgres: Postgres, elsewhere: Path
 ) -> None:
-    """dlt would shorten the name, and nothing would find the column."""
+    """dlt would shorten the name, and queries would not find the column."""
     other = Other(elsewhere, dlt.destinations.postgres(postgres.uri))
     fits = "t" * (63 - len("tag_"))
     with small_server() as server:
@@ -227,7 +229,7 @@ def test_a_tag_whose_column_has_too_long_a_name_is_refused_unasked(
 
 
 @pytest.mark.parametrize("kind", ["duckdb", "postgres"])
-def test_the_strategy_upsert_takes_a_row_that_comes_twice_in_a_load(
+def test_upsert_accepts_a_row_that_is_sent_twice_in_a_load(
     kind: str, elsewhere: Path, request: pytest.FixtureRequest
 ) -> None:
     destination: Any = dlt.destinations.duckdb(str(elsewhere / "other.duckdb"))
@@ -243,7 +245,7 @@ def test_the_strategy_upsert_takes_a_row_that_comes_twice_in_a_load(
 
         for _ in range(2):
             server.fail(move, on="/events/", times=2)
-            source = analytics_source(server.url, TOKEN, ORGANIZATION, PROJECTS)
+            source = make_source(server, PROJECTS)
             source.events.apply_hints(
                 write_disposition={"disposition": "merge", "strategy": "upsert"}
             )
@@ -256,7 +258,7 @@ def test_the_strategy_upsert_takes_a_row_that_comes_twice_in_a_load(
 
 
 def in_files(warehouse: Warehouse, sql: str) -> tuple[Rows, Types]:
-    """What a query finds in the files of each table."""
+    """Return the result of a query on the files of each table."""
     import duckdb
 
     rows: Rows = {}
@@ -274,7 +276,7 @@ def in_files(warehouse: Warehouse, sql: str) -> tuple[Rows, Types]:
 def without_nullability(types: Types) -> Types:
     return {
         name: {
-            # Files know no JSON; it is the same text.
+            # Files have no JSON type; the text is the same.
             column: kind.rpartition(" ")[0].replace("JSON", "VARCHAR")
             for column, kind in columns.items()
         }
@@ -306,10 +308,8 @@ def test_parquet_files_hold_every_version_and_a_query_finds_the_newest(
     assert len(every["issues"]) > len(rows["issues"])
 
 
-def test_files_that_keep_old_versions_are_told_of_once(
-    elsewhere: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+def test_files_that_keep_old_versions_are_reported_once(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AUTH_TOKEN", TOKEN)
     monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", "lake")
@@ -321,13 +321,11 @@ def test_files_that_keep_old_versions_are_told_of_once(
     assert list(elsewhere.glob("lake/analytics/issues/*.parquet"))
 
 
-def test_rows_that_a_user_appends_are_told_of_once_a_run(
+def test_appended_rows_are_reported_once_per_run(
     warehouse: Warehouse, caplog: pytest.LogCaptureFixture
 ) -> None:
     def load() -> Summary:
-        source = analytics_source(
-            server.url, TOKEN, ORGANIZATION, PROJECTS, rows_per_load=10, workers=1
-        )
+        source = make_source(server, PROJECTS, rows_per_load=10, workers=1)
         source.issues.apply_hints(write_disposition="append")
         return runner.load(warehouse.pipeline(), source, ["issues", "releases"])
 
@@ -344,7 +342,7 @@ def test_rows_that_a_user_appends_are_told_of_once_a_run(
         ("filesystem", r"needs the package deltalake: pip install .*\[deltalake\]"),
     ],
 )
-def test_a_table_format_that_cannot_be_is_refused_before_anything_is_asked(
+def test_an_unsupported_table_format_is_refused_before_a_request(
     destination: str, words: str, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "deltalake", None)
@@ -372,7 +370,7 @@ def lake(request: pytest.FixtureRequest, elsewhere: Path) -> Other:
 def in_lake(other: Other, *tables: str) -> tuple[Rows, Types]:
     names = tables or TABLES
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of pyiceberg about itself
+        warnings.simplefilter("ignore")  # pyiceberg warns about itself
         if other.table_format == "delta":
             from dlt.common.libs.deltalake import get_delta_tables
 
@@ -400,7 +398,7 @@ LAKE_WORDS = {
 }
 
 
-def test_lakes(lake: Other, warehouse: Warehouse) -> None:
+def test_lakes_are_loaded_incrementally(lake: Other, warehouse: Warehouse) -> None:
     with small_server() as server:
         second = load_twice(server, lake, warehouse)
     assert not second.appended
@@ -408,7 +406,7 @@ def test_lakes(lake: Other, warehouse: Warehouse) -> None:
     assert_same(in_lake(lake), (rows, without_nullability(types)))
 
 
-def test_a_row_that_moves_between_pages_comes_to_a_lake_once(lake: Other) -> None:
+def test_a_row_that_moves_between_pages_is_in_a_lake_once(lake: Other) -> None:
     with small_server() as server:
 
         def move(handler: Any, response: Any) -> Any:
@@ -428,13 +426,13 @@ UNTRIED = ["bigquery", "clickhouse", "databricks", "motherduck", "snowflake"]
 
 
 @pytest.mark.parametrize("name", UNTRIED)
-def test_what_cannot_be_tried_gets_files_that_dlt_has_types_for(
+def test_destinations_without_a_test_server_get_files_with_types_of_dlt(
     name: str, elsewhere: Path
 ) -> None:
-    """Up to the load itself, which asks for an account."""
+    """Without the load itself, which would need an account."""
     pipeline = Other(elsewhere, name).pipeline
     with small_server() as server:
-        source = analytics_source(server.url, TOKEN, ORGANIZATION, PROJECTS)
+        source = make_source(server, PROJECTS)
         pipeline.extract(source)
         pipeline.normalize()
     (package,) = pipeline.list_normalized_load_packages()

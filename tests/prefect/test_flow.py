@@ -14,7 +14,7 @@ from tests.fake_server import FakeServer
 
 pytestmark = [
     pytest.mark.prefect,
-    # Not imported here, where it would make itself at home.
+    # Not imported here, because the import has side effects.
     pytest.mark.skipif(not find_spec("prefect"), reason="pip install '.[prefect]'"),
     pytest.mark.filterwarnings("default"),  # Prefect's own
 ]
@@ -22,7 +22,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module", autouse=True)
 def prefect_server() -> Iterator[None]:
-    """One for all tests, as it takes some seconds to start."""
+    """One for all tests, because it takes seconds to start."""
     from prefect.testing.utilities import prefect_test_harness
 
     with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:

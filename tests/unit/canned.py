@@ -21,7 +21,7 @@ Answer = Response | Callable[[BaseHTTPRequestHandler, Response], Response | None
 
 
 class CannedServer(FakeServer):
-    """Gives these answers in turn to all requests, and then the last one again."""
+    """Sends these answers in turn, and then repeats the last one."""
 
     def __init__(self, *answers: Answer) -> None:
         super().__init__(projects=[], events=0, issues=0, releases=0)

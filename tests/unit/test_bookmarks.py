@@ -1,4 +1,4 @@
-"""Bookmarks: which spans of a list are loaded, and which gaps are left."""
+"""Bookmarks: the loaded spans of a list, and the gaps between them."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analytics_pipeline.bookmarks import (
@@ -18,7 +18,7 @@ from analytics_pipeline.bookmarks import (
     Span,
     earlier,
 )
-from tests.unit.profiles import LONG, SHORT
+from tests.unit.profiles import EXAMPLES, SHORT
 
 DAY = timedelta(days=1)
 EPOCH = datetime(2026, 11, 1, tzinfo=UTC)
@@ -47,7 +47,7 @@ def gap(
 
 
 def top(start: float | None, loaded: float) -> Gap:
-    """What is new, and the end of what is loaded."""
+    """Return the gap of new rows above the loaded ones."""
     return gap(start, None, None, loaded)
 
 
@@ -69,14 +69,14 @@ def covered(*spans: Span) -> Coverage:
         ([], 3, 1, [gap(3)]),
         ([span(None, 9)], None, 0, [top(9, 9)]),
         ([span(None, 9)], None, 1, [top(8, 9)]),
-        # An earlier `since` adds a gap at the bottom, a later one changes nothing.
+        # Moving `since` back adds a gap at the bottom; moving it forward has no effect.
         ([span(3, 9)], 3, 1, [top(8, 9)]),
         ([span(3, 9)], 5, 1, [top(8, 9)]),
         ([span(3, 9)], 99, 1, [top(8, 9)]),
         ([span(3, 9)], 1, 1, [top(8, 9), gap(1, 3)]),
         ([span(3, 9)], None, 1, [top(8, 9), gap(None, 3)]),
         ([span(None, 9)], 3, 1, [top(8, 9)]),
-        # An interrupted reading is resumed where it was left.
+        # An interrupted load is resumed at its page cursor.
         ([span(5, 9, "c")], None, 1, [top(8, 9), gap(None, 5, "c")]),
         ([span(5, 9, "c")], 3, 0, [top(9, 9), gap(3, 5, "c")]),
         (
@@ -90,7 +90,7 @@ def covered(*spans: Span) -> Coverage:
         ([span(None, 9)], None, 10**6, [Gap(EARLIEST, loaded_to=day(9))]),
     ],
 )
-def test_what_is_left_is_read_newest_first(
+def test_gaps_are_read_newest_first(
     spans: list[Span], since: float | None, lookback: float, gaps: list[Gap]
 ) -> None:
     found = covered(*spans).gaps(day(since), lookback=lookback * DAY)
@@ -118,7 +118,7 @@ def test_a_bounded_run_reads_only_its_span() -> None:
         ([span(None, 4), span(None, 9)], [span(None, 9)]),
         ([span(None, 4), span(5, 9)], [span(5, 9), span(None, 4)]),
         ([span(4, 4)], [span(4, 4)]),
-        ([span(5, 4)], []),  # a `since` of the future
+        ([span(5, 4)], []),  # `since` is in the future
         # The page cursor is that of the earlier start.
         ([span(5, 9, "a"), span(3, 9, "b")], [span(3, 9, "b")]),
         ([span(5, 9, "a"), span(7, 12, "b")], [span(5, 12, "a")]),
@@ -126,7 +126,7 @@ def test_a_bounded_run_reads_only_its_span() -> None:
         ([span(5, 9, "a"), span(3, 9)], [span(3, 9)]),
     ],
 )
-def test_spans_that_touch_are_one(spans: list[Span], merged: list[Span]) -> None:
+def test_touching_spans_are_merged(spans: list[Span], merged: list[Span]) -> None:
     assert covered(*spans).spans == merged
 
 
@@ -134,26 +134,24 @@ def test_spans_that_touch_are_one(spans: list[Span], merged: list[Span]) -> None
     ("time", "is_loaded"),
     [(0.9, False), (1, True), (3, True), (3.1, False), (5, True), (9.1, False)],
 )
-def test_rows_from_the_start_to_the_end_of_a_span_are_loaded(
-    time: float, is_loaded: bool
-) -> None:
+def test_a_span_includes_its_start_and_end(time: float, is_loaded: bool) -> None:
     assert covered(span(1, 3), span(5, 9)).contains(at(time)) is is_loaded
 
 
-def test_the_start_is_that_of_the_oldest_span() -> None:
+def test_the_loaded_range_starts_with_the_oldest_span() -> None:
     assert Coverage().start is None
     assert covered(span(1, 3), span(5, 9)).start == at(1)
     assert covered(span(None, 3), span(5, 9)).start is None
     assert covered(span(None, 3)).contains(EARLIEST)
 
 
-def test_no_time_is_before_the_first_year() -> None:
+def test_no_time_is_before_year_1() -> None:
     assert earlier(at(3), DAY) == at(2)
     assert earlier(EARLIEST + DAY, 2 * DAY) == EARLIEST
 
 
 FIRST, LAST = -1, 31
-"""No time of the model is outside; a span without a start begins with the first."""
+"""Bounds of the model; a span without a start begins with the first."""
 numbers = st.integers(0, 30)
 starts = st.none() | numbers
 given_spans = st.lists(st.tuples(starts, numbers), max_size=8)
@@ -161,7 +159,7 @@ lookbacks = st.sampled_from([0, 0, 1, 3, 100])
 
 
 def days_of(start: datetime | None, end: datetime | None) -> set[int]:
-    """The days of a span or gap."""
+    """Return the days in a span or gap."""
     return {
         number
         for number in range(FIRST, LAST + 1)
@@ -170,10 +168,10 @@ def days_of(start: datetime | None, end: datetime | None) -> set[int]:
 
 
 def check_coverage(
-    given: list[tuple[int | None, int]], since: int | None, lookback: int
+    spans_given: list[tuple[int | None, int]], since: int | None, lookback: int
 ) -> None:
     coverage, loaded = Coverage(), set[int]()
-    for start, end in given:
+    for start, end in spans_given:
         coverage.add(span(start, end, str(start)))
         loaded |= days_of(day(start), at(end))
         spans = coverage.spans
@@ -186,8 +184,8 @@ def check_coverage(
     gaps = coverage.gaps(day(since), lookback=lookback * DAY)
     wanted = days_of(day(since), None)
     left = {d for g in gaps for d in days_of(g.start, g.end)}
-    assert left | loaded >= wanted, "something is never read"
-    assert gaps[0].end is None, "what is new comes first"
+    assert left | loaded >= wanted, "a day is never read"
+    assert gaps[0].end is None, "new rows come first"
     for above, below in pairwise(gaps):
         assert above.start is not None
         assert below.end is not None
@@ -196,7 +194,7 @@ def check_coverage(
         assert each.page_cursor == _cursor(each.end)
         again = days_of(each.start, each.end) & loaded
         assert len(again) <= lookback + 2
-    for each in gaps:  # in their order, or in any other
+    for each in gaps:
         coverage.add(Span(each.start, each.end or at(LAST)))
     (whole,) = coverage.spans
     assert days_of(*whole[:2]) == loaded | left
@@ -207,21 +205,9 @@ def _cursor(start: datetime | None) -> str:
     return str(None if start is None else (start - EPOCH) // DAY)
 
 
-@SHORT
-@given(given_spans, starts, lookbacks)
-def test_spans_and_gaps_make_the_whole(
-    given: list[tuple[int | None, int]], since: int | None, lookback: int
-) -> None:
-    check_coverage(given, since, lookback)
-
-
-@pytest.mark.slow
-@LONG
-@given(given_spans, starts, lookbacks)
-def test_many_spans_and_gaps_make_the_whole(
-    given: list[tuple[int | None, int]], since: int | None, lookback: int
-) -> None:
-    check_coverage(given, since, lookback)
+@EXAMPLES
+def test_spans_and_gaps_cover_everything(examples: settings) -> None:
+    examples(given(given_spans, starts, lookbacks)(check_coverage))()
 
 
 # Sweeps
@@ -237,9 +223,9 @@ def swept(at_day: float | None, **fields: Any) -> Bookmark:
         (swept(9), DAY, False),
         (swept(8.9), DAY, True),
         (swept(8.9), 2 * DAY, False),
-        (swept(None), 1000 * DAY, True),  # as bookmarks of earlier versions are
+        (swept(None), 1000 * DAY, True),  # as in bookmarks of earlier versions
         (swept(8, sweep_began_at=at(9)), DAY, False),  # it is resumed
-        (swept(None, began_at=at(1)), DAY, False),  # the first reading is one
+        (swept(None, began_at=at(1)), DAY, False),  # the first load counts as one
         (Bookmark(), timedelta(), False),
         (swept(None), None, False),
     ],
@@ -250,7 +236,7 @@ def test_a_sweep_is_due_when_the_last_one_is_too_old(
     assert bookmark.is_sweep_due(every, now=at(10)) is is_due
 
 
-def test_a_sweep_is_dated_by_its_beginning_and_leaves_what_is_loaded() -> None:
+def test_a_sweep_is_dated_by_its_start_and_keeps_the_loaded_spans() -> None:
     bookmark = swept(1)
     bookmark.begin_sweep(at(10))
     bookmark.sweep.add(span(5, 9, "c"))
@@ -272,7 +258,7 @@ def test_a_sweep_is_dated_by_its_beginning_and_leaves_what_is_loaded() -> None:
         (Bookmark(covered(span(3, 9, "c")), completed_at=at(9)), True),
     ],
 )
-def test_it_shows_whether_a_reading_was_left_before_its_end(
+def test_a_bookmark_shows_whether_its_list_was_left_unfinished(
     bookmark: Bookmark, has_gaps: bool
 ) -> None:
     assert bookmark.has_gaps is has_gaps
@@ -282,11 +268,11 @@ def test_it_shows_whether_a_reading_was_left_before_its_end(
 
 
 def restored(bookmark: Bookmark, now: datetime = NOW) -> Bookmark:
-    """The bookmark as another process finds it."""
+    """Return the bookmark as another process restores it."""
     return Bookmark.parse(json.loads(json.dumps(bookmark.as_state())), now)
 
 
-def test_state_holds_only_what_is_known() -> None:
+def test_the_state_contains_only_known_values() -> None:
     assert Bookmark().as_state() == {}
     assert Bookmark.parse({}, NOW) == Bookmark()
     time = datetime(2026, 11, 3, 12, 34, 56, 123456, tzinfo=UTC)
@@ -332,20 +318,20 @@ coverages = st.lists(
         failed_at=some_times,
     )
 )
-def test_any_bookmark_comes_back_from_state(bookmark: Bookmark) -> None:
+def test_any_bookmark_survives_the_state(bookmark: Bookmark) -> None:
     end_of_time = datetime.max.replace(tzinfo=UTC) - DAY
     assert restored(bookmark, end_of_time) == bookmark
 
 
 def test_a_span_that_ends_in_the_future_does_not_count() -> None:
-    """A clock was wrong when it was stored."""
+    """A clock was wrong when the span was stored."""
     bookmark = Bookmark(covered(span(3, 9), span(25, 30)), covered(span(26, 27)))
     assert restored(bookmark) == Bookmark(covered(span(3, 9)))
     nearly = Bookmark(covered(Span(None, NOW + CLOCK_TOLERANCE)))
     assert restored(nearly) == nearly
 
 
-# The previous form of state
+# The previous format
 
 START, END, READ = (
     "2026-11-04T00:00:00Z",
@@ -370,7 +356,7 @@ START, END, READ = (
         # Empty lists are read from their beginning.
         ({"since": None, "synced_to": None}, Bookmark()),
         ({"read": READ}, Bookmark(completed_at=at(10))),
-        # A sweep that was under way is due.
+        # An unfinished sweep is started again.
         (
             {
                 "since": START,
@@ -380,7 +366,7 @@ START, END, READ = (
             },
             Bookmark(covered(span(3, 9)), swept_at=at(3)),
         ),
-        # Beside an interval, a reading that was under way is done again.
+        # An unfinished load beside an interval is started again.
         (
             {
                 "since": START,
@@ -389,7 +375,7 @@ START, END, READ = (
             },
             Bookmark(covered(span(3, 9))),
         ),
-        # A first reading, newest first, is resumed.
+        # An unfinished first load, newest first, is resumed.
         (
             {
                 "progress": {
@@ -402,7 +388,7 @@ START, END, READ = (
             },
             Bookmark(covered(span(3, 9, "c")), began_at=at(10)),
         ),
-        # Others are done again.
+        # Others are started again.
         ({"progress": {"edge": END, "newest_first": False}}, Bookmark()),
         ({"progress": {"newest_first": True}}, Bookmark()),
         ({"progress": {"left": [[START, END]]}}, Bookmark()),

@@ -1,4 +1,4 @@
-"""Settings are checked, in words, before anything is asked."""
+"""Settings are checked before the first request."""
 
 import json
 import traceback
@@ -9,16 +9,12 @@ import dlt
 import pytest
 
 from analytics_pipeline.client.endpoints import APIS
-from analytics_pipeline.config import (
-    Config,
-    parse_config,
-    project_list,
-    resolve_config,
-)
+from analytics_pipeline.config import Config, parse_config, project_list, resolve_config
 from analytics_pipeline.errors import ConfigurationError
 from analytics_pipeline.times import parse_time
 
 NOON = datetime(2025, 11, 30, 12, tzinfo=UTC)
+INFINITY, NAN = float("inf"), float("nan")
 GIVEN: dict[str, Any] = {
     "base_url": "https://errors.example.com",
     "auth_token": "s3cret",
@@ -34,7 +30,147 @@ def parse(**changes: Any) -> Config:
     return parse_config(**GIVEN | changes)
 
 
-def test_what_is_not_given_has_a_default() -> None:
+REFUSED: dict[str, dict[str, list[Any]]] = {
+    "sweep .* write it as 12h, 7d or 2w": {
+        "sweep": [
+            "",
+            "0d",
+            "-1d",
+            "7",
+            "d",
+            "1.5d",
+            "7m",
+            "always",
+            "1 d",
+            None,
+            5,
+            True,
+        ]
+    },
+    "sweep: .* is too short": {"sweep": [timedelta(), timedelta(days=-1)]},
+    "lookback .* is not a span of time": {
+        "lookback": [
+            -1,
+            INFINITY,
+            NAN,
+            1e300,
+            10**400,
+            31_557_600_001,
+            None,
+            "soon",
+            [],
+        ]
+    },
+    "organization .* is not a slug": {
+        "organization": [
+            *(
+                ".",
+                "..",
+                " ",
+                " .. ",
+                "/",
+                "https://sentry.io/",
+                "https://us.sentry.io",
+            ),
+            *("https://sentry.io/organizations/", "https://errors.example.com/.."),
+            "https://[/acme",
+        ]
+    },
+    "is not a slug": {"project": [".", "..", " ", " .. ", ["a", ".."]]},
+    "since .* is not a time": {
+        "since": ["yesterday", "30.11.2026", 5, True, [], "0001-01-01T00:00:00+23:00"]
+    },
+    "base_url": {
+        "base_url": [
+            *(
+                "errors.example.com",
+                "localhost:8000",
+                "/api",
+                "https://",
+                "https://:443",
+            ),
+            *("ftp://errors.example.com", "https://[::1", "https://a.example.com?a=b"),
+            *("https://user:word@a.example.com", "https://:word@a.example.com"),
+            "https://a.example.com#a",
+        ]
+    },
+    "base_url.* is not an address": {
+        "base_url": ["https://host:99999", "https://host:abc", "https://exa mple.com"]
+    },
+    "belongs to api 'sentry' or 'glitchtip'; set": {
+        "base_url": ["https://a.example.com/api/0/", "https://a.example.com/b/api/0"]
+    },
+    "would mask the key": {
+        "redact": [["user.email", p] for p in ("id", "projectID", "*")]
+    },
+    "is not a path; write it as user": {
+        "redact": [
+            *("user.email; user.name", "users[0].email", "$.user.email", "/user/email"),
+            *(
+                '{"user": "email"}',
+                '"user.email"',
+                "user|name",
+                "(user)",
+                "user\\.name",
+            ),
+            *("user.", ".email", "user..email", "."),
+        ]
+    },
+    "^redact ": {
+        "redact": [
+            *(5, 0, False, [1], ["user.email", None], "[user.email]", "[]"),
+            *({}, {"user": "email"}, [["user.email"]]),
+        ]
+    },
+    "must be text": {
+        key: [5, ["acme"], b"acme"]
+        for key in ("api", "base_url", "auth_token", "organization")
+    },
+    "must be true or false": {
+        key: ["false", 1, None]
+        for key in ("full_events", "full_refresh", "allow_http", "history")
+    },
+    "no column name of its own": {"tags": [["a.b", "a_b"], [""], ["  "]]},
+    "is not a column": {
+        "exclude": ["events.entrys", "event.entries", "entries", "events."]
+    },
+    "could not be told apart": {
+        "exclude": [
+            *("events.id", "events.projectID", "events.date_created"),
+            *("issues.project_id", "issues.project_slug"),
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "value"),
+    [
+        (said, name, value)
+        for said, settings in REFUSED.items()
+        for name, values in settings.items()
+        for value in values
+    ],
+)
+def test_an_invalid_value_is_refused(said: str, name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=said) as error:
+        parse(**{name: value})
+    assert name in str(error.value)
+
+
+@pytest.mark.parametrize("until", ["2025-11-29", "2025-11-30T12:00:00"])
+def test_until_must_be_later_than_since(until: str) -> None:
+    with pytest.raises(ConfigurationError, match="must be before until"):
+        parse(since=NOON, until=until)
+
+
+@pytest.mark.parametrize("api", ["sentry", "glitchtip"])
+def test_the_prefix_of_v1_is_refused_for_other_apis(api: str) -> None:
+    with pytest.raises(ConfigurationError, match="belongs to api 'v1'; set"):
+        parse(api=api, base_url="https://errors.example.com/v1/")
+
+
+def test_settings_have_defaults() -> None:
     config = parse()
     assert (config.since, config.until, config.redact) == (None, None, ())
     assert (config.full_events, config.full_refresh) == (False, False)
@@ -54,22 +190,10 @@ def test_what_is_not_given_has_a_default() -> None:
         ("never", None),
     ],
 )
-def test_a_sweep_is_a_span_or_a_word(value: Any, span: timedelta | None) -> None:
+def test_a_sweep_interval_is_a_span_or_a_word(
+    value: Any, span: timedelta | None
+) -> None:
     assert parse(sweep=value).sweep == span
-
-
-@pytest.mark.parametrize(
-    "value", ["", "0d", "-1d", "7", "d", "1.5d", "7m", "always", "1 d", None, 5, True]
-)
-def test_anything_else_is_no_sweep(value: Any) -> None:
-    with pytest.raises(ConfigurationError, match="sweep .* write it as 12h, 7d or 2w"):
-        parse(sweep=value)
-
-
-@pytest.mark.parametrize("span", [timedelta(), timedelta(days=-1)])
-def test_a_sweep_takes_time(span: timedelta) -> None:
-    with pytest.raises(ConfigurationError, match="sweep: .* is too short"):
-        parse(sweep=span)
 
 
 @pytest.mark.parametrize("setting", ["workers", "rows_per_load"])
@@ -84,19 +208,10 @@ def test_numbers_are_integers_of_at_least_1(setting: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [1, 7, 7.0])
-def test_a_whole_number_is_taken(value: float) -> None:
+def test_an_integral_float_is_accepted(value: float) -> None:
     config = parse(workers=value, rows_per_load=value)
     assert (config.workers, config.rows_per_load) == (value, value)
     assert type(config.workers) is int
-
-
-@pytest.mark.parametrize(
-    "lookback",
-    [-1, float("inf"), float("nan"), 1e300, 10**400, 31_557_600_001, None, "soon", []],
-)
-def test_an_invalid_lookback_is_refused(lookback: Any) -> None:
-    with pytest.raises(ConfigurationError, match="lookback .* is not a span of time"):
-        parse(lookback=lookback)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +227,7 @@ def test_a_lookback_is_in_seconds(lookback: Any, span: timedelta) -> None:
     assert parse(lookback=lookback).lookback == span
 
 
-def test_bookmarks_are_kept_apart_by_the_address_of_the_api() -> None:
+def test_bookmarks_are_separate_for_each_api_address() -> None:
     assert parse().server == "https://errors.example.com/v1"
     config = parse(base_url="https://Errors.Example.com:443/prefix/", api="glitchtip")
     assert config.server == "https://errors.example.com/prefix/api/0"
@@ -120,9 +235,7 @@ def test_bookmarks_are_kept_apart_by_the_address_of_the_api() -> None:
 
 @pytest.mark.parametrize("name", ["base_url", "auth_token", "organization", "project"])
 @pytest.mark.parametrize("value", [None, ""])
-def test_what_is_missing_is_named_with_where_to_put_it(
-    name: str, value: str | None
-) -> None:
+def test_a_missing_setting_says_where_to_put_it(name: str, value: str | None) -> None:
     with pytest.raises(ConfigurationError) as error:
         parse(**{name: value})
     file = "secrets.toml" if name == "auth_token" else "config.toml"
@@ -130,7 +243,7 @@ def test_what_is_missing_is_named_with_where_to_put_it(
         assert words in str(error.value)
 
 
-def test_sentry_has_a_base_url_of_its_own() -> None:
+def test_sentry_has_a_default_base_url() -> None:
     assert parse(api="sentry", base_url=None).base_url == "https://sentry.io"
     assert parse(api="sentry").base_url == "https://errors.example.com"
 
@@ -139,9 +252,7 @@ def test_sentry_has_a_base_url_of_its_own() -> None:
     ("setting", "choices"),
     [("api", "v1, sentry, glitchtip"), ("row_format", "auto, arrow, python")],
 )
-def test_an_unknown_choice_is_answered_with_the_known_ones(
-    setting: str, choices: str
-) -> None:
+def test_an_unknown_choice_lists_the_known_ones(setting: str, choices: str) -> None:
     with pytest.raises(ConfigurationError) as error:
         parse(**{setting: "x"})
     assert str(error.value) == f"{setting} must be one of {choices}, not 'x'"
@@ -158,6 +269,7 @@ def test_an_unknown_choice_is_answered_with_the_known_ones(
         ("a/b?c#d", ("a/b?c#d",)),
         ((slug for slug in ("a", "b")), ("a", "b")),
         *((text, ("a", "b")) for text in ("a,b", " a , b ")),
+        (["a", "b,c", '["d", "a"]'], ("a", "b", "c", "d")),
     ],
 )
 def test_a_project_is_a_slug_or_a_list_of_slugs(
@@ -178,7 +290,7 @@ def test_lists_of_the_organization_need_no_project() -> None:
 @pytest.mark.parametrize(
     "project", [[], (), [1], ["a", None], "[", "[1]", "[]", 5, 1.5, b"frontend"]
 )
-def test_anything_else_is_no_project(project: Any) -> None:
+def test_any_other_project_is_refused(project: Any) -> None:
     with pytest.raises(ConfigurationError, match="^project "):
         project_list(project)
 
@@ -204,37 +316,8 @@ def test_anything_else_is_no_project(project: Any) -> None:
         ("app.glitchtip.com/acme", "acme"),
     ],
 )
-def test_an_organization_is_a_slug_or_a_web_address_of_it(
-    value: str, slug: str
-) -> None:
+def test_an_organization_is_a_slug_or_its_web_address(value: str, slug: str) -> None:
     assert parse(organization=value).organization == slug
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        "https://sentry.io/",
-        "https://us.sentry.io",
-        "/",
-        "https://sentry.io/organizations/",
-        "https://errors.example.com/..",
-        "https://[/acme",
-    ],
-)
-def test_an_address_of_no_organization_is_refused(value: str) -> None:
-    with pytest.raises(ConfigurationError, match="organization .* is not a slug"):
-        parse(organization=value)
-
-
-@pytest.mark.parametrize("slug", [".", "..", " ", " .. "])
-def test_a_slug_that_would_change_the_address_is_refused(slug: str) -> None:
-    for setting in (
-        {"organization": slug},
-        {"project": slug},
-        {"project": ["a", slug]},
-    ):
-        with pytest.raises(ConfigurationError, match="is not a slug"):
-            parse(**setting)
 
 
 @pytest.mark.parametrize(
@@ -259,16 +342,8 @@ def test_times_are_iso_text_dates_or_datetimes(
     assert result is None or result.tzinfo is UTC
 
 
-@pytest.mark.parametrize(
-    "value", ["yesterday", "30.11.2026", 5, True, [], "0001-01-01T00:00:00+23:00"]
-)
-def test_another_text_is_no_time(value: Any) -> None:
-    with pytest.raises(ConfigurationError, match="since .* is not a time"):
-        parse(since=value)
-
-
 @pytest.mark.parametrize("ahead", [timedelta(minutes=1), timedelta(days=900)])
-def test_since_must_have_passed(ahead: timedelta) -> None:
+def test_since_must_be_in_the_past(ahead: timedelta) -> None:
     later = datetime.now(UTC) + ahead
     for since in (later, later.isoformat()):
         with pytest.raises(
@@ -279,18 +354,12 @@ def test_since_must_have_passed(ahead: timedelta) -> None:
     assert parse(since=just_now).since == just_now
 
 
-def test_until_may_lie_in_the_future() -> None:
+def test_until_can_be_in_the_future() -> None:
     later = datetime.now(UTC) + timedelta(days=900)
     assert parse(until=later).until == later
 
 
-@pytest.mark.parametrize("until", ["2025-11-29", "2025-11-30T12:00:00"])
-def test_a_span_must_not_end_before_it_begins(until: str) -> None:
-    with pytest.raises(ConfigurationError, match="must be before until"):
-        parse(since=NOON, until=until)
-
-
-def test_an_end_without_a_beginning_means_from_the_first_row() -> None:
+def test_until_without_since_starts_at_the_first_row() -> None:
     assert parse(until=NOON).since == datetime.min.replace(tzinfo=UTC)
 
 
@@ -315,7 +384,7 @@ def test_an_end_without_a_beginning_means_from_the_first_row() -> None:
         ("http://[::1]:9000", "http://[::1]:9000"),
     ],
 )
-def test_https_and_this_machine_are_safe_and_addresses_have_one_form(
+def test_https_and_localhost_are_allowed_and_normalized(
     base_url: str, normalized: str
 ) -> None:
     assert parse(base_url=base_url).base_url == normalized
@@ -324,7 +393,7 @@ def test_https_and_this_machine_are_safe_and_addresses_have_one_form(
 
 @pytest.mark.parametrize("path", ["", "/", "/prefix", "/prefix/"])
 @pytest.mark.parametrize("api", APIS)
-def test_the_prefix_of_the_apis_paths_is_taken_off(api: str, path: str) -> None:
+def test_the_path_prefix_of_the_api_is_removed(api: str, path: str) -> None:
     url = f"https://errors.example.com{path}"
     expected = url.rstrip("/")
     for end in ("", "/"):
@@ -333,21 +402,7 @@ def test_the_prefix_of_the_apis_paths_is_taken_off(api: str, path: str) -> None:
     assert parse(api=api, base_url=url).base_url == expected
 
 
-@pytest.mark.parametrize(
-    ("api", "path", "right"),
-    [
-        ("v1", "/api/0/", "'sentry' or 'glitchtip'"),
-        ("v1", "/prefix/api/0", "'sentry' or 'glitchtip'"),
-        ("sentry", "/v1", "'v1'"),
-        ("glitchtip", "/v1/", "'v1'"),
-    ],
-)
-def test_the_prefix_of_another_api_is_refused(api: str, path: str, right: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"belongs to api {right}; set"):
-        parse(api=api, base_url=f"https://errors.example.com{path}")
-
-
-def test_a_path_that_only_looks_like_a_prefix_stays() -> None:
+def test_a_path_that_only_resembles_a_prefix_is_kept() -> None:
     for path in ("/apiv1", "/v1/errors", "/V1"):
         url = f"https://errors.example.com{path}"
         assert parse(base_url=url).base_url == url
@@ -365,32 +420,11 @@ def test_a_path_that_only_looks_like_a_prefix_stays() -> None:
         "HTTP://errors.example.com",
     ],
 )
-def test_http_to_another_machine_has_to_be_allowed(base_url: str) -> None:
+def test_http_to_another_machine_must_be_allowed(base_url: str) -> None:
     with pytest.raises(ConfigurationError, match="use https://"):
         parse(base_url=base_url)
     config = parse(base_url=base_url, allow_http=True)
     assert config.base_url == base_url.replace("HTTP", "http")
-
-
-@pytest.mark.parametrize(
-    "base_url",
-    [
-        "errors.example.com",
-        "localhost:8000",
-        "/api",
-        "ftp://errors.example.com",
-        "https://",
-        "https://:443",
-        "https://[::1",
-        "https://user:word@errors.example.com",
-        "https://:word@errors.example.com",
-        "https://errors.example.com?a=b",
-        "https://errors.example.com#a",
-    ],
-)
-def test_what_is_no_plain_address_is_refused(base_url: str) -> None:
-    with pytest.raises(ConfigurationError, match="base_url"):
-        parse(base_url=base_url, allow_http=True)
 
 
 @pytest.mark.parametrize("login", ["me:hidden", "hidden", "me:hid den", "me:hidden/x"])
@@ -410,7 +444,7 @@ def test_a_login_in_the_address_is_not_shown(login: str) -> None:
         ("errors", "use https://"),
     ],
 )
-def test_an_incomplete_address_is_answered_with_a_whole_one(
+def test_an_incomplete_address_suggests_a_complete_one(
     base_url: str, hint: str
 ) -> None:
     with pytest.raises(ConfigurationError) as error:
@@ -421,18 +455,18 @@ def test_an_incomplete_address_is_answered_with_a_whole_one(
 @pytest.mark.parametrize(
     "token", [" ", "s3 cr3t", "s3cr3t\n", " s3cr3t", "s3cr3t\r\nX: y", "s3cr3€t"]
 )
-def test_a_token_that_cannot_be_one_is_refused_without_being_shown(token: str) -> None:
+def test_an_invalid_token_is_refused_without_showing_it(token: str) -> None:
     with pytest.raises(ConfigurationError, match="auth_token") as error:
         parse(auth_token=token)
     assert "s3" not in str(error.value)
 
 
-def test_the_token_is_in_no_text_of_the_settings() -> None:
+def test_the_settings_do_not_print_the_token() -> None:
     config = parse()
     assert "s3cret" not in f"{config} {config!r} {[config]}"
 
 
-# What is to be masked
+# Redacted paths, headers, columns
 
 
 @pytest.mark.parametrize(
@@ -448,57 +482,16 @@ def test_the_token_is_in_no_text_of_the_settings() -> None:
         (" user.email, culprit", ("user.email", "culprit")),
     ],
 )
-def test_paths_are_one_text_or_several(
+def test_redact_is_one_path_or_several(
     redact: Any, paths: tuple[str, ...] | None
 ) -> None:
     assert parse(redact=redact).redact == (tuple(redact) if paths is None else paths)
 
 
-@pytest.mark.parametrize("path", ["id", "projectID", "*"])
-def test_the_key_of_a_table_cannot_be_masked(path: str) -> None:
-    with pytest.raises(ConfigurationError, match="would mask the key") as error:
-        parse(redact=["user.email", path])
-    assert f"redact {path!r}" in str(error.value)
-
-
-def test_what_is_a_key_depends_on_the_api() -> None:
+def test_key_fields_depend_on_the_api() -> None:
     assert parse(redact="version").redact == ("version",)
     with pytest.raises(ConfigurationError, match="'version' would mask the key"):
         parse(redact="version", api="glitchtip")
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        *("user.email; user.name", "users[0].email"),
-        *(
-            "$.user.email",
-            "/user/email",
-            '{"user": "email"}',
-            '"user.email"',
-        ),
-        *("user|name", "(user)", "user\\.name"),
-        *("user.", ".email", "user..email", "."),
-    ],
-)
-def test_what_is_no_path_is_refused(path: str) -> None:
-    with pytest.raises(ConfigurationError, match="is not a path; write it as user"):
-        parse(redact=["user.email", path])
-
-
-@pytest.mark.parametrize(
-    "redact",
-    [
-        *(5, 0, False, [1], ["user.email", None], "[user.email]", "[]"),
-        *({}, {"user": "email"}, [["user.email"]]),
-    ],
-)
-def test_anything_else_is_no_path(redact: Any) -> None:
-    with pytest.raises(ConfigurationError, match="^redact "):
-        parse(redact=redact)
-
-
-# Further headers
 
 
 @pytest.mark.parametrize(
@@ -526,34 +519,10 @@ def test_headers_are_a_table_or_json(headers: Any) -> None:
         *({"Connection": "hidden-1"}, {"transfer-encoding": "hidden-1"}),
     ],
 )
-def test_what_cannot_be_a_header_is_refused_without_its_value(headers: Any) -> None:
+def test_an_invalid_header_is_refused_without_showing_its_value(headers: Any) -> None:
     with pytest.raises(ConfigurationError, match="^headers") as error:
         parse(headers=headers)
     assert "hidden-1" not in "".join(traceback.format_exception(error.value))
-
-
-@pytest.mark.parametrize("name", ["api", "base_url", "auth_token", "organization"])
-@pytest.mark.parametrize("value", [5, ["acme"], b"acme"])
-def test_what_must_be_text_is_refused_otherwise(name: str, value: Any) -> None:
-    with pytest.raises(ConfigurationError, match=f"{name} must be text"):
-        parse(**{name: value})
-
-
-@pytest.mark.parametrize(
-    "name", ["full_events", "full_refresh", "allow_http", "history"]
-)
-@pytest.mark.parametrize("value", ["false", 1, None])
-def test_flags_are_true_or_false(name: str, value: Any) -> None:
-    with pytest.raises(ConfigurationError, match=f"{name} must be true or false"):
-        parse(**{name: value})
-
-
-@pytest.mark.parametrize(
-    "url", ["https://host:99999", "https://host:abc", "https://exa mple.com"]
-)
-def test_an_address_that_cannot_be_is_refused_unasked(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="is not an address"):
-        parse(base_url=url)
 
 
 def test_tags_become_columns_of_events() -> None:
@@ -567,37 +536,12 @@ def test_tags_become_columns_of_events() -> None:
     assert parse(tags='["plan"]').tables["events"].tags == {"tag_plan": "plan"}
 
 
-@pytest.mark.parametrize("tags", [["a.b", "a_b"], [""], ["  "]])
-def test_two_tags_do_not_share_a_column(tags: list[str]) -> None:
-    with pytest.raises(ConfigurationError, match="no column name of its own"):
-        parse(tags=tags)
-
-
 @pytest.mark.parametrize("path", ["issues.statusDetails", "issues.status_details"])
 def test_a_column_can_be_left_out_by_either_name(path: str) -> None:
     config = parse(exclude=[path, "events.entries"])
     assert "status_details" not in config.tables["issues"].columns
     assert "entries" not in config.tables["events"].columns
     assert "metadata" in config.tables["events"].columns
-
-
-@pytest.mark.parametrize(
-    ("path", "hint"),
-    [
-        ("events.entrys", "is not a column"),
-        ("event.entries", "is not a column"),
-        ("entries", "is not a column"),
-        ("events.", "is not a column"),
-        ("events.id", "could not be told apart"),
-        ("events.projectID", "could not be told apart"),
-        ("events.date_created", "could not be told apart"),
-        ("issues.project_id", "could not be told apart"),
-        ("issues.project_slug", "could not be told apart"),
-    ],
-)
-def test_no_other_column_can_be_left_out(path: str, hint: str) -> None:
-    with pytest.raises(ConfigurationError, match=hint):
-        parse(exclude=path)
 
 
 # Names
@@ -641,7 +585,7 @@ def test_a_name_without_effect_is_an_error(
     ],
 )
 @pytest.mark.parametrize("is_file", [False, True])
-def test_settings_and_names_of_others_are_no_errors(
+def test_settings_of_other_sources_are_not_errors(
     monkeypatch: pytest.MonkeyPatch, name: str, is_file: bool
 ) -> None:
     if not is_file:
@@ -650,7 +594,7 @@ def test_settings_and_names_of_others_are_no_errors(
         assert parse().redact == ()
 
 
-def test_each_section_that_dlt_reads_for_the_source_holds_for_all_commands(
+def test_every_section_that_dlt_reads_applies_to_all_commands(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SOURCES__ANALYTICS__REDACT", "user.email")
@@ -658,7 +602,7 @@ def test_each_section_that_dlt_reads_for_the_source_holds_for_all_commands(
 
 
 @pytest.mark.parametrize("value", ["3d", "259200", 259200, 259200.0])
-def test_a_lookback_is_a_span_or_seconds_wherever_it_is_set(
+def test_a_lookback_in_any_place_is_a_span_or_seconds(
     monkeypatch: pytest.MonkeyPatch, value: Any
 ) -> None:
     with dlt.config.values({"sources.analytics_pipeline.lookback": value}):
@@ -668,7 +612,7 @@ def test_a_lookback_is_a_span_or_seconds_wherever_it_is_set(
 
 
 @pytest.mark.parametrize("value", ["a,b", " a , b ", '["a", "b"]'])
-def test_a_list_of_the_environment_has_commas_or_is_json(
+def test_a_list_in_the_environment_has_commas_or_is_json(
     monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     for name in ("PROJECT", "REDACT", "TAGS"):
@@ -676,10 +620,6 @@ def test_a_list_of_the_environment_has_commas_or_is_json(
     config = resolve_config(**{k: v for k, v in GIVEN.items() if k != "project"})
     assert config.projects == config.redact == ("a", "b")
     assert [*config.tables["events"].tags.values()] == ["a", "b"]
-
-
-def test_texts_of_a_list_may_hold_several() -> None:
-    assert parse(project=["a", "b,c", '["d", "a"]']).projects == ("a", "b", "c", "d")
 
 
 def test_workers_have_a_limit() -> None:

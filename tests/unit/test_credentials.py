@@ -27,7 +27,7 @@ HEX = "cd92fd5564e9d4a2b82dd03ad2d539a1a2b83ea13e2e205507d2f8d3c513d864"
         *("signing_key", "encryption_keys", "service_key", "integrationKey"),
     ],
 )
-def test_a_credential_is_masked_whatever_it_is(name: str) -> None:
+def test_a_credential_of_any_type_is_masked(name: str) -> None:
     for value in (SECRET, 12, 1, 0, [SECRET], {"a": SECRET}):
         assert mask_credentials({name: value}) == {name: MASK}
 
@@ -65,7 +65,7 @@ def test_credentials_are_found_in_text_that_holds_json() -> None:
 @pytest.mark.parametrize(
     "form", ["\ufeff{}", " \n{}\n", "{}\n{}", '{}\r\n[{{"a": 1}}]\n\n']
 )
-def test_json_text_may_begin_with_a_mark_or_have_lines(form: str) -> None:
+def test_json_text_can_start_with_a_mark_or_have_lines(form: str) -> None:
     held, masked = (
         json.dumps({"token": text}, separators=(",", ":")) for text in (SECRET, MASK)
     )
@@ -151,7 +151,7 @@ def test_a_key_in_a_query_is_masked(name: str, before: str, after: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["release/builtin/5942472", "release/heroku/5942472"])
-def test_the_secret_of_sentrys_release_hook_is_masked(path: str) -> None:
+def test_the_secret_of_a_sentry_release_hook_is_masked(path: str) -> None:
     url = f"https://sentry.io/api/hooks/{path}/"
     doc = f'<pre class="clippy">curl {url}{HEX}/ -a NAME</pre>'
     assert mask_credentials({"doc": doc}) == {"doc": doc.replace(HEX, MASK)}
@@ -165,7 +165,7 @@ def test_the_secret_of_sentrys_release_hook_is_masked(path: str) -> None:
         "https://hooks.zapier.com/hooks/catch/123/{}/?a=b",
     ],
 )
-def test_a_host_of_hooks_has_its_secret_at_the_end(url: str) -> None:
+def test_the_last_segment_is_masked_on_a_web_hook_host(url: str) -> None:
     assert mask_credentials(url.format("XXXX")) == url.format(MASK)
 
 
@@ -201,12 +201,12 @@ def test_parts_of_a_hook_url_that_look_like_keys_are_masked(url: str, key: str) 
         *("{not json", "[", '[1,  2, {"a": 1.50}]', '{"token": ""}', "plain", ""),
     ],
 )
-def test_text_without_credentials_stays_as_it_is(text: str) -> None:
+def test_text_without_credentials_is_unchanged(text: str) -> None:
     assert mask_credentials({"text": text}) == {"text": text}
 
 
 @pytest.mark.parametrize("name", ["id", "slug", "name"])
-def test_what_identifies_a_row_never_changes(name: str) -> None:
+def test_ids_slugs_and_names_are_never_masked(name: str) -> None:
     row = {name: "https://a:b@host/?token=c", "team": {name: "://hooks.a/b/c"}}
     assert mask_credentials(row) == row
 
@@ -218,7 +218,7 @@ def test_values_without_credentials_are_not_copied() -> None:
     assert masked["options"] is row["options"]
 
 
-def test_the_value_given_is_not_changed() -> None:
+def test_the_original_value_is_not_modified() -> None:
     value = {"token": SECRET, "a": [["token", SECRET], {"key": "pwd", "value": SECRET}]}
     before = json.dumps(value)
     assert SECRET not in json.dumps(mask_credentials(value))
@@ -250,7 +250,7 @@ nested = st.recursive(
 
 @SHORT
 @given(nested)
-def test_no_credential_is_left_in_any_nesting(value: Any) -> None:
+def test_no_credential_is_left_at_any_depth(value: Any) -> None:
     masked = mask_credentials(value)
     assert SECRET not in json.dumps(masked)
     assert MASK in json.dumps(masked)
@@ -272,12 +272,12 @@ def test_no_credential_is_left_in_any_nesting(value: Any) -> None:
         "cookie",
     ],
 )
-def test_further_names_of_credentials_are_known(name: str) -> None:
+def test_more_names_of_credentials_are_known(name: str) -> None:
     assert mask_credentials({name: "abc"}) == {name: MASK}
 
 
 @pytest.mark.parametrize("name", ["compass", "oauth", "tokenCount", "author"])
-def test_names_that_only_look_like_them_are_not(name: str) -> None:
+def test_similar_names_are_not_credentials(name: str) -> None:
     assert mask_credentials({name: "abc"}) == {name: "abc"}
 
 
@@ -297,10 +297,10 @@ def test_names_that_only_look_like_them_are_not(name: str) -> None:
         ),
     ],
 )
-def test_further_keys_in_text_are_masked(text: str, masked: str) -> None:
+def test_more_keys_in_text_are_masked(text: str, masked: str) -> None:
     assert mask_credentials({"doc": text}) == {"doc": masked}
 
 
-def test_a_long_text_that_only_begins_like_a_private_key_is_read_quickly() -> None:
+def test_an_unfinished_private_key_in_long_text_is_searched_quickly() -> None:
     text = "-----BEGIN " + "PRIVATE KEY" * 100_000
     assert mask_credentials({"doc": text}) == {"doc": text}

@@ -11,7 +11,7 @@ EVENTS, ISSUES = TABLES["events"], TABLES["issues"]
 
 
 def derived(table: Any = EVENTS, **record: Any) -> dict[str, Any]:
-    """What a record gains."""
+    """Return the fields added to a record."""
     copy = {**record}
     add_derived(table, copy)
     return {name: value for name, value in copy.items() if value != record.get(name)}
@@ -21,7 +21,7 @@ def tags(**values: Any) -> list[dict[str, Any]]:
     return [{"key": key, "value": value} for key, value in values.items()]
 
 
-def test_columns_of_a_summary_are_taken_from_its_tags() -> None:
+def test_tags_of_an_event_summary_become_columns() -> None:
     assert derived(
         tags=tags(
             level="error",
@@ -54,7 +54,7 @@ def test_columns_of_a_summary_are_taken_from_its_tags() -> None:
         [None, 7, "level", [], ["level"], {"value": "x"}, ["level", "fatal"]],
     ],
 )
-def test_tags_come_in_several_forms(form: Any) -> None:
+def test_tags_can_have_several_forms(form: Any) -> None:
     assert derived(tags=form) == {"level": "fatal"}
 
 
@@ -63,7 +63,7 @@ def test_an_event_without_tags_has_none(form: Any) -> None:
     assert derived(tags=form) == {}
 
 
-def test_a_field_that_the_server_sends_stays() -> None:
+def test_fields_sent_by_the_server_are_kept() -> None:
     record = {"level": "info", "environment": "staging", "handled": True}
     sent = tags(level="error", environment="production", handled="no")
     assert derived(tags=sent, **record) == {}
@@ -78,7 +78,7 @@ def test_a_field_that_the_server_sends_stays() -> None:
         ({}, "shop@1.2"),
     ],
 )
-def test_the_release_of_a_whole_event_is_an_object(release: Any, version: str) -> None:
+def test_the_release_of_a_full_event_is_an_object(release: Any, version: str) -> None:
     event = {"release": release, "tags": tags(release="shop@1.2")}
     assert derived(**event) == {"release_version": version}
 
@@ -99,7 +99,7 @@ def exceptions(*handled: Any) -> list[dict[str, Any]]:
         ([], None),
     ],
 )
-def test_an_error_is_handled_if_all_of_its_chain_are(
+def test_an_error_is_handled_if_its_whole_chain_is(
     handled: list[Any], expected: bool | None
 ) -> None:
     assert derived(entries=exceptions(*handled)).get("handled") is expected
@@ -108,12 +108,12 @@ def test_an_error_is_handled_if_all_of_its_chain_are(
 @pytest.mark.parametrize(
     ("tag", "expected"), [("yes", True), ("no", False), ("true", True), ("***", None)]
 )
-def test_the_tag_says_whether_it_was_handled(tag: str, expected: bool | None) -> None:
+def test_the_handled_tag_wins(tag: str, expected: bool | None) -> None:
     found = derived(tags=tags(handled=tag), entries=exceptions(True))
     assert found.get("handled") is expected
 
 
-def test_the_address_of_a_whole_event_is_that_of_its_request() -> None:
+def test_the_url_of_a_full_event_is_that_of_its_request() -> None:
     request = {"type": "request", "data": {"url": "https://shop.example.test/cart"}}
     assert derived(entries=[None, {}, request]) == {
         "url": "https://shop.example.test/cart"
@@ -130,7 +130,7 @@ def test_the_address_of_a_whole_event_is_that_of_its_request() -> None:
         {"user": None, "release": 7},
     ],
 )
-def test_masked_or_odd_values_give_no_columns(event: dict[str, Any]) -> None:
+def test_masked_or_malformed_values_give_no_columns(event: dict[str, Any]) -> None:
     assert derived(**event) == {}
 
 

@@ -1,4 +1,4 @@
-"""What errors say of several lists."""
+"""Messages about errors of several lists."""
 
 from analytics_pipeline.errors import LINES, by_reason
 
@@ -8,7 +8,7 @@ def refusal(table: str, project: str, reason: str = "403; no scope") -> str:
     return f"{table} of project {project!r}: {url}: {reason}"
 
 
-def test_lists_of_a_table_that_have_one_reason_share_a_line() -> None:
+def test_lists_of_a_table_with_the_same_reason_share_a_line() -> None:
     errors = [refusal(table, project) for project in "abc" for table in ("one", "two")]
     assert by_reason(errors) == [
         "one of 3 projects (a, b, c): 403; no scope",
@@ -16,7 +16,7 @@ def test_lists_of_a_table_that_have_one_reason_share_a_line() -> None:
     ]
 
 
-def test_a_reason_of_one_list_is_said_in_full() -> None:
+def test_a_reason_of_one_list_is_given_in_full() -> None:
     errors = [
         refusal("events", "a"),
         refusal("events", "b", "404; did you mean 'c'?"),
@@ -26,7 +26,7 @@ def test_a_reason_of_one_list_is_said_in_full() -> None:
     assert by_reason(errors) == errors
 
 
-def test_of_many_projects_the_first_are_named() -> None:
+def test_only_the_first_of_many_projects_are_named() -> None:
     (line,) = by_reason(refusal("events", f"p{n:02}") for n in range(LINES + 5))
     assert line.startswith("events of 15 projects (p00, p01, ")
     assert f"p{LINES - 1:02}, and 5 more): 403" in line

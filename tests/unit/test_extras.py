@@ -1,4 +1,4 @@
-"""The command that installs an extra is right for how this package was installed."""
+"""The command to install an extra fits how the package was installed."""
 
 import json
 from importlib.metadata import Distribution, PackageNotFoundError
@@ -11,7 +11,7 @@ from analytics_pipeline.loading import extras
 
 
 class Installed(Distribution):
-    """A package that came from somewhere."""
+    """An installed package and its origin."""
 
     def __init__(self, origin: dict[str, Any] | None) -> None:
         self.origin = origin
@@ -26,7 +26,7 @@ class Installed(Distribution):
 
 @pytest.fixture(autouse=True)
 def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The package is where packages are installed."""
+    """The package is installed in site-packages."""
     monkeypatch.setattr(extras, "FOLDER", tmp_path / "site-packages")
 
 
@@ -51,7 +51,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_an_extra_comes_from_where_the_package_was_installed_from(
+def test_an_extra_is_installed_from_the_source_of_the_package(
     origin: dict[str, Any] | None, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extras, "distribution", lambda name: Installed(origin))
@@ -59,17 +59,17 @@ def test_an_extra_comes_from_where_the_package_was_installed_from(
     assert extras.install_command("report") == command
 
 
-def test_an_extra_of_a_clone_comes_from_the_clone(
+def test_an_extra_of_a_clone_is_installed_from_the_clone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Even if an `.egg-info` beside it says nothing of its origin."""
+    """Even if its `.egg-info` does not contain its origin."""
     (tmp_path / "setup.cfg").touch()
     monkeypatch.setattr(extras, "FOLDER", tmp_path)
     expected = f"pip install 'analytics-pipeline[report] @ {tmp_path.as_uri()}'"
     assert extras.install_command("report") == expected
 
 
-def test_a_package_that_is_not_installed_is_taken_from_an_index(
+def test_an_extra_of_a_package_that_is_not_installed_comes_from_an_index(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def missing(name: str) -> Distribution:

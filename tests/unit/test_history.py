@@ -1,4 +1,4 @@
-"""The states of issues: what makes one, and what does not."""
+"""The states of issues."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -33,7 +33,7 @@ ISSUE: dict[str, Any] = {
 
 
 def rows(*issues: dict[str, Any], read_at: datetime = READ) -> pa.Table:
-    """Rows of the table `issues`."""
+    """Return rows of the table `issues`."""
     table = TABLES["issues"]
     records = [{PROJECT_SLUG: "web", **issue} for issue in issues]
     for record in records:
@@ -46,7 +46,7 @@ def state(**changes: Any) -> dict[str, Any]:
     return dict(row)
 
 
-def test_a_state_is_what_people_do_to_an_issue() -> None:
+def test_a_state_has_the_fields_that_people_change() -> None:
     row = state()
     version = row.pop(VERSION)
     assert row == {
@@ -66,7 +66,7 @@ def test_a_state_is_what_people_do_to_an_issue() -> None:
     assert len(version) == 32
 
 
-def test_the_columns_that_dlt_is_told_are_those_of_the_rows() -> None:
+def test_rows_have_the_columns_declared_to_dlt() -> None:
     assert list(COLUMNS) == SCHEMA.names
     assert states(rows(ISSUE)).schema == SCHEMA
     required = [field.name for field in SCHEMA if not field.nullable]
@@ -91,7 +91,7 @@ def test_the_columns_that_dlt_is_told_are_those_of_the_rows() -> None:
         {"statusDetails": {"inRelease": "web@1.3"}},
     ],
 )
-def test_what_changes_a_state_changes_its_version(change: dict[str, Any]) -> None:
+def test_a_changed_state_has_another_version(change: dict[str, Any]) -> None:
     assert state(**change)[VERSION] != state()[VERSION]
 
 
@@ -106,16 +106,16 @@ def test_what_changes_a_state_changes_its_version(change: dict[str, Any]) -> Non
         {"statusDetails": {"inRelease": "web@1.2", "actor": {"id": "3"}}},
     ],
 )
-def test_what_an_event_changes_is_no_other_state(change: dict[str, Any]) -> None:
+def test_a_new_event_does_not_change_the_version(change: dict[str, Any]) -> None:
     assert state(**change)[VERSION] == state()[VERSION]
 
 
-def test_when_a_state_was_read_is_no_part_of_its_version() -> None:
+def test_the_version_does_not_depend_on_when_a_state_was_read() -> None:
     later = states(rows(ISSUE, read_at=READ + timedelta(days=1))).to_pylist()[0]
     assert later == state() | {READ_AT: READ + timedelta(days=1)}
 
 
-def test_null_is_not_the_text_null() -> None:
+def test_null_differs_from_the_text_null() -> None:
     assert state(status=None)[VERSION] != state(status="null")[VERSION]
     moved = state(status=None, substatus="ongoing")
     assert moved[VERSION] != state(status="ongoing", substatus=None)[VERSION]
@@ -138,7 +138,7 @@ def test_null_is_not_the_text_null() -> None:
         (True, None),
     ],
 )
-def test_who_has_an_issue_is_an_address_or_a_name(
+def test_an_assignee_is_an_email_address_or_a_name(
     assigned_to: Any, expected: str | None
 ) -> None:
     assert state(assignedTo=assigned_to)["assigned_to"] == expected
@@ -155,14 +155,14 @@ def test_who_has_an_issue_is_an_address_or_a_name(
         ),
     ],
 )
-def test_what_a_nested_field_does_not_say_is_none(
+def test_missing_nested_values_are_null(
     field: str, column: str, values: list[Any]
 ) -> None:
     for value in values:
         assert state(**{field: value})[column] is None
 
 
-def test_of_several_copies_of_an_issue_the_last_is_taken() -> None:
+def test_the_last_copy_of_an_issue_wins() -> None:
     copies = [ISSUE | {"status": word} for word in ("ignored", "resolved", "reopened")]
     other = ISSUE | {"id": "5"}
     found = states(rows(copies[0], other, *copies[1:])).to_pylist()
@@ -172,7 +172,7 @@ def test_of_several_copies_of_an_issue_the_last_is_taken() -> None:
     ]
 
 
-def test_columns_that_a_user_has_left_out_are_null() -> None:
+def test_excluded_columns_are_null() -> None:
     kept = rows(ISSUE).select(["id", "status"])
     (row,) = states(kept).to_pylist()
     assert (row["id"], row["status"]) == ("4500000001", "unresolved")
@@ -204,7 +204,7 @@ issues = st.fixed_dictionaries(
 
 @settings(SHORT, max_examples=50)
 @given(st.lists(issues, max_size=5))
-def test_whatever_issues_hold_each_has_one_state_and_a_version_for_it(
+def test_any_issue_has_one_state_and_one_version(
     given_issues: list[dict[str, Any]],
 ) -> None:
     found = states(rows(*given_issues)).to_pylist()

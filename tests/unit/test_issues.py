@@ -1,4 +1,4 @@
-"""The figures of an issue are those of all its time."""
+"""The figures of an issue cover all time."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def promoted(issue: dict[str, Any]) -> dict[str, Any]:
     return issue
 
 
-def test_the_totals_take_the_place_of_the_figures_of_90_days() -> None:
+def test_totals_replace_the_90_day_figures() -> None:
     issue = {"id": "1", **OF_90_DAYS, "lifetime": {**TOTALS, "stats": {}}}
     assert promoted(issue) == issue | TOTALS | {RECENT: OF_90_DAYS}
 
@@ -43,13 +43,13 @@ def test_the_totals_take_the_place_of_the_figures_of_90_days() -> None:
         {"lifetime": dict.fromkeys(FIGURES)},
     ],
 )
-def test_without_totals_an_issue_stays_as_it_is(lifetime: dict[str, Any]) -> None:
+def test_an_issue_without_totals_is_unchanged(lifetime: dict[str, Any]) -> None:
     issue = {"id": "1", **OF_90_DAYS, **lifetime}
     assert promoted(issue) == issue
 
 
 @pytest.mark.parametrize("missing", FIGURES)
-def test_a_total_that_is_not_sent_leaves_the_figure(missing: str) -> None:
+def test_a_missing_total_leaves_the_figure_unchanged(missing: str) -> None:
     issue = promoted({**OF_90_DAYS, "lifetime": {**TOTALS, missing: None}})
     figures = {name: issue[name] for name in FIGURES}
     assert figures == {**TOTALS, missing: OF_90_DAYS[missing]}
@@ -69,7 +69,7 @@ def test_a_total_that_is_not_sent_leaves_the_figure(missing: str) -> None:
         (5, "2026-11-01T00:00:00Z", "2026-11-01T00:00:00Z"),
     ],
 )
-def test_the_later_one_is_when_an_issue_was_last_seen(
+def test_last_seen_is_the_later_of_both_times(
     total: Any, recent: Any, expected: str | None
 ) -> None:
     issue = promoted({"lastSeen": recent, "lifetime": {"lastSeen": total}})

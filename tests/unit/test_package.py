@@ -79,7 +79,7 @@ def test_errors_import_only_secrets() -> None:
     assert of_package(imports("secrets")) == set()
 
 
-def test_bookmarks_import_nothing_of_the_package_or_dlt() -> None:
+def test_bookmarks_import_neither_dlt_nor_other_modules() -> None:
     names = imports("bookmarks")
     assert of_package(names) == set()
     assert not [name for name in names if name.split(".")[0] in ("dlt", "pyarrow")]

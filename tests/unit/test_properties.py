@@ -1,4 +1,4 @@
-"""What holds for any page and any Link header that a server could send."""
+"""Properties of any page and any Link header that a server could send."""
 
 import json
 import re
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,24 +15,23 @@ from analytics_pipeline.tables.arrow import to_arrow
 from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.schema import EXTRA, READ_AT, Table
 from analytics_pipeline.values import loads
-from tests.unit.profiles import LONG, SHORT
+from tests.unit.profiles import EXAMPLES
 
-FEW = settings(SHORT, max_examples=70)
 READ = datetime(2026, 12, 1, 8, 30, 0, 123456, tzinfo=UTC)
 
 
-# Pages: values as a server may write them
+# Pages
 
 
 @dataclass(frozen=True)
 class Number:
-    """A number as it is written, which Python's own dumps may never do."""
+    """A number in a form that `json.dumps` may never write."""
 
     text: str
 
 
 def written(value: Any) -> str:
-    """JSON text of a value."""
+    """Return the JSON text of a value."""
     if isinstance(value, Number):
         return value.text
     if isinstance(value, list):
@@ -45,7 +43,7 @@ def written(value: Any) -> str:
 
 
 def understood(value: Any) -> Any:
-    """The value as it is promised to arrive."""
+    """Return the value as it must arrive."""
     if isinstance(value, str):
         paired = value.encode("utf-16", "surrogatepass")
         text = paired.decode("utf-16", "surrogatepass")
@@ -72,7 +70,7 @@ texts = st.text(
     ),
     max_size=12,
 )
-# The last ones become the same name.
+# The last three become the same name.
 names = st.one_of(texts, st.sampled_from(["\0", "\udfff", "\N{REPLACEMENT CHARACTER}"]))
 digits = st.text("0123456789", min_size=1, max_size=30)
 numbers = st.builds(
@@ -123,7 +121,7 @@ well_behaved = {
 
 
 def records(table: Table) -> st.SearchStrategy[dict[str, Any]]:
-    """Keys that are mostly good, fields of the table and others, with any values."""
+    """Mostly valid keys, and fields of the table and others with any values."""
     keys = st.fixed_dictionaries(
         {field: st.one_of(texts, texts, st.integers(), values) for field in table.key}
     )
@@ -146,12 +144,12 @@ pages = st.sampled_from(list(TABLES.values())).flatmap(
 
 
 def same(one: Any, other: Any) -> bool:
-    """Of the same type, too, at any depth: 1 is neither 1.0 nor true."""
+    """Return whether values and their types are equal: 1 is neither 1.0 nor true."""
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def is_said_by(cell: Any, kind: str, value: Any) -> bool:
-    """Whether a column of the kind holds the value."""
+    """Return whether the cell of a column contains the value."""
     match kind:
         case "json":
             return same(json.loads(cell), value)
@@ -169,7 +167,7 @@ def is_said_by(cell: Any, kind: str, value: Any) -> bool:
 
 
 def with_first_names(table: Table, record: dict[str, Any]) -> dict[str, Any]:
-    """The record, with an alias renamed where its field has no other value."""
+    """Return the record with aliases renamed unless their field has another value."""
     for alias, field in table.aliases.items():
         if alias in record:
             either = [record[alias], record.get(field)]
@@ -181,7 +179,7 @@ def with_first_names(table: Table, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_page(table: Table, page: list[dict[str, Any]]) -> None:
-    """Every value is in its column or, under its name, in `extra`."""
+    """Check that every value is in its column or, by its name, in `extra`."""
     loaded, _ = loads(written(page).encode())
     expected = understood(page)
     assert same(loaded, expected)
@@ -215,19 +213,9 @@ def check_page(table: Table, page: list[dict[str, Any]]) -> None:
     assert mismatches == found
 
 
-@FEW
-@given(pages)
-def test_nothing_of_a_page_is_lost(page: tuple[Table, list[dict[str, Any]]]) -> None:
-    check_page(*page)
-
-
-@pytest.mark.slow
-@LONG
-@given(pages)
-def test_nothing_of_many_pages_is_lost(
-    page: tuple[Table, list[dict[str, Any]]],
-) -> None:
-    check_page(*page)
+@EXAMPLES
+def test_no_value_of_a_page_is_lost(examples: settings) -> None:
+    examples(given(pages)(lambda page: check_page(*page)))()
 
 
 # Deep pages
@@ -251,7 +239,7 @@ depths = st.one_of(st.integers(1, 300), st.integers(1, 4000))
 def check_depth(
     field: str, depth: int, around: list[tuple[str, str]], leaf: tuple[str, str]
 ) -> None:
-    """A deep value is stored as it is, or refused as a whole."""
+    """Check that a deep value is stored unchanged, or refused."""
     levels = [around[n % len(around)] for n in range(depth)]
     before = "".join(opening for opening, _ in levels)
     after = "".join(closing for _, closing in reversed(levels))
@@ -272,21 +260,9 @@ def check_depth(
 fields = st.sampled_from(["contexts", "new", "size"])
 
 
-@FEW
-@given(fields, depths, brackets, leaves)
-def test_a_deep_value_is_stored_or_refused(
-    field: str, depth: int, around: list[tuple[str, str]], leaf: tuple[str, str]
-) -> None:
-    check_depth(field, depth, around, leaf)
-
-
-@pytest.mark.slow
-@LONG
-@given(fields, depths, brackets, leaves)
-def test_many_deep_values_are_stored_or_refused(
-    field: str, depth: int, around: list[tuple[str, str]], leaf: tuple[str, str]
-) -> None:
-    check_depth(field, depth, around, leaf)
+@EXAMPLES
+def test_a_deep_value_is_stored_or_refused(examples: settings) -> None:
+    examples(given(fields, depths, brackets, leaves)(check_depth))()
 
 
 # Link headers
@@ -309,7 +285,7 @@ headers = st.one_of(st.none(), st.text(), st.lists(pieces | st.text()).map("".jo
 
 
 def check_any_header(header: str | None) -> None:
-    """A cursor, or none, or an error that says why."""
+    """Check for a cursor, none, or an error that shows the header."""
     try:
         cursor = next_cursor(header)
     except UnexpectedAnswer as error:
@@ -318,17 +294,9 @@ def check_any_header(header: str | None) -> None:
         assert cursor is None or cursor
 
 
-@FEW
-@given(headers)
-def test_any_header_is_understood_or_refused(header: str | None) -> None:
-    check_any_header(header)
-
-
-@pytest.mark.slow
-@LONG
-@given(headers)
-def test_many_headers_are_understood_or_refused(header: str | None) -> None:
-    check_any_header(header)
+@EXAMPLES
+def test_any_link_header_is_parsed_or_refused(examples: settings) -> None:
+    examples(given(headers)(check_any_header))()
 
 
 cursors = st.text(
@@ -340,18 +308,10 @@ forms = st.sampled_from([good, before + good, "{{'" + before + good + "'}}"])
 
 
 def check_good_header(form: str, cursor: str) -> None:
-    """A cursor is taken as it is: it is the server's own affair."""
+    """Check that the cursor, which only the server understands, is not changed."""
     assert next_cursor(form.format(cursor)) == cursor
 
 
-@FEW
-@given(forms, cursors)
-def test_any_cursor_is_taken_as_it_is(form: str, cursor: str) -> None:
-    check_good_header(form, cursor)
-
-
-@pytest.mark.slow
-@LONG
-@given(forms, cursors)
-def test_many_cursors_are_taken_as_they_are(form: str, cursor: str) -> None:
-    check_good_header(form, cursor)
+@EXAMPLES
+def test_any_cursor_is_kept_unchanged(examples: settings) -> None:
+    examples(given(forms, cursors)(check_good_header))()

@@ -1,8 +1,9 @@
-"""Readers, from a server in memory into a warehouse in memory: what a list promises."""
+"""Readers load lists from a server in memory into a warehouse in memory."""
 
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,14 +29,14 @@ from tests.memory import (
 SIZE = 20
 DAY = timedelta(days=1)
 NOW = timedelta()
-"""Of a sweep: in any case."""
+"""The interval of a sweep that is always due."""
 API = pytest.mark.parametrize("api", ["v1", "sentry", "glitchtip"])
 
 
-def serve(api: str = "v1", count: int = 200, every: float = 90) -> Session:
-    """Ten pages of events, unless a test says otherwise."""
+def serve(api: str = "v1", rows: int = 200, every: float = 90) -> Session:
+    """Return a server with ten pages of events by default."""
     session = Session(api, SIZE)
-    session.lists["events", "web"] = events(count, every)
+    session.lists["events", "web"] = events(rows, every)
     return session
 
 
@@ -47,7 +48,7 @@ def loaded(session: Session, **settings: Any) -> Warehouse:
 
 
 def fail_from(session: Session, number: int, status: int = 503) -> None:
-    """Refuse the request of this number, from now on, and those behind it."""
+    """Refuse the nth request from now and all later ones."""
     first = len(session.requests) + number
 
     def before(request: Request) -> int | None:
@@ -60,8 +61,23 @@ def mend(session: Session) -> None:
     session.before = lambda request: None
 
 
+def run_failing(warehouse: Warehouse, number: int, **settings: Any) -> None:
+    """Run with a server that fails from the nth request, and repair the server."""
+    fail_from(warehouse.session, number)
+    warehouse.run(**settings)
+    assert isinstance(warehouse.errors["web"], HttpError)
+    mend(warehouse.session)
+
+
+def run_killed(warehouse: Warehouse, number: int, **settings: Any) -> None:
+    """Run until the nth part has been read."""
+    parts = count(1)
+    with pytest.raises(Killed):
+        warehouse.run(kill=lambda _: next(parts) == number, **settings)
+
+
 def at_request(session: Session, number: int, change: Callable[[], object]) -> None:
-    """Do something before the request of this number, from now on, is answered."""
+    """Call `change` before the nth request from now is answered."""
     last = len(session.requests) + number
 
     def before(request: Request) -> None:
@@ -72,7 +88,7 @@ def at_request(session: Session, number: int, change: Callable[[], object]) -> N
 
 
 def is_about(warehouse: Warehouse, rows: int, project: str = "web") -> bool:
-    """So many rows were new; those where a load is resumed may count again."""
+    """Return whether this many rows were new, give or take one per resumed load."""
     return rows <= warehouse.sizes[project] <= rows + warehouse.loads
 
 
@@ -81,14 +97,14 @@ def spans(warehouse: Warehouse, project: str = "web") -> list[Any]:
     return found
 
 
-# What is new
+# New rows
 
 
 @API
-def test_what_is_loaded_is_not_asked_for_again(api: str) -> None:
+def test_loaded_rows_are_not_requested_again(api: str) -> None:
     session = serve(api)
     warehouse = Warehouse(session)
-    # Pages by time begin with the rows of the second at which the one before ended.
+    # A page by time starts with rows of the last second of the previous page.
     assert warehouse.run() in ((10,) if api != "sentry" else (11, 12))
     assert warehouse.ids == warehouse.served()
     assert warehouse.sizes == {"web": 200}
@@ -102,19 +118,19 @@ def test_what_is_loaded_is_not_asked_for_again(api: str) -> None:
 
 
 @API
-def test_a_page_is_asked_for_no_earlier_than_needed(api: str) -> None:
+def test_reading_stops_at_the_first_page_that_is_loaded(api: str) -> None:
     session = serve(api)
     warehouse = loaded(session)
     (start, end, cursor), *others = spans(warehouse)
     assert (start, datetime.fromisoformat(end), cursor) == (None, ago(0), None)
     assert not others
     assert warehouse.run(lookback=30 * HOUR) <= 2
-    # 20 rows of the last 30 hours, and those of the page that are older.
+    # 20 rows of the last 30 hours, and older rows of their page.
     assert (warehouse.sizes["web"], SIZE < warehouse.reread["web"] <= 23) == (0, True)
 
 
 @API
-def test_an_empty_list_is_read_until_it_has_rows(api: str) -> None:
+def test_an_empty_list_is_loaded_once_it_has_rows(api: str) -> None:
     session = serve(api, 0)
     warehouse = loaded(session)
     assert not warehouse.bookmarks["web"].get("loaded")
@@ -125,22 +141,20 @@ def test_an_empty_list_is_read_until_it_has_rows(api: str) -> None:
 
 
 @API
-def test_late_rows_come_within_the_lookback(api: str) -> None:
+def test_late_rows_within_the_lookback_are_loaded(api: str) -> None:
     session = serve(api)
     warehouse = loaded(session)
     session.lists["events", "web"] += [event(1000, 30), event(1001, 6000)]
     warehouse.run(lookback=HOUR)
     assert warehouse.served() - warehouse.ids == {"e1001"}
-    assert warehouse.sizes["web"] == 0  # it may have been loaded
+    assert warehouse.sizes["web"] == 0  # rows within the lookback do not count as new
     warehouse.run(lookback=timedelta(minutes=7000))
     assert warehouse.ids == warehouse.served()
 
 
 @pytest.mark.parametrize("api", ["v1", "glitchtip"])
 @pytest.mark.parametrize("place", [10, 19, 39])
-def test_a_late_row_among_new_ones_is_loaded_and_does_not_end_the_list(
-    api: str, place: int
-) -> None:
+def test_a_late_row_among_new_ones_does_not_end_the_list(api: str, place: int) -> None:
     session = serve(api)
     warehouse = loaded(session)
     rows = [event(1000 + n, n - 100) for n in range(50)]
@@ -148,7 +162,7 @@ def test_a_late_row_among_new_ones_is_loaded_and_does_not_end_the_list(
     session.lists["events", "web"][:0] = [*rows, late]
     warehouse.run()
     assert warehouse.served() - warehouse.ids <= {"e2000"}
-    # A list that has shown no order is exact: all its older rows are loaded already.
+    # A list without a known order is read to the rows that are loaded.
     assert place == 19 or api == "v1" or "e2000" in warehouse.ids
 
 
@@ -163,8 +177,8 @@ def test_rows_without_a_time_are_always_loaded() -> None:
     assert warehouse.ids == warehouse.served()
 
 
-def test_the_copy_that_is_read_last_stays() -> None:
-    """A row moves to the next page while the list is read, and has changed."""
+def test_the_copy_read_last_wins() -> None:
+    """A row changes and moves to the next page during a load."""
     session = serve()
     rows = session.lists["events", "web"]
 
@@ -200,7 +214,7 @@ def since_then(rows: list[Row], minutes: float) -> set[str]:
 
 @API
 @pytest.mark.parametrize("rows_per_load", [None, 40])
-def test_an_earlier_since_loads_the_part_that_is_missing(
+def test_an_earlier_since_loads_the_missing_part(
     api: str, rows_per_load: int | None
 ) -> None:
     session = serve(api)
@@ -217,19 +231,16 @@ def test_an_earlier_since_loads_the_part_that_is_missing(
     assert warehouse.run(since=ago(10)) == 1
 
 
-def test_an_earlier_since_in_the_middle_of_a_first_load() -> None:
-    session = serve(count=400)
+def test_since_can_be_moved_back_during_a_first_load() -> None:
+    session = serve(rows=400)
     warehouse = Warehouse(session)
-    fail_from(session, 14)
-    warehouse.run(since=ago(30_000), rows_per_load=40)
-    assert warehouse.errors
-    mend(session)
+    run_failing(warehouse, 14, since=ago(30_000), rows_per_load=40)
     warehouse.run(rows_per_load=40)
     assert warehouse.ids == warehouse.served()
 
 
 @API
-def test_a_since_beyond_the_servers_clock_is_no_lasting_harm(api: str) -> None:
+def test_since_ahead_of_the_server_clock_hides_no_later_rows(api: str) -> None:
     session = serve(api)
     session.date = lambda: ago(0)
     warehouse = Warehouse(session)
@@ -245,7 +256,7 @@ def test_a_since_beyond_the_servers_clock_is_no_lasting_harm(api: str) -> None:
 
 @API
 @pytest.mark.parametrize("rows_per_load", [None, 40])
-def test_a_reading_with_an_end_is_exact_and_keeps_no_bookmark(
+def test_a_bounded_run_is_exact_and_stores_no_bookmark(
     api: str, rows_per_load: int | None
 ) -> None:
     session = serve(api)
@@ -265,7 +276,7 @@ def test_a_reading_with_an_end_is_exact_and_keeps_no_bookmark(
 
 
 @API
-def test_a_reading_with_an_end_in_the_future_comes_to_its_end(api: str) -> None:
+def test_a_run_bounded_in_the_future_finishes(api: str) -> None:
     session = serve(api)
     warehouse = Warehouse(session)
     warehouse.run(until=datetime.now(UTC) + DAY, rows_per_load=40, loads=20)
@@ -273,7 +284,7 @@ def test_a_reading_with_an_end_in_the_future_comes_to_its_end(api: str) -> None:
     assert warehouse.loads < 10
 
 
-def test_a_span_that_the_server_does_not_keep_is_empty() -> None:
+def test_a_bounded_run_before_retention_is_empty() -> None:
     session = serve("sentry")
     session.kept_from = ago(9000)
     warehouse = Warehouse(session)
@@ -293,13 +304,13 @@ def test_a_span_that_the_server_does_not_keep_is_empty() -> None:
 
 @API
 @pytest.mark.parametrize(("rows_per_load", "loads"), [(1, 12), (45, 5), (1000, 1)])
-def test_a_list_in_pieces_asks_little_more_than_in_one(
+def test_loading_in_pieces_takes_few_more_requests(
     api: str, rows_per_load: int, loads: int
 ) -> None:
     session = serve(api)
     warehouse = Warehouse(session)
     whole = Warehouse(serve(api)).run()
-    # Each piece asks for the top of the list, and for the page where it was left.
+    # Each piece requests the top of the list, and the page to resume at.
     again = 2 if api != "sentry" else 1
     requests = warehouse.run(rows_per_load=rows_per_load)
     assert loads / 2 <= warehouse.loads <= loads
@@ -316,7 +327,7 @@ def let_requests_take(
     monkeypatch.setattr(workers, "time", clock)
 
 
-def test_a_load_that_takes_long_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_load_ends_after_five_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     session = serve()
     let_requests_take(monkeypatch, session, 120)
     warehouse = Warehouse(session)
@@ -324,12 +335,12 @@ def test_a_load_that_takes_long_ends_too(monkeypatch: pytest.MonkeyPatch) -> Non
     assert 4 <= warehouse.loads <= 9
     assert warehouse.ids == warehouse.served()
     session.requests.clear()
-    assert Warehouse(session).run() == 10  # in one load, if that is what is wanted
+    assert Warehouse(session).run() == 10  # one load without a limit
 
 
 @API
-def test_runs_of_one_piece_each_come_to_the_end(api: str) -> None:
-    """As plain dlt has them."""
+def test_repeated_runs_of_one_piece_finish_the_list(api: str) -> None:
+    """As with plain dlt."""
     session = serve(api, 60)
     rows = session.lists["events", "web"]
     warehouse = Warehouse(session)
@@ -342,7 +353,7 @@ def test_runs_of_one_piece_each_come_to_the_end(api: str) -> None:
 
 
 @API
-def test_rows_that_arrive_in_every_piece_do_not_keep_it_from_ending(api: str) -> None:
+def test_a_load_finishes_if_rows_arrive_in_every_piece(api: str) -> None:
     session = serve(api)
     rows = session.lists["events", "web"]
 
@@ -360,9 +371,7 @@ def test_rows_that_arrive_in_every_piece_do_not_keep_it_from_ending(api: str) ->
 
 
 @pytest.mark.parametrize("minutes", [90, 0.1])
-def test_a_lookback_longer_than_a_piece_does_not_keep_it_from_ending(
-    minutes: float,
-) -> None:
+def test_a_load_finishes_if_the_lookback_is_longer_than_a_piece(minutes: float) -> None:
     session = serve(every=minutes)
     warehouse = Warehouse(session)
     assert warehouse.run(rows_per_load=40, lookback=400 * DAY) <= 60
@@ -375,45 +384,35 @@ def test_a_lookback_longer_than_a_piece_does_not_keep_it_from_ending(
 
 @API
 @pytest.mark.parametrize("rows_per_load", [None, 40])
-def test_a_reading_that_fails_at_any_request_is_resumed(
+def test_a_load_that_fails_at_any_request_is_resumed(
     api: str, rows_per_load: int | None
 ) -> None:
     whole = Warehouse(serve(api)).run()
     for number in range(1, whole + 1):
         session = serve(api)
         warehouse = Warehouse(session)
-        fail_from(session, number)
-        warehouse.run(rows_per_load=rows_per_load)
-        assert isinstance(warehouse.errors["web"], HttpError)
+        run_failing(warehouse, number, rows_per_load=rows_per_load)
         some = len(warehouse.ids)
         assert some == 0 if number == 1 else some > 0
-        mend(session)
         session.lists["events", "web"] += [event(1000 + n, -n - 1) for n in range(25)]
         requests = warehouse.run(rows_per_load=rows_per_load)
         assert warehouse.ids == warehouse.served()
         assert is_about(warehouse, 225 - some)
-        if rows_per_load is None:  # what was read is not read again
+        if rows_per_load is None:  # loaded pages are not requested again
             assert some >= (number - 1) * 17
-            # A first page is no place to resume; new rows shift the others.
+            # The first page cannot be resumed, and new rows shift the others.
             assert requests <= whole - (number - 1) + 2 + (3 if number != 2 else 4)
 
 
 @API
 @pytest.mark.parametrize("rows_per_load", [None, 40])
-def test_a_reading_that_is_killed_at_any_part_is_resumed_from_its_last_load(
+def test_a_load_killed_at_any_moment_is_resumed(
     api: str, rows_per_load: int | None
 ) -> None:
     for number in range(1, 9):
         session = serve(api)
-        warehouse, part = Warehouse(session), 0
-
-        def kill(parts: int, number: int = number) -> bool:
-            nonlocal part
-            part += 1
-            return part == number
-
-        with pytest.raises(Killed):
-            warehouse.run(rows_per_load=rows_per_load, kill=kill)
+        warehouse = Warehouse(session)
+        run_killed(warehouse, number, rows_per_load=rows_per_load)
         before = len(warehouse.ids)
         assert rows_per_load or before == 0
         assert bool(warehouse.bookmarks) is bool(before)
@@ -424,18 +423,11 @@ def test_a_reading_that_is_killed_at_any_part_is_resumed_from_its_last_load(
 
 
 @API
-def test_a_page_that_always_fails_does_not_keep_new_rows_from_coming(api: str) -> None:
+def test_new_rows_are_loaded_if_a_page_always_fails(api: str) -> None:
     session = serve(api)
     rows = session.lists["events", "web"]
-    answer = session._answer
-
-    def break_page(request: Request) -> Any:
-        response = answer(request)
-        if '"e150"' in response.text:
-            response.status_code = 500
-        return response
-
-    session._answer = break_page  # type: ignore[method-assign]
+    rows[150]["_broken"] = True
+    broken = rows[150]
     warehouse = Warehouse(session)
     for number in range(5):
         warehouse.run(lookback=HOUR, rows_per_load=(None, 60)[number % 2])
@@ -443,13 +435,13 @@ def test_a_page_that_always_fails_does_not_keep_new_rows_from_coming(api: str) -
         assert {f"e{1000 + n}" for n in range(number)} <= warehouse.ids
         assert {f"e{n}" for n in range(130)} <= warehouse.ids
         rows.insert(0, event(1000 + number, -number - 1))
-    session._answer = answer  # type: ignore[method-assign]
+    del broken["_broken"]
     warehouse.run(lookback=HOUR)
     assert not warehouse.errors
     assert warehouse.ids == warehouse.served()
 
 
-def test_a_record_that_cannot_be_read_does_not_keep_new_rows_from_coming() -> None:
+def test_new_rows_are_loaded_if_a_record_cannot_be_read() -> None:
     session = serve()
     rows = session.lists["events", "web"]
     del rows[130]["id"]
@@ -462,16 +454,13 @@ def test_a_record_that_cannot_be_read_does_not_keep_new_rows_from_coming() -> No
         rows.insert(0, event(1000 + number, -number - 1))
 
 
-# Page cursors that are resumed
+# Resuming at a page cursor
 
 
 def half(api: str = "v1") -> Warehouse:
-    """Five pages are loaded, up to a failure."""
-    session = serve(api)
-    warehouse = Warehouse(session)
-    fail_from(session, 6)
-    warehouse.run()
-    mend(session)
+    """Return a warehouse with five of ten pages, whose load then failed."""
+    warehouse = Warehouse(serve(api))
+    run_failing(warehouse, 6)
     assert 0 < len(warehouse.ids) <= 100
     assert len(spans(warehouse)) == 1
     return warehouse
@@ -479,7 +468,7 @@ def half(api: str = "v1") -> Warehouse:
 
 @pytest.mark.parametrize("api", ["v1", "glitchtip"])
 @pytest.mark.parametrize("status", [400, 404, 410, 422, 500])
-def test_a_page_cursor_that_is_refused_lets_the_list_be_read_from_its_first_page(
+def test_a_refused_page_cursor_restarts_the_list(
     api: str, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     warehouse = half(api)
@@ -493,15 +482,15 @@ def test_a_page_cursor_that_is_refused_lets_the_list_be_read_from_its_first_page
         return status
 
     session.before = refuse
-    # Once it has begun again, the list is not left before its end.
+    # A restarted list is read to its end in one load.
     assert warehouse.run(rows_per_load=1) == 1 + 1 + 10
     assert warehouse.loads == 1
     assert warehouse.ids == warehouse.served()
-    assert warehouse.sizes == {"web": 100}  # what was loaded is skipped
+    assert warehouse.sizes == {"web": 100}  # loaded rows are skipped
     assert "reading the list from its first page" in caplog.text
 
 
-def test_another_status_is_no_refusal_of_a_page_cursor() -> None:
+def test_other_statuses_do_not_restart_the_list() -> None:
     warehouse = half()
     for status in (403, 429, 503):
         fail_from(warehouse.session, 2, status)
@@ -510,7 +499,7 @@ def test_another_status_is_no_refusal_of_a_page_cursor() -> None:
         assert len(warehouse.ids) == 100
 
 
-def test_page_cursors_that_are_good_only_once_do_not_keep_a_load_from_ending() -> None:
+def test_a_load_finishes_if_page_cursors_are_valid_only_once() -> None:
     session = serve()
     used: set[str] = set()
 
@@ -529,10 +518,8 @@ def test_page_cursors_that_are_good_only_once_do_not_keep_a_load_from_ending() -
 
 @API
 @pytest.mark.parametrize("gone", [1, 25, 150])
-def test_rows_that_are_deleted_between_two_loads_leave_no_gap(
-    api: str, gone: int
-) -> None:
-    """They shift the page cursor, beyond rows that were not read yet."""
+def test_rows_deleted_between_two_loads_leave_no_gap(api: str, gone: int) -> None:
+    """They move the page cursor past rows that were not read yet."""
     warehouse = half(api)
     del warehouse.session.lists["events", "web"][:gone]
     warehouse.run(rows_per_load=40)
@@ -540,24 +527,20 @@ def test_rows_that_are_deleted_between_two_loads_leave_no_gap(
 
 
 @API
-def test_rows_of_one_time_that_are_deleted_between_two_loads_leave_no_gap(
-    api: str,
-) -> None:
+def test_rows_with_equal_times_leave_no_gap_if_others_are_deleted(api: str) -> None:
     session = serve(api, 60, every=1)
     rows = session.lists["events", "web"]
     rows += [event(n, 100) for n in range(60, 160)]
     rows += [event(n, n) for n in range(160, 300)]
     warehouse = Warehouse(session)
-    fail_from(session, 6)
-    warehouse.run()
-    mend(session)
+    run_failing(warehouse, 6)
     del rows[:25]
     warehouse.run(rows_per_load=40)
     assert warehouse.served() <= warehouse.ids
 
 
 @API
-def test_rows_that_arrived_between_two_loads_are_read_first(api: str) -> None:
+def test_rows_that_arrive_between_two_loads_are_read_first(api: str) -> None:
     warehouse = half(api)
     session = warehouse.session
     session.lists["events", "web"] += [event(1000 + n, n - 100) for n in range(90)]
@@ -568,16 +551,10 @@ def test_rows_that_arrived_between_two_loads_are_read_first(api: str) -> None:
 
 
 @pytest.mark.parametrize("number", range(2, 9))
-def test_rows_that_are_deleted_while_pages_are_read_by_time_take_no_others_along(
-    number: int,
-) -> None:
+def test_rows_deleted_during_a_load_by_time_hide_no_others(number: int) -> None:
     session = serve("sentry")
     rows = session.lists["events", "web"]
-
-    def delete() -> None:
-        del rows[5:30]
-
-    at_request(session, number, delete)
+    at_request(session, number, lambda: rows.__delitem__(slice(5, 30)))
     warehouse = Warehouse(session)
     warehouse.run()
     assert warehouse.served() <= warehouse.ids
@@ -585,7 +562,7 @@ def test_rows_that_are_deleted_while_pages_are_read_by_time_take_no_others_along
 
 @API
 @pytest.mark.parametrize("rows_per_load", [None, 10])
-def test_a_time_that_fills_pages_is_read_whole(
+def test_rows_with_equal_times_that_fill_pages_are_all_loaded(
     api: str, rows_per_load: int | None
 ) -> None:
     session = serve(api, 30)
@@ -595,15 +572,16 @@ def test_a_time_that_fills_pages_is_read_whole(
     warehouse = Warehouse(session)
     warehouse.run(rows_per_load=rows_per_load)
     assert warehouse.ids == warehouse.served()
-    if rows_per_load is None:  # resumed, rows of that time are not told apart
+    if rows_per_load is None:  # a resumed load counts rows of that time again
         assert warehouse.sizes == {"web": 130}
 
 
+@pytest.mark.parametrize("rows", [0, 200])
 @pytest.mark.parametrize("rows_per_load", [None, 40])
-def test_a_server_that_ignores_the_time_is_paged_by_cursor(
-    rows_per_load: int | None,
+def test_a_server_that_ignores_time_filters_is_paged_by_cursor(
+    rows_per_load: int | None, rows: int
 ) -> None:
-    session = serve("sentry")
+    session = serve("sentry", rows)
     session.ignores_time = True
     warehouse = Warehouse(session)
     assert warehouse.run(rows_per_load=rows_per_load) <= 25
@@ -617,7 +595,7 @@ def test_a_server_that_ignores_the_time_is_paged_by_cursor(
 
 
 @pytest.mark.parametrize("order", [oldest_first, shuffled(7)])
-def test_a_list_in_any_other_order_is_read_to_its_end_in_one_load(
+def test_a_list_in_another_order_is_read_to_its_end_in_one_load(
     order: Callable[[list[Row]], list[Row]],
 ) -> None:
     session = serve()
@@ -630,17 +608,14 @@ def test_a_list_in_any_other_order_is_read_to_its_end_in_one_load(
     assert warehouse.run(lookback=HOUR) == 13
     assert warehouse.ids == warehouse.served()
     assert warehouse.sizes["web"] <= 50
-    fail_from(session, 9)
     session.lists["events", "web"] += [event(2000 + n, -60 - n) for n in range(20)]
-    warehouse.run()
-    assert warehouse.errors
-    mend(session)
+    run_failing(warehouse, 9)
     warehouse.run()
     assert warehouse.ids == warehouse.served()
 
 
-def test_an_oldest_first_list_that_begins_with_rows_of_one_time() -> None:
-    session = serve(count=0)
+def test_an_oldest_first_list_can_start_with_rows_of_equal_times() -> None:
+    session = serve(rows=0)
     session.order = oldest_first
     rows = [event(n, 50_000) for n in range(60)] + events(100, start=100)
     session.lists["events", "web"] = rows
@@ -653,12 +628,12 @@ def test_an_oldest_first_list_that_begins_with_rows_of_one_time() -> None:
 @pytest.mark.parametrize(
     ("times", "ends"),
     [
-        # Minutes ago of the rows of a page; what is loaded begins at 100.
+        # Ages of the rows of a page in minutes; rows from 100 on are loaded.
         ([*range(20)], False),
         ([*range(19), 200], False),  # one old row does not end a list
         ([*range(18), 200, 300], True),
         ([*range(200, 220)], True),
-        ([100] * 20, False),  # neither do rows of just that time
+        ([100] * 20, False),  # nor do rows of exactly that time
         ([200] * 20, False),  # equal times show no order
         ([*range(18), 300, 200], False),
         ([50, 200, 60, *range(200, 217)], True),  # one row arrived late
@@ -667,10 +642,10 @@ def test_an_oldest_first_list_that_begins_with_rows_of_one_time() -> None:
         ([None] * 20, False),
     ],
 )
-def test_where_no_order_is_documented_the_page_has_to_show_it(
+def test_a_page_must_show_that_the_list_is_newest_first(
     times: list[float | None], ends: bool
 ) -> None:
-    session = serve(count=0)
+    session = serve(rows=0)
     session.order = lambda rows: rows
     session.lists["events", "web"] = [event(n, 100 + n) for n in range(200)]
     warehouse = loaded(session)
@@ -682,25 +657,25 @@ def test_where_no_order_is_documented_the_page_has_to_show_it(
     session.lists["events", "web"][:0] = page
     requests = warehouse.run()
     assert (requests == 1) is ends
-    # Of the rows that are not loaded, all are older.
+    # Only older rows may be missing.
     older = {f"e{1000 + n}" for n, time in enumerate(times) if time and time > 100}
     assert warehouse.served() - warehouse.ids <= older
 
 
-def test_a_tenth_of_a_page_has_to_be_older() -> None:
+def test_a_tenth_of_a_page_must_be_older_to_end_a_list() -> None:
     for older, requests in ((9, 2), (10, 1)):
         session = Session("v1", 100)
         session.lists["events", "web"] = [event(n, 100 + n) for n in range(200)]
         warehouse = loaded(session)
         new = [event(1000 + n, n / 2) for n in range(100 - older)]
         session.lists["events", "web"] += new
-        # The row at the end of what is loaded is not older.
+        # The newest loaded row does not count as older.
         session.lists["events", "web"].pop(0)
         assert warehouse.run() == requests
 
 
 def test_a_page_of_one_row_does_not_end_a_list() -> None:
-    session = serve(count=10)
+    session = serve(rows=10)
     session.page_size = 1
     session.order = lambda rows: rows
     warehouse = loaded(session)
@@ -723,7 +698,7 @@ def two_projects(api: str) -> Session:
 
 @API
 @pytest.mark.parametrize("workers", [1, 4])
-def test_each_list_stands_alone(api: str, workers: int) -> None:
+def test_a_failing_list_does_not_affect_others(api: str, workers: int) -> None:
     session = two_projects(api)
     both = ["web", "app"]
 
@@ -747,16 +722,6 @@ def test_each_list_stands_alone(api: str, workers: int) -> None:
     assert {r.project for r in session.requests[asked:]} == {*both}
 
 
-def test_a_list_that_has_come_to_its_end_is_not_asked_in_later_pieces() -> None:
-    session = two_projects("v1")
-    del session.lists["events", "app"][30:]
-    warehouse = Warehouse(session)
-    warehouse.run(["web", "app"], rows_per_load=60, workers=2)
-    assert warehouse.loads > 2
-    assert sum(r.project == "app" for r in session.requests) <= 4
-    assert warehouse.ids == warehouse.served("web", "app")
-
-
 def test_the_bookmarks_of_many_projects_are_small() -> None:
     session = Session("v1", 100)
     names = [f"p{n}" for n in range(50)]
@@ -769,31 +734,7 @@ def test_the_bookmarks_of_many_projects_are_small() -> None:
     assert len(json.dumps(warehouse.bookmarks)) < 50 * 200
 
 
-@API
-@pytest.mark.parametrize("has_newer", [True, False])
-def test_a_slug_that_was_given_to_another_project_is_another_list(
-    api: str, has_newer: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    session = serve(api)
-    warehouse = loaded(session)
-    assert warehouse.bookmarks["web"]["project_id"] == "1"
-    new = [
-        event(1000 + n, 100 * n + (-1 if has_newer else 500), projectID="2")
-        for n in range(50)
-    ]
-    session.lists["events", "web"] = new
-    session.lists["project_detail", "web"] = [{"id": "2", "slug": "web"}]
-    warehouse.run()
-    assert warehouse.served() <= warehouse.ids
-    assert warehouse.sizes == {"web": 50}
-    assert warehouse.bookmarks["web"]["project_id"] == "2"
-    assert "the slug now belongs to project 2 instead of 1" in caplog.text
-    assert warehouse.run() <= 2
-
-
-def test_a_list_without_rows_is_of_the_same_project_if_nothing_tells_otherwise() -> (
-    None
-):
+def test_an_empty_list_keeps_its_bookmark_if_the_project_cannot_be_read() -> None:
     session = serve("sentry")
     warehouse = loaded(session)
     session.lists["events", "web"].clear()
@@ -816,7 +757,7 @@ def test_a_list_without_rows_is_of_the_same_project_if_nothing_tells_otherwise()
 def test_a_span_never_ends_past_the_earlier_of_the_two_clocks(
     api: str, hours: int
 ) -> None:
-    """To the client it looks as if the server lived hours before, or after, itself."""
+    """The clock of the server is hours behind or ahead."""
     session = serve(api, 0)
     now = datetime.now(UTC)
     clock = now + timedelta(hours=hours)
@@ -828,7 +769,7 @@ def test_a_span_never_ends_past_the_earlier_of_the_two_clocks(
 
     rows = session.lists["events", "web"]
     rows += [at(n, 5 + 90 * n) for n in range(60)]
-    rows.append(at(1000, -30))  # of the server's future
+    rows.append(at(1000, -30))  # in the future of the server
     warehouse = loaded(session, lookback=HOUR)
     end = datetime.fromisoformat(spans(warehouse)[0][1])
     assert min(now, clock) - HOUR <= end + max(timedelta(hours=hours), NOW)
@@ -838,8 +779,8 @@ def test_a_span_never_ends_past_the_earlier_of_the_two_clocks(
     assert warehouse.ids == warehouse.served()
 
 
-def test_rows_of_the_future_are_new_once_and_hide_nothing() -> None:
-    session = serve(count=30)
+def test_rows_dated_in_the_future_are_new_once_and_hide_no_others() -> None:
+    session = serve(rows=30)
     rows = session.lists["events", "web"]
     rows.append(event(1000, -5 * 1440))
     warehouse = loaded(session)
@@ -850,7 +791,7 @@ def test_rows_of_the_future_are_new_once_and_hide_nothing() -> None:
         assert warehouse.sizes == {"web": 1}
 
 
-def test_a_bookmark_of_a_clock_that_was_days_ahead_does_not_count() -> None:
+def test_a_bookmark_in_the_future_is_ignored() -> None:
     session = serve()
     warehouse = loaded(session)
     ahead = (datetime.now(UTC) + 3 * DAY).isoformat()
@@ -866,7 +807,7 @@ def test_a_bookmark_of_a_clock_that_was_days_ahead_does_not_count() -> None:
 
 @API
 @pytest.mark.parametrize("rows_per_load", [None, 60])
-def test_a_full_refresh_is_the_same_as_an_empty_bookmark(
+def test_a_full_refresh_reads_everything_again(
     api: str, rows_per_load: int | None
 ) -> None:
     session = serve(api)
@@ -899,7 +840,7 @@ def test_recent_releases_are_read_again(api: str) -> None:
 
 
 @API
-def test_projects_are_read_whole_each_time(api: str) -> None:
+def test_projects_are_a_full_scan_each_time(api: str) -> None:
     session = Session(api, SIZE)
     projects = [
         {"id": str(n), "slug": f"p{n}", "dateCreated": ago(60 * n).isoformat()}
@@ -921,14 +862,21 @@ def test_projects_are_read_whole_each_time(api: str) -> None:
 
 
 def serve_issues(api: str = "v1", count: int = 100) -> Session:
-    """Issues on five pages, each last seen hours before the one above it."""
+    """Return a server with five pages of issues, ten hours apart."""
     session = Session(api, SIZE)
     session.lists["issues", "web"] = [issue(n, 600 * n) for n in range(count)]
     return session
 
 
+def swept(api: str = "v1", **settings: Any) -> Warehouse:
+    """Return a warehouse into which all issues have been loaded."""
+    warehouse = Warehouse(serve_issues(api), "issues")
+    warehouse.run(sweep=DAY, **settings)
+    return warehouse
+
+
 def grow_old(warehouse: Warehouse, hours: float | None = 25) -> None:
-    """Let the last sweep be so long ago; None: nobody knows of any."""
+    """Move the last sweep back by this time; None: there has been none."""
     for bookmark in warehouse.bookmarks.values():
         bookmark.pop("swept_at", None)
         if hours is not None:
@@ -936,21 +884,21 @@ def grow_old(warehouse: Warehouse, hours: float | None = 25) -> None:
             bookmark["swept_at"] = time.isoformat()
 
 
-def resolve(session: Session, *places: int) -> None:
-    """No event tells of it."""
+def resolve(warehouse: Warehouse, *places: int) -> None:
+    """Change issues without an event."""
     for place in places:
-        session.lists["issues", "web"][place]["status"] = "resolved"
+        warehouse.session.lists["issues", "web"][place]["status"] = "resolved"
 
 
 def check_issues(warehouse: Warehouse) -> None:
-    """All that the server shows is loaded, as the server shows it."""
+    """Check that all issues are loaded in their current state."""
     rows = warehouse.session.lists["issues", "web"]
     loaded = {key: row["status"] for key, row in warehouse.rows.items()}
     assert {row["id"]: row["status"] for row in rows}.items() <= loaded.items()
 
 
 def is_swept(warehouse: Warehouse, project: str = "web") -> bool:
-    """The last complete reading began just now, and no other is under way."""
+    """Return whether the last sweep was completed just now, and none is unfinished."""
     bookmark = warehouse.bookmarks[project]
     age = datetime.now(UTC) - datetime.fromisoformat(bookmark["swept_at"])
     return abs(age) < HOUR and not bookmark.keys() & {"sweep", "sweep_began_at"}
@@ -970,17 +918,17 @@ def is_swept(warehouse: Warehouse, project: str = "web") -> bool:
         (0, NOW, True),
     ],
 )
-def test_a_change_without_an_event_is_found_by_a_sweep_when_it_is_due(
+def test_a_sweep_that_is_due_finds_changes_without_events(
     api: str, hours: float | None, sweep: timedelta | None, is_due: bool
 ) -> None:
     session = serve_issues(api)
     warehouse = Warehouse(session, "issues")
-    assert warehouse.run(sweep=sweep) == 5  # the first reading is of all
+    assert warehouse.run(sweep=sweep) == 5  # the first load reads all issues
     assert is_swept(warehouse)
     grow_old(warehouse, hours)
-    resolve(session, 0, 50, 99)
+    resolve(warehouse, 0, 50, 99)
     requests = warehouse.run(sweep=sweep)
-    # A page of what is new, and of what has moved to the top meanwhile.
+    # Plus one page of new rows before and one after the sweep.
     assert requests == (7 if is_due else 1)
     assert warehouse.sizes == {"web": 0}
     found = {key for key, row in warehouse.rows.items() if row["status"] == "resolved"}
@@ -994,7 +942,7 @@ def test_a_change_without_an_event_is_found_by_a_sweep_when_it_is_due(
 
 @API
 @pytest.mark.parametrize("hours", [-9, 9])
-def test_a_sweep_is_dated_by_our_own_clock(api: str, hours: int) -> None:
+def test_a_sweep_is_dated_by_the_local_clock(api: str, hours: int) -> None:
     session = serve_issues(api)
     session.date = lambda: datetime.now(UTC) + timedelta(hours=hours)
     warehouse = Warehouse(session, "issues")
@@ -1005,13 +953,11 @@ def test_a_sweep_is_dated_by_our_own_clock(api: str, hours: int) -> None:
 
 @API
 @pytest.mark.parametrize("rows_per_load", [None, 1, 45])
-def test_a_sweep_in_pieces_asks_little_more_than_one_in_a_piece(
+def test_sweeping_in_pieces_takes_few_more_requests(
     api: str, rows_per_load: int | None
 ) -> None:
-    session = serve_issues(api)
-    warehouse = Warehouse(session, "issues")
-    warehouse.run(sweep=DAY)
-    resolve(session, *range(100))
+    warehouse = swept(api)
+    resolve(warehouse, *range(100))
     requests = warehouse.run(sweep=NOW, rows_per_load=rows_per_load)
     assert requests <= 7 + 2 * (warehouse.loads - 1)
     assert (warehouse.loads > 1) is (rows_per_load is not None)
@@ -1025,7 +971,7 @@ def test_a_sweep_of_a_list_in_another_order_is_one_load(rows_per_load: int) -> N
     session.order = oldest_first
     warehouse = Warehouse(session, "issues")
     warehouse.run(sweep=DAY)
-    resolve(session, *range(100))
+    resolve(warehouse, *range(100))
     assert warehouse.run(sweep=NOW, rows_per_load=rows_per_load) <= 15
     assert warehouse.loads == 1
     check_issues(warehouse)
@@ -1035,33 +981,17 @@ def test_a_sweep_of_a_list_in_another_order_is_one_load(rows_per_load: int) -> N
 @API
 @pytest.mark.parametrize("rows_per_load", [None, 20])
 @pytest.mark.parametrize("is_killed", [True, False])
-def test_a_sweep_that_ends_anywhere_is_resumed(
+def test_an_interrupted_sweep_is_resumed(
     api: str, rows_per_load: int | None, is_killed: bool
 ) -> None:
     for number in range(1, 8):
-        session = serve_issues(api)
-        warehouse = Warehouse(session, "issues")
-        warehouse.run(sweep=DAY)
+        warehouse = swept(api)
         grow_old(warehouse)
-        resolve(session, *range(0, 100, 3))
+        resolve(warehouse, *range(0, 100, 3))
         settings: dict[str, Any] = {"sweep": DAY, "rows_per_load": rows_per_load}
-        if is_killed:
-            part = 0
-
-            def kill(parts: int, number: int = number) -> bool:
-                nonlocal part
-                part += 1
-                return part == number
-
-            with pytest.raises(Killed):
-                warehouse.run(kill=kill, **settings)
-        else:
-            fail_from(session, number)
-            warehouse.run(**settings)
-            assert warehouse.errors
+        (run_killed if is_killed else run_failing)(warehouse, number, **settings)
         assert not is_swept(warehouse)
-        mend(session)
-        session.lists["issues", "web"].append(issue(1000, -5))
+        warehouse.session.lists["issues", "web"].append(issue(1000, -5))
         requests = warehouse.run(**settings)
         check_issues(warehouse)
         assert is_swept(warehouse)
@@ -1071,53 +1001,45 @@ def test_a_sweep_that_ends_anywhere_is_resumed(
 
 @API
 @pytest.mark.parametrize("rows_per_load", [None, 40])
-def test_an_issue_that_is_seen_again_while_a_sweep_reads_is_not_lost(
+def test_an_issue_seen_again_during_a_sweep_is_not_lost(
     api: str, rows_per_load: int | None
 ) -> None:
-    """It jumps from a page that is still to come to one that was read."""
+    """It moves from a page not read yet to one already read."""
     for number in range(1, 9):
-        session = serve_issues(api)
-        warehouse = Warehouse(session, "issues")
-        warehouse.run(sweep=DAY)
-        row = session.lists["issues", "web"][70]
+        warehouse = swept(api)
+        row = warehouse.session.lists["issues", "web"][70]
 
         def move(row: Row = row) -> None:
             row |= {"lastSeen": ago(-100).isoformat(), "status": "regressed"}
 
-        at_request(session, number, move)
+        at_request(warehouse.session, number, move)
         warehouse.run(sweep=NOW, rows_per_load=rows_per_load)
         if number > 7 and rows_per_load is None:
-            continue  # the sweep had come to its end
+            continue  # the sweep was already finished
         check_issues(warehouse)
 
 
 @API
 @pytest.mark.parametrize("gone", [1, 20, 95])
-def test_issues_that_are_deleted_between_two_pieces_of_a_sweep_leave_no_gap(
+def test_issues_deleted_between_two_pieces_of_a_sweep_leave_no_gap(
     api: str, gone: int
 ) -> None:
-    session = serve_issues(api)
-    warehouse = Warehouse(session, "issues")
-    warehouse.run(sweep=DAY)
+    warehouse = swept(api)
     grow_old(warehouse)
-    fail_from(session, 5)
-    warehouse.run(sweep=DAY, rows_per_load=40)
-    assert warehouse.errors
-    mend(session)
-    rows = session.lists["issues", "web"]
+    run_failing(warehouse, 5, sweep=DAY, rows_per_load=40)
+    rows = warehouse.session.lists["issues", "web"]
     del rows[:gone]
-    resolve(session, *range(max(60 - gone, 0), len(rows)))
+    resolve(warehouse, *range(max(60 - gone, 0), len(rows)))
     warehouse.run(sweep=DAY, rows_per_load=40)
     check_issues(warehouse)
     assert is_swept(warehouse)
 
 
 @API
-def test_a_sweep_does_not_keep_what_is_new_from_coming(api: str) -> None:
-    """It fails for ever: each run says so, and brings what is new."""
-    session = serve_issues(api)
-    warehouse = Warehouse(session, "issues")
-    warehouse.run(sweep=DAY)
+def test_a_failing_sweep_does_not_block_new_rows(api: str) -> None:
+    """It fails in every run; each reports it and loads new rows."""
+    warehouse = swept(api)
+    session = warehouse.session
     grow_old(warehouse)
 
     def refuse(request: Request) -> int | None:
@@ -1130,12 +1052,12 @@ def test_a_sweep_does_not_keep_what_is_new_from_coming(api: str) -> None:
         assert warehouse.errors
         assert warehouse.ids == warehouse.served()
     mend(session)
-    resolve(session, 99)
+    resolve(warehouse, 99)
     warehouse.run(sweep=DAY, rows_per_load=40)
     check_issues(warehouse)
 
 
-def test_several_projects_are_swept_each_for_itself() -> None:
+def test_each_project_is_swept_separately() -> None:
     session = serve_issues()
     names = ["web", "app", "api"]
     for place, name in enumerate(names[1:], start=1):
@@ -1157,71 +1079,57 @@ def test_several_projects_are_swept_each_for_itself() -> None:
     assert all(is_swept(warehouse, name) for name in names)
 
 
-def test_a_full_refresh_is_a_sweep_too() -> None:
-    session = serve_issues()
-    warehouse = Warehouse(session, "issues")
-    warehouse.run(sweep=DAY)
+def test_a_full_refresh_counts_as_a_sweep() -> None:
+    warehouse = swept()
     grow_old(warehouse)
-    resolve(session, 99)
+    resolve(warehouse, 99)
     assert warehouse.run(sweep=DAY, full_refresh=True, rows_per_load=40) <= 5 + 4
     check_issues(warehouse)
     assert is_swept(warehouse)
 
 
-def test_a_sweep_that_is_asked_for_while_one_is_under_way_begins_again() -> None:
-    session = serve_issues()
-    warehouse = Warehouse(session, "issues")
-    warehouse.run(sweep=DAY)
+def test_requesting_a_sweep_restarts_an_unfinished_one() -> None:
+    warehouse = swept()
     grow_old(warehouse)
-    fail_from(session, 5)
-    warehouse.run(sweep=DAY)
-    mend(session)
+    run_failing(warehouse, 5, sweep=DAY)
     began = warehouse.bookmarks["web"]["sweep_began_at"]
-    resolve(session, 5)  # which the sweep has read already
+    resolve(warehouse, 5)  # already read by the sweep
     warehouse.run(sweep=NOW)
     check_issues(warehouse)
     assert warehouse.bookmarks["web"]["swept_at"] > began
 
 
-def test_a_first_reading_that_is_interrupted_is_a_sweep_too() -> None:
-    session = serve_issues()
-    warehouse = Warehouse(session, "issues")
-    fail_from(session, 4)
-    warehouse.run(sweep=DAY)
+def test_an_interrupted_first_load_counts_as_a_sweep() -> None:
+    warehouse = Warehouse(serve_issues(), "issues")
+    run_failing(warehouse, 4, sweep=DAY)
     assert warehouse.bookmarks["web"]["began_at"]
-    mend(session)
     assert warehouse.run(sweep=DAY) == 1 + 3
     assert is_swept(warehouse)
     assert "began_at" not in warehouse.bookmarks["web"]
-    # Asked for by the user, it begins once what is missing is loaded.
-    session = serve_issues()
-    warehouse = Warehouse(session, "issues")
-    fail_from(session, 4)
-    warehouse.run(sweep=DAY)
-    mend(session)
-    resolve(session, 50)
+    # A requested sweep starts once the missing rows are loaded.
+    warehouse = Warehouse(serve_issues(), "issues")
+    run_failing(warehouse, 4, sweep=DAY)
+    resolve(warehouse, 50)
     warehouse.run(sweep=NOW)
     check_issues(warehouse)
     assert is_swept(warehouse)
 
 
-def test_many_issues_within_the_lookback_do_not_keep_a_sweep_from_ending(
+def test_a_sweep_finishes_with_many_issues_within_the_lookback(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What is read again at its end does not fit into one piece."""
-    session = serve_issues()
-    warehouse = Warehouse(session, "issues")
-    warehouse.run(sweep=DAY, lookback=90 * DAY)
+    """The rows to read again at its end do not fit into one piece."""
+    warehouse = swept(lookback=90 * DAY)
     for rows_per_load, seconds in ((40, 0), (10**6, 120)):
-        let_requests_take(monkeypatch, session, seconds)
-        resolve(session, 99)
+        let_requests_take(monkeypatch, warehouse.session, seconds)
+        resolve(warehouse, 99)
         settings: dict[str, Any] = {"sweep": NOW, "rows_per_load": rows_per_load}
         assert warehouse.run(lookback=90 * DAY, **settings) < 60
         check_issues(warehouse)
         assert is_swept(warehouse)
 
 
-def test_a_sweep_reads_as_far_back_as_the_list_is_loaded() -> None:
+def test_a_sweep_covers_only_the_loaded_range() -> None:
     session = serve_issues()
     warehouse = Warehouse(session, "issues")
     warehouse.run(since=ago(25_000))
@@ -1232,10 +1140,8 @@ def test_a_sweep_reads_as_far_back_as_the_list_is_loaded() -> None:
     check_issues(warehouse)
 
 
-def test_a_bounded_reading_does_not_sweep_and_only_issues_are_swept() -> None:
-    session = serve_issues()
-    warehouse = Warehouse(session, "issues")
-    warehouse.run(sweep=DAY)
+def test_bounded_runs_do_not_sweep_and_only_issues_are_swept() -> None:
+    warehouse = swept()
     grow_old(warehouse)
     assert warehouse.run(sweep=NOW, since=ago(3000), until=ago(0)) == 1
     assert not is_swept(warehouse)

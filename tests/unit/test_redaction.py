@@ -1,4 +1,4 @@
-"""What the user names never reaches the warehouse, nor do credentials; the rest does."""
+"""Configured paths and credentials are masked; everything else is kept."""
 
 import json
 from typing import Any
@@ -73,7 +73,7 @@ def test_a_path_names_what_is_redacted(
         ("tags.OS", "a@b.example", "linux"),
     ],
 )
-def test_a_path_goes_on_with_the_key_of_a_tag(
+def test_a_path_can_continue_with_the_key_of_a_tag(
     name: str, path: str, first: str, second: str
 ) -> None:
     tags = [
@@ -85,7 +85,7 @@ def test_a_path_goes_on_with_the_key_of_a_tag(
     assert [tag[name] for tag in result] == ["user.email", "os"]
 
 
-def test_the_query_that_repeats_a_tag_is_masked_with_it() -> None:
+def test_a_query_that_repeats_a_masked_tag_is_masked() -> None:
     tag = {"key": "user", "value": "id:5", "query": 'user.id:"5"'}
     masked = [{"key": "user", "value": MASK, "query": MASK}]
     assert redact({"tags": [tag]}, ["tags", "user"]) == {"tags": masked}
@@ -102,7 +102,7 @@ def test_the_query_that_repeats_a_tag_is_masked_with_it() -> None:
         ("headers", None),
     ],
 )
-def test_a_path_goes_on_with_the_name_of_a_pair(
+def test_a_path_can_continue_with_the_name_of_a_pair(
     path: str, masked: list[str] | None
 ) -> None:
     headers = [["Authorization", "Basic x"], ["X.Request", "5"], ["Host", "a.example"]]
@@ -126,7 +126,7 @@ def test_a_header_of_a_request_is_found_in_an_events_entries() -> None:
     "pair", [["user", "VALUE"], {"key": "user", "value": "VALUE"}], ids=["list", "dict"]
 )
 @pytest.mark.parametrize("path", ["pairs.user.email", "pairs.*.email"])
-def test_a_path_goes_on_behind_the_name_of_a_pair(pair: Any, path: str) -> None:
+def test_a_path_can_continue_after_the_name_of_a_pair(pair: Any, path: str) -> None:
     def pairs(value: Any) -> Any:
         text = json.dumps([pair]).replace('"VALUE"', json.dumps(value))
         return {"pairs": json.loads(text)}
@@ -140,7 +140,7 @@ def test_lists_of_two_that_are_not_pairs_are_kept() -> None:
         assert redact({"lines": value}, ["lines", "a"]) == {"lines": value}
 
 
-def test_a_path_goes_on_inside_of_text_that_holds_json() -> None:
+def test_a_path_can_continue_inside_json_text() -> None:
     inner = json.dumps({"email": "x", "deep": [["email", "y"]]})
     text = json.dumps({"user": {"email": "x", "a": 1}, "more": inner})
     result = redact({"data": text}, ["data", "user", "email"])["data"]
@@ -151,11 +151,11 @@ def test_a_path_goes_on_inside_of_text_that_holds_json() -> None:
 
 
 @pytest.mark.parametrize("text", ['{"a":  1}', "{broken", "[", '"email"', "email", ""])
-def test_text_in_which_nothing_matches_stays_as_it_is(text: str) -> None:
+def test_text_without_a_match_is_unchanged(text: str) -> None:
     assert redact({"data": text}, ["data", "email"]) == {"data": text}
 
 
-def test_the_value_given_is_not_changed() -> None:
+def test_the_original_value_is_not_modified() -> None:
     value = {
         "user": {"email": "x"},
         "tags": [["email", "x"], {"key": "email", "value": 1}],
@@ -185,7 +185,7 @@ steps = st.lists(
 
 
 def built(steps: list[tuple[str, str, str]], value: Any) -> Any:
-    """A value that has another one at the path of the steps' names."""
+    """Return a nested value with `value` at the path of the steps."""
     for kind, name, form in reversed(steps):
         match kind:
             case "pair":
@@ -206,7 +206,7 @@ def built(steps: list[tuple[str, str, str]], value: Any) -> Any:
 
 @SHORT
 @given(steps, st.booleans())
-def test_a_path_finds_its_value_in_any_nesting(
+def test_a_path_finds_its_value_at_any_depth(
     steps: list[tuple[str, str, str]], star: bool
 ) -> None:
     names = [name for _, name, _ in steps]
@@ -221,7 +221,7 @@ def test_a_path_finds_its_value_in_any_nesting(
 
 
 @pytest.mark.parametrize("table", ["projects", "project_detail"])
-def test_credentials_of_projects_are_masked_without_a_setting(table: str) -> None:
+def test_credentials_of_projects_are_masked_by_default(table: str) -> None:
     rows = [{"id": "1", "securityToken": "s3cret"}]
     page = Redactor([]).clean_all(TABLES[table], rows)
     assert page == Redacted(
@@ -230,14 +230,14 @@ def test_credentials_of_projects_are_masked_without_a_setting(table: str) -> Non
 
 
 @pytest.mark.parametrize("table", ["events", "issues", "releases"])
-def test_other_tables_are_not_touched_without_paths(table: str) -> None:
+def test_other_tables_are_unchanged_without_paths(table: str) -> None:
     rows = [{"id": "1", "token": "a word"}]
     page = Redactor([]).clean_all(TABLES[table], rows)
     assert page.records is rows
     assert page == Redacted(rows, frozenset(), frozenset())
 
 
-def test_events_keep_everything_but_the_paths_named() -> None:
+def test_only_the_named_paths_of_events_are_masked() -> None:
     row = {"id": "1", "token": "a word", "user": {"email": "a@b.example", "id": 5}}
     page = Redactor(["user.email", "user.ip_address"]).clean_all(
         TABLES["events"], [row]
@@ -246,7 +246,7 @@ def test_events_keep_everything_but_the_paths_named() -> None:
     assert page.matched == {"user.email"}
 
 
-def test_a_path_matches_if_one_row_has_it_even_as_null() -> None:
+def test_a_path_matches_if_one_row_has_its_field_even_as_null() -> None:
     rows: list[dict[str, Any]] = [{"user": None}, {"user": {"email": None}}]
     page = Redactor(["user.email", "user.name"]).clean_all(TABLES["events"], rows)
     assert page.records == rows
@@ -255,13 +255,13 @@ def test_a_path_matches_if_one_row_has_it_even_as_null() -> None:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_paths_of_which_one_leads_to_the_other_match_both(order: int) -> None:
+def test_two_paths_match_if_one_contains_the_other(order: int) -> None:
     paths = ["user", "user.email", "*"][::order]
     page = Redactor(paths).clean_all(TABLES["events"], [{"user": {"email": "x"}}])
     assert page == Redacted([{"user": MASK}], frozenset({*paths}), frozenset())
 
 
-def test_a_path_into_a_credential_matches_though_it_is_masked_anyway() -> None:
+def test_a_path_into_a_masked_credential_matches() -> None:
     rows = [{"id": "1", "options": {"credentials": {"user": "x", "b": 1}}}]
     page = Redactor(["options.credentials.user"]).clean_all(TABLES["projects"], rows)
     masked = [{"id": "1", "options": {"credentials": MASK}}]
@@ -303,7 +303,7 @@ def test_a_path_is_followed_in_tables_that_do_not_declare_its_field() -> None:
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
 @pytest.mark.parametrize("depth", [300, 600, 2000])
-def test_deep_json_text_hides_no_credential(
+def test_deeply_nested_json_text_hides_no_credential(
     opening: str, closing: str, depth: int
 ) -> None:
     deep = opening * depth + '{"token": "s3cret", "b": 1}' + closing * depth

@@ -20,7 +20,7 @@ from analytics_pipeline.tables.rows import RowBuilder
         ("v1", {"userCount": 0, "stats": {"24h": []}}, (0, '{"24h":[]}')),
     ],
 )
-def test_what_a_server_does_not_compute_is_unknown_not_zero(
+def test_figures_the_server_does_not_compute_are_null(
     api: str, sent: dict[str, Any], kept: tuple[Any, Any]
 ) -> None:
     endpoint = APIS[api].endpoints["issues"]

@@ -1,4 +1,4 @@
-"""A list that lives while it is read, in thousands of random lives.
+"""A list that changes at random while it is read, thousands of times.
 
 Rows appear, arrive late, move to the top and disappear, between two runs and between two
 requests; loads are cut into pieces, killed, refused; page cursors expire. After each run
@@ -42,21 +42,21 @@ KINDS = [
 
 
 class Life:
-    """One server with one list, and the runs that load it."""
+    """A server with one list, and the runs that load it."""
 
     def __init__(self, api: str, table: str, order: str, seed: int) -> None:
         self.dice = random.Random(f"{api} {table} {order} {seed}")
-        # Small pages of a list in no order may look as if they were in order.
+        # Small pages of an unordered list may look ordered.
         sizes = [5, 10] if order == "none" else [1, 2, 3, 5, 10]
         if (api, table) == ("sentry", "events"):
-            sizes = [10, 20]  # more than there are in a second
+            sizes = [10, 20]  # more than there are rows in a second
         self.session = Session(api, page_size=self.dice.choice(sizes))
         self.warehouse = Warehouse(self.session, table)
         self.table = table
         self.rows = self.session.lists[table, "web"]
         self.number = 0
         self.minute = 5000.0
-        """Before `NOW`, of the newest row; time passes."""
+        """Age of the newest row in minutes before `NOW`."""
         self.time_field = "lastSeen" if table == "issues" else "dateCreated"
         self.lookback = timedelta(minutes=self.dice.choice([0, 30, 300]))
         if order == "oldest first":
@@ -64,24 +64,24 @@ class Life:
         if order == "none":
             self.session.order = shuffled(seed)
         self.session.ignores_time = order == "ignores time"
-        # What disappears while a list is paged by offsets takes other rows along.
+        # Deletions shift the offsets of pages, so rows may be missed.
         self.has_offsets = api == "v1" or order == "ignores time"
         self.is_paging = False
         self.activity = self.dice.choice([0.0, 0.1, 0.4])
         self.trouble = self.dice.choice([0.0, 0.0, 0.05, 0.3])
         self.expired = 0
         self.changed: dict[str, int] = {}
-        """Key → requests sent before it appeared, or changed last."""
+        """Key → number of requests before it appeared or changed last."""
         counts = [40, 80] if order == "none" else [0, 1, 7, 30, 80]
         for _ in range(self.dice.choice(counts)):
             self.add()
         self.session.before = self.before
         self.session.after = self.after
 
-    # What happens at the server
+    # Changes at the server
 
     def add(self, *, late: float = 0.0) -> None:
-        """A row appears, or arrives so many minutes late."""
+        """Add a row, which may arrive some minutes late."""
         make = issue if self.table == "issues" else event
         self.minute -= self.dice.choice([0.0, 0.0, 0.01, 1.0, 20.0])
         row = make(self.number, self.minute + late)
@@ -93,7 +93,7 @@ class Life:
         self.changed[row["id"]] = len(self.session.requests)
 
     def move(self) -> None:
-        """An issue is seen again."""
+        """Let an issue be seen again."""
         row = self.choose()
         if self.table == "issues" and row:
             self.minute -= self.dice.choice([0.01, 1.0])
@@ -108,14 +108,14 @@ class Life:
             self.rows.remove(row)
 
     def purge(self) -> None:
-        """Somebody deletes the noise of some hours."""
+        """Delete the rows of some hours."""
         self.rows.sort(key=lambda row: str(row[self.time_field]))
         count = self.dice.randint(0, len(self.rows) // 2)
         start = self.dice.randint(0, len(self.rows) - count)
         del self.rows[start : start + count]
 
     def choose(self) -> Row | None:
-        """Return a row. Among rows of one time servers count, so none of them meanwhile."""
+        """Return a row; while pages are read, none that shares its time with others."""
         if not self.rows:
             return None
         row = self.dice.choice(self.rows)
@@ -145,10 +145,10 @@ class Life:
             self.happen()
         self.is_paging = False
 
-    # What a user does
+    # Runs
 
     def run(self) -> None:
-        """Load with any settings, whatever happens meanwhile."""
+        """Load with random settings, while anything may happen."""
         self.expired = self.dice.choice([0, 0, 0, 0, 1])
         for _ in range(self.dice.choice([0, 0, 1, 5, 40])):
             self.happen()
@@ -169,7 +169,7 @@ class Life:
         self.load(is_complete=settings["loads"] == 1000, **settings)
 
     def calm_run(self) -> None:
-        """Load with nothing in the way, and a sweep."""
+        """Load without disturbances, and sweep."""
         self.activity = self.trouble = 0.0
         self.expired = 0
         self.load(is_complete=True, sweep=timedelta())
@@ -180,7 +180,7 @@ class Life:
             self.check_rows(lambda time: covers(self.bookmark().loaded, time))
 
     def load(self, *, is_complete: bool, **settings: Any) -> None:
-        """Load, and check what must be there then."""
+        """Load, and check the rows that must be there."""
         before, self.began = self.bookmark().loaded, len(self.session.requests)
         try:
             self.warehouse.run(lookback=self.lookback, **settings)
@@ -204,7 +204,7 @@ class Life:
         return Bookmark.parse(stored, datetime.now(UTC))
 
     def check_rows(self, is_due: Callable[[datetime], bool]) -> None:
-        """All rows of these times, unchanged since the load began, are loaded."""
+        """Check that all rows of these times that did not change meanwhile are loaded."""
         for row in self.rows:
             time = datetime.fromisoformat(row[self.time_field])
             if self.changed[row["id"]] > self.began or not is_due(time):
@@ -219,16 +219,14 @@ class Life:
 
 
 def covers(coverage: Coverage, time: datetime) -> bool:
-    """Whether all rows of a time are loaded; of that where a span starts, some may be."""
+    """Return whether all rows of a time are loaded, which is not so at a span's start."""
     return any(
         (s.start is None or s.start < time) and time <= s.end for s in coverage.spans
     )
 
 
 @pytest.mark.parametrize(("api", "table", "order"), KINDS)
-def test_no_row_of_a_loaded_span_is_ever_missing(
-    api: str, table: str, order: str
-) -> None:
+def test_no_row_of_a_loaded_span_is_missing(api: str, table: str, order: str) -> None:
     for seed in range(SEEDS):
         life = Life(api, table, order, seed)
         for _ in range(life.dice.randint(1, 6)):

@@ -1,4 +1,4 @@
-"""What servers and users really do to a list, one situation a test."""
+"""Situations that real servers and users cause, one per test."""
 
 import random
 import threading
@@ -15,6 +15,7 @@ from tests.memory import (
     HOUR,
     NOW,
     Request,
+    Row,
     Session,
     Warehouse,
     ago,
@@ -28,7 +29,7 @@ DAY = timedelta(days=1)
 
 
 def stored(api: str = "v1", count: int = 100, every: float = 90) -> Warehouse:
-    """A warehouse that has loaded some events of one project."""
+    """Return a warehouse with events of one project."""
     session = Session(api)
     session.lists["events", "web"] = events(count, every)
     warehouse = Warehouse(session)
@@ -37,7 +38,7 @@ def stored(api: str = "v1", count: int = 100, every: float = 90) -> Warehouse:
 
 
 def once(change: Callable[[], object], on: int) -> Callable[[Request], None]:
-    """Do something after the request for events of this number."""
+    """Call `change` after the nth request for events."""
     numbers = iter(range(1, 10_000))
 
     def after(request: Request) -> None:
@@ -47,24 +48,15 @@ def once(change: Callable[[], object], on: int) -> Callable[[Request], None]:
     return after
 
 
-# Sentry, which is paged by time
-
-
-def test_events_that_are_deleted_while_pages_are_read_take_no_others_along() -> None:
-    session = Session("sentry")
-    rows = session.lists["events", "web"] = events(60)
-    session.after = once(lambda: rows.__delitem__(slice(5, 10)), on=1)
-    warehouse = Warehouse(session)
-    warehouse.run()
-    assert warehouse.served() <= warehouse.ids
+# Sentry, paged by time
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
 @pytest.mark.parametrize("place", range(15, 26))
-def test_an_event_that_shows_another_time_hides_no_others(
+def test_an_event_filtered_by_a_hidden_time_hides_no_others(
     hours: float, place: int
 ) -> None:
-    """The server goes by a time that is an hour earlier, or later."""
+    """The server filters by a time an hour earlier or later than the one it shows."""
     session = Session("sentry")
     rows = session.lists["events", "web"] = events(103, every=5)
     rows[place]["_time"] = rows[place]["dateCreated"]
@@ -88,11 +80,11 @@ def test_late_events_in_pages_of_ten_do_not_stop_paging_by_time() -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_a_server_of_which_every_second_answer_is_an_error(seed: int) -> None:
+def test_a_load_finishes_if_every_second_answer_is_an_error(seed: int) -> None:
     dice = random.Random(seed)
     session = Session("sentry")
     session.lists["events", "web"] = events(400)
-    # After three retries; a reader sees only what is left of the errors.
+    # The reader sees only errors that persist after three retries.
     session.before = lambda request: 500 if dice.random() < 1 / 16 else None
     warehouse = Warehouse(session)
     for _ in range(200):
@@ -102,8 +94,8 @@ def test_a_server_of_which_every_second_answer_is_an_error(seed: int) -> None:
     assert warehouse.ids == warehouse.served()
 
 
-def test_an_event_that_is_odd_and_alone_on_a_page_hides_no_others() -> None:
-    """The others of its second have come with the page before."""
+def test_an_odd_event_alone_on_a_page_hides_no_others() -> None:
+    """Other events of its second were on the previous page."""
     session = Session("sentry")
     rows = session.lists["events", "web"] = [event(0, 0)]
     rows += [event(1 + n, 10) for n in range(19)]
@@ -117,7 +109,7 @@ def test_an_event_that_is_odd_and_alone_on_a_page_hides_no_others() -> None:
     assert warehouse.ids == warehouse.served()
 
 
-def test_a_project_that_is_added_takes_a_request_for_each_page() -> None:
+def test_an_added_project_takes_one_request_per_page() -> None:
     session = Session("sentry", page_size=100)
     session.lists["events", "web"] = events(50)
     warehouse = Warehouse(session)
@@ -127,28 +119,21 @@ def test_a_project_that_is_added_takes_a_request_for_each_page() -> None:
     assert warehouse.ids == warehouse.served("web", "app")
 
 
-@pytest.mark.parametrize("earlier_since", [False, True])
-def test_a_span_before_what_the_server_keeps_is_empty(earlier_since: bool) -> None:
+def test_an_earlier_since_before_retention_is_asked_for_once() -> None:
     session = Session("sentry")
     session.lists["events", "web"] = events(50)
-    session.kept_from = NOW - 90 * DAY
+    session.kept_from = ago(20 * 90)
     warehouse = Warehouse(session)
-    if earlier_since:
-        session.kept_from = ago(20 * 90)
-        warehouse.run(since=ago(30 * 90))
-        session.kept_from = NOW
-        assert warehouse.run(since=ago(50 * 90)) == 1 + 11
-        assert warehouse.run(since=ago(50 * 90)) == 1
-    else:
-        since, until = NOW - 200 * DAY, NOW - 199 * DAY
-        assert warehouse.run(since=since, until=until) == 11
-        assert not warehouse.ids
+    warehouse.run(since=ago(30 * 90))
+    session.kept_from = NOW
+    assert warehouse.run(since=ago(50 * 90)) == 1 + 11
+    assert warehouse.run(since=ago(50 * 90)) == 1
     assert not warehouse.errors
     assert warehouse.client
     assert warehouse.client.kept_from
 
 
-def test_a_refused_window_of_a_server_in_trouble_is_a_failure() -> None:
+def test_a_span_refused_by_a_failing_server_is_a_failure() -> None:
     session = Session("sentry")
     session.lists["events", "web"] = events(50)
     session.before = lambda request: 500
@@ -161,7 +146,7 @@ def test_a_refused_window_of_a_server_in_trouble_is_a_failure() -> None:
 @pytest.mark.parametrize(
     "places", [[0], [7], [19], [20], [99], [7, 8], [5, 50, 95], [0, 99]]
 )
-def test_an_event_that_breaks_its_page_keeps_no_others_away(
+def test_other_events_are_loaded_if_one_breaks_its_page(
     places: list[int], rows_per_load: int | None
 ) -> None:
     session = Session("sentry")
@@ -189,7 +174,7 @@ def test_an_event_that_breaks_its_page_keeps_no_others_away(
     assert warehouse.run(lookback=HOUR) == 1
 
 
-def test_an_event_that_breaks_its_page_in_a_span_with_an_end() -> None:
+def test_a_bounded_run_loads_other_events_if_one_breaks_its_page() -> None:
     session = Session("sentry")
     rows = session.lists["events", "web"] = events(100)
     rows[50]["_broken"] = True
@@ -199,35 +184,51 @@ def test_an_event_that_breaks_its_page_in_a_span_with_an_end() -> None:
     assert "500" in str(warehouse.errors["web"])
 
 
-@pytest.mark.parametrize("count", [0, 300])
-def test_a_server_that_ignores_time_is_read_by_page_cursors(count: int) -> None:
+def undated(number: int, minutes: float, every: int) -> Row:
+    """Return an event, without `dateCreated` if its number is a multiple of `every`."""
+    row = event(number, minutes, _time=ago(minutes).isoformat())
+    if number % every == 0:
+        del row["dateCreated"]
+    return row
+
+
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("ignores_time", [False, True])
+def test_full_events_without_a_date_are_all_loaded(
+    every: int, ignores_time: bool
+) -> None:
     session = Session("sentry")
-    session.ignores_time = True
-    rows = session.lists["events", "web"] = events(count)
-    warehouse = Warehouse(session)
-    assert warehouse.run() <= count / 20 + 2
-    rows[:0] = events(45, every=-1, start=1000)
-    assert warehouse.run() <= 5
-    assert warehouse.run() == 1
-    assert warehouse.ids == warehouse.served()
-
-
-def test_a_second_with_more_events_than_a_page_is_read_by_page_cursor() -> None:
-    session = Session("sentry")
-    rows = session.lists["events", "web"] = events(100)
-    rows += [event(1000 + n, 60) for n in range(90)]
-    warehouse = Warehouse(session)
-    warehouse.run(rows_per_load=30)
-    assert warehouse.ids == warehouse.served()
-
-
-def test_the_pages_of_a_long_list_are_asked_by_time() -> None:
-    session = Session("sentry")
-    session.lists["events", "web"] = events(1000)
+    session.ignores_time = ignores_time
+    rows = session.lists["events", "web"]
+    rows += [undated(number, number, every) for number in range(90)]
     warehouse = Warehouse(session)
     warehouse.run()
     assert warehouse.ids == warehouse.served()
-    assert not any("cursor" in request.params for request in session.requests)
+    rows += [undated(number, -number / 100, every) for number in range(100, 120)]
+    warehouse.run(lookback=3 * HOUR)
+    assert warehouse.ids == warehouse.served()
+
+
+def test_full_events_without_a_date_are_in_partitions() -> None:
+    session = Session("sentry")
+    session.lists["events", "web"] = [undated(n, n, every=2) for n in range(90)]
+    warehouse = Warehouse(session)
+    for minutes in range(0, 90, 30):
+        warehouse.run(since=ago(minutes + 29.5), until=ago(minutes - 0.5))
+    assert warehouse.ids == warehouse.served()
+
+
+def test_spans_are_exact_on_a_server_that_ignores_time_filters() -> None:
+    session = Session("sentry")
+    session.ignores_time = True
+    session.lists["events", "web"] = events(90, every=1)
+    warehouse = Warehouse(session)
+    warehouse.run(since=ago(80), until=ago(70))
+    assert len(warehouse.ids) == 10
+    warehouse = Warehouse(session)
+    for minutes in (30, 60):
+        warehouse.run(since=ago(minutes))
+        assert len(warehouse.ids) == minutes + 1
 
 
 # Late rows, order, clocks
@@ -236,7 +237,7 @@ def test_the_pages_of_a_long_list_are_asked_by_time() -> None:
 @pytest.mark.parametrize("minutes", [1, 10_000])
 @pytest.mark.parametrize("place", [7, 19, 20, 45])
 def test_a_late_row_among_newer_ones_is_loaded(minutes: float, place: int) -> None:
-    """Beyond the lookback, also as the last row of a page that is not the last one."""
+    """Older than the lookback, and also as the last row of a page."""
     warehouse = stored()
     rows = warehouse.session.lists["events", "web"]
     rows[:0] = events(60, every=-1, start=1000)[::-1]
@@ -247,8 +248,8 @@ def test_a_late_row_among_newer_ones_is_loaded(minutes: float, place: int) -> No
 
 
 @pytest.mark.parametrize("place", range(95, 105))
-def test_a_row_that_shows_a_later_time_where_a_load_ends_is_loaded(place: int) -> None:
-    """The list is in the order in which its rows arrived."""
+def test_a_row_with_a_later_time_at_the_end_of_a_load_is_loaded(place: int) -> None:
+    """The list is in order of arrival."""
     session = Session()
     rows = session.lists["events", "web"] = events(200, every=30)
     rows[place]["_time"] = rows[place]["dateCreated"]
@@ -259,10 +260,10 @@ def test_a_row_that_shows_a_later_time_where_a_load_ends_is_loaded(place: int) -
 
 
 @pytest.mark.parametrize("api", ["sentry", "glitchtip"])
-def test_a_lookback_that_takes_longer_than_a_load_is_read_a_few_times_only(
+def test_a_lookback_longer_than_a_load_is_read_only_a_few_times(
     api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All rows of 60 pages lie within it, and a load has time for ten pages."""
+    """It covers all 60 pages, and a load has time for ten."""
     session = Session(api, page_size=10)
     session.lists["events", "web"] = events(600, every=0.1)
     seconds = 0.0
@@ -279,8 +280,8 @@ def test_a_lookback_that_takes_longer_than_a_load_is_read_a_few_times_only(
     assert warehouse.ids == warehouse.served()
 
 
-def test_a_late_row_within_the_lookback_is_loaded_also_after_a_failure() -> None:
-    """The page that held it failed; the next run's lookback begins later."""
+def test_a_late_row_within_the_lookback_is_loaded_after_a_failure() -> None:
+    """Its page failed, and the lookback of the next run starts later."""
     warehouse = stored(every=1)
     session = warehouse.session
     rows = session.lists["events", "web"]
@@ -297,43 +298,7 @@ def test_a_late_row_within_the_lookback_is_loaded_also_after_a_failure() -> None
     assert "e2000" in warehouse.ids
 
 
-def test_a_clock_of_the_server_that_is_ahead_hides_no_rows() -> None:
-    session = Session()
-    rows = session.lists["events", "web"] = events(30)
-    rows.append(event(1000, -1 * 24 * 60))
-    session.date = lambda: datetime.now(UTC) + 2 * DAY
-    warehouse = Warehouse(session)
-    warehouse.run()
-    session.date = lambda: datetime.now(UTC)
-    rows += events(30, every=-2, start=2000)
-    warehouse.run()
-    assert warehouse.ids == warehouse.served()
-
-
-def test_a_bookmark_of_the_future_is_not_trusted() -> None:
-    """Both clocks were wrong when it was stored."""
-    warehouse = stored()
-    tomorrow = (datetime.now(UTC) + DAY).isoformat()
-    warehouse.bookmarks["web"]["loaded"][0][1] = tomorrow
-    warehouse.session.lists["events", "web"] += events(30, every=-2, start=2000)
-    warehouse.run()
-    assert warehouse.ids == warehouse.served()
-
-
-def test_a_sweep_of_the_future_does_not_count() -> None:
-    """Our clock was ahead; what was read since then would seem to be gone."""
-    session = Session()
-    session.lists["issues", "web"] = [issue(n, 90 * n) for n in range(40)]
-    warehouse = Warehouse(session, "issues")
-    warehouse.run(sweep=DAY)
-    assert warehouse.run(sweep=DAY) == 1
-    later = (datetime.now(UTC) + 2 * HOUR).isoformat()
-    warehouse.bookmarks["web"]["swept_at"] = later
-    warehouse.run(sweep=DAY)
-    assert warehouse.bookmarks["web"]["swept_at"] < datetime.now(UTC).isoformat()
-
-
-def test_a_row_of_the_first_year_is_a_row_like_others() -> None:
+def test_a_row_dated_in_year_1_is_loaded() -> None:
     session = Session()
     session.lists["events", "web"] = [
         event(0, 0, dateCreated="0001-01-01T00:00:00Z", dateReceived=None)
@@ -347,37 +312,17 @@ def test_a_row_of_the_first_year_is_a_row_like_others() -> None:
     assert warehouse.ids == warehouse.served()
 
 
-def test_an_unordered_list_is_never_cut_short_and_promises_nothing_before_its_end() -> (
-    None
-):
-    session = Session()
-    session.order = oldest_first
-    rows = session.lists["events", "web"] = events(100)
-    session.before = lambda r: 503 if r.params.get("cursor") == "80" else None
-    warehouse = Warehouse(session)
-    warehouse.run(rows_per_load=20)
-    assert warehouse.errors
-    assert "loaded" not in warehouse.bookmarks["web"] if warehouse.bookmarks else True
-    session.before = lambda request: None
-    warehouse.run(rows_per_load=20)
-    assert warehouse.loads == 1
-    rows += events(10, every=-1, start=1000)
-    warehouse.run()
-    assert warehouse.ids == warehouse.served()
-
-
-def test_a_list_that_turns_out_to_be_in_no_order_promises_nothing_before_its_end() -> (
-    None
-):
-    """Its first pages descend, the next ones begin above them."""
+@pytest.mark.parametrize("order", [oldest_first, lambda rows: rows[::2] + rows[1::2]])
+def test_an_unordered_list_has_no_span_before_its_end(order: Any) -> None:
+    """The first pages of the second list descend, the next ones start above them."""
     session = Session()
     session.lists["events", "web"] = events(100)
-    session.order = lambda rows: rows[::2] + rows[1::2]
+    session.order = order
     session.before = lambda r: 503 if r.params.get("cursor") == "80" else None
     warehouse = Warehouse(session)
     warehouse.run()
     assert warehouse.errors
-    assert "loaded" not in warehouse.bookmarks["web"]
+    assert "loaded" not in warehouse.bookmarks.get("web", {})
     session.before = lambda request: None
     warehouse.run()
     assert warehouse.ids == warehouse.served()
@@ -386,22 +331,25 @@ def test_a_list_that_turns_out_to_be_in_no_order_promises_nothing_before_its_end
 # Projects and slugs
 
 
+@pytest.mark.parametrize("newest", [-1, 450])
 @pytest.mark.parametrize("table", ["events", "issues"])
 @pytest.mark.parametrize("api", ["v1", "sentry", "glitchtip"])
-def test_a_slug_that_is_given_to_another_project(api: str, table: str) -> None:
-    """`web` is renamed to `web-old`, and `web2` to `web`."""
+def test_a_slug_reused_by_another_project_starts_a_new_bookmark(
+    api: str, table: str, newest: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`web` is renamed to `web-old`, and another project to `web`."""
     session = Session(api)
     make = issue if table == "issues" else event
     project: dict[str, Any] = {"project": {"id": "2"}, "projectID": "2"}
     first = [make(n, 90 * n) for n in range(30)]
-    second = [make(1000 + n, 90 * (n + 5)) | project for n in range(20)]
+    second = [make(1000 + n, 90 * n + newest) | project for n in range(20)]
     session.lists[table, "web"] = first
     warehouse = Warehouse(session, table)
     warehouse.run()
     session.lists[table, "web"], session.lists[table, "web-old"] = second, first
     session.lists["project_detail", "web"] = [{"id": "2", "slug": "web"}]
-    assert len(second) == 20
     warehouse.run(["web", "web-old"])
+    assert "the slug now belongs to project 2; before it was 1" in caplog.text
     assert warehouse.ids == warehouse.served("web", "web-old")
     assert warehouse.bookmarks["web"]["project_id"] == "2"
     assert warehouse.run(["web", "web-old"]) == 2
@@ -410,7 +358,7 @@ def test_a_slug_that_is_given_to_another_project(api: str, table: str) -> None:
 # Failures
 
 
-def test_a_list_that_fails_at_the_same_page_brings_nothing_new_again() -> None:
+def test_a_list_that_fails_at_the_same_page_does_not_repeat_its_rows() -> None:
     session = Session()
     session.lists["events", "web"] = events(400)
     session.before = lambda r: 500 if r.params.get("cursor") == "200" else None
@@ -423,7 +371,7 @@ def test_a_list_that_fails_at_the_same_page_brings_nothing_new_again() -> None:
         assert warehouse.sizes["web"] == 0
 
 
-def test_rows_of_several_projects_under_one_slug_are_that_lists_failure() -> None:
+def test_rows_of_several_projects_under_one_slug_fail_the_list() -> None:
     session = Session()
     numbers = iter(range(100))
 
@@ -439,9 +387,7 @@ def test_rows_of_several_projects_under_one_slug_are_that_lists_failure() -> Non
 
 
 @pytest.mark.parametrize("kind", [ValueError, MemoryError, RecursionError, KeyError])
-def test_whatever_goes_wrong_with_one_answer_is_that_lists_failure(
-    kind: type[Exception],
-) -> None:
+def test_any_bad_answer_fails_only_its_list(kind: type[Exception]) -> None:
     session = Session()
     session.lists["events", "web"] = events(30)
     session.lists["events", "app"] = events(30, start=1000)
@@ -458,7 +404,7 @@ def test_whatever_goes_wrong_with_one_answer_is_that_lists_failure(
     assert str(warehouse.errors["web"]).startswith("events of project 'web': ")
 
 
-def test_empty_pages_without_an_end_are_a_failure() -> None:
+def test_endless_empty_pages_fail_the_list() -> None:
     session = Session("glitchtip")
     session.lists["events", "app"] = events(30)
 
@@ -487,7 +433,7 @@ def test_empty_pages_without_an_end_are_a_failure() -> None:
     assert warehouse.ids == warehouse.served("app")
 
 
-def test_a_list_that_gives_no_page_for_long_has_failed_and_others_are_loaded(
+def test_a_list_without_a_page_for_long_fails_and_others_are_loaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     session = Session()

@@ -9,7 +9,7 @@ import pyarrow as pa
 from analytics_pipeline.loading.threads import ClosableBatches
 
 
-def test_batches_are_closed_when_the_one_that_is_read_is_there() -> None:
+def test_batches_are_closed_when_the_wanted_one_has_arrived() -> None:
     is_reading, may_end = threading.Event(), threading.Event()
     steps: list[str] = []
 
@@ -34,7 +34,7 @@ def test_batches_are_closed_when_the_one_that_is_read_is_there() -> None:
     assert [*closable] == []
 
 
-def test_batches_that_nobody_reads_are_closed_at_once() -> None:
+def test_unread_batches_are_closed_at_once() -> None:
     steps: list[str] = []
 
     def batches() -> Generator[pa.Table, None, None]:

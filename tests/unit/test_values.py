@@ -69,7 +69,7 @@ def nested(levels: int, opening: str, closing: str) -> bytes:
         (r'"😀"', "\N{GRINNING FACE}"),
     ],
 )
-def test_values_survive_parsing_and_writing(text: str, value: Any) -> None:
+def test_values_survive_a_round_trip(text: str, value: Any) -> None:
     loaded, replaced = loads(text.encode())
     assert (loaded, type(loaded), replaced) == (value, type(value), 0)
     assert loads(dumps(loaded)) == (value, 0)
@@ -83,7 +83,7 @@ def test_values_survive_parsing_and_writing(text: str, value: Any) -> None:
         ("[1e400, -1e400]", ["inf", "-inf"]),
     ],
 )
-def test_numbers_that_json_cannot_say_become_text(text: str, value: Any) -> None:
+def test_numbers_that_json_cannot_express_become_text(text: str, value: Any) -> None:
     assert loads(text.encode()) == (value, 0)
 
 
@@ -131,7 +131,7 @@ def test_text_that_is_not_json_raises_value_error(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
-def test_deep_nesting_survives_the_way_in_and_out(opening: str, closing: str) -> None:
+def test_deep_nesting_survives_a_round_trip(opening: str, closing: str) -> None:
     body = nested(DEEP, opening, closing)
     value, _ = loads(body)
     assert dumps(value) == body
@@ -228,5 +228,5 @@ def test_a_time_without_zone_is_utc_and_others_are_converted() -> None:
         ("[" * 300 + "]" * 300, '"' + "[" * 300 + "]" * 300 + '"'),
     ],
 )
-def test_a_nested_value_is_one_that_dlt_can_write(text: str, value: Any) -> None:
+def test_dlt_can_write_nested_values(text: str, value: Any) -> None:
     assert nested_value(text) == value

@@ -75,6 +75,7 @@ def advice(
         (refused(403), "The token lacks the scope project:read, or has no access to"),
         (refused(400), LATER),
         (refused(503), LATER),
+        (UnexpectedAnswer("the answer has no next link"), ""),
     ],
 )
 def test_advice_without_a_request(serve: Serve, error: ApiError, text: str) -> None:

@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import dlt
 import pyarrow as pa
-from dlt.common.pipeline import current_pipeline
 
 from analytics_pipeline.bookmarks import EARLIEST, Bookmark, earlier
 from analytics_pipeline.client.client import Client, ListName
@@ -57,10 +56,6 @@ FAILURES = 5
 """A run ends after this many lists failed without a page."""
 LONGEST_PROBLEM = 300
 """Characters of an error that are stored with a bookmark."""
-READ = "read: "
-"""Prefix of a list's counter in dlt's collector."""
-REQUESTS = "requests"
-"""Name of the counter of requests."""
 
 
 class Api:
@@ -217,7 +212,7 @@ class Reading:
                 continue
             if isinstance(outcome, ApiError):
                 outcome = self._failed(reader, outcome)
-            self._report_progress(reader, outcome)
+            self._run.report_progress(reader, outcome)
             batch.add(self._key(reader.name.project), outcome)
             # The first page is yielded alone, for `add_limit(1)`.
             limit = 1 if is_first else ROWS_PER_BATCH
@@ -364,20 +359,6 @@ class Reading:
         problem = shortened(str(error), LONGEST_PROBLEM)
         failed_at = datetime.now(UTC).replace(microsecond=0).isoformat()
         return Part(reader.state | {"problem": problem, "failed_at": failed_at})
-
-    def _report_progress(self, reader: ListReader, part: Part) -> None:
-        """Count a page in dlt's collector, which itself counts whole batches."""
-        if not reader.stats.pages:
-            return
-        self._run.has_pages = True
-        pipeline = current_pipeline()
-        if pipeline is None:
-            return
-        message = f"back to {part.reached:%Y-%m-%d %H:%M}" if part.reached else ""
-        collector, title = pipeline.collector, reader.title
-        collector.update(REQUESTS, inc=reader.name.stats.new_requests())
-        if part.records is not None:
-            collector.update(READ + title, inc=len(part.records), message=message)
 
     def _key(self, project: str) -> str:
         """Return the key of a list's bookmark: server, organization and project."""

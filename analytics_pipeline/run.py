@@ -7,9 +7,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from dlt.common.pipeline import current_pipeline
+
 from analytics_pipeline.errors import ApiError
-from analytics_pipeline.reading import Extent, ListReader
+from analytics_pipeline.reading import Extent, ListReader, Part
 from analytics_pipeline.workers import Budget
+
+READ = "read: "
+"""Prefix of a list's counter in dlt's collector."""
+REQUESTS = "requests"
+"""Name of the counter of requests."""
 
 
 @dataclass
@@ -58,6 +65,20 @@ class Run:
         """Prepare for the next load."""
         self.is_unfinished = False
         self.budget = None
+
+    def report_progress(self, reader: ListReader, part: Part) -> None:
+        """Count a page in dlt's collector, which itself counts whole batches."""
+        if not reader.stats.pages:
+            return
+        self.has_pages = True
+        pipeline = current_pipeline()
+        if pipeline is None:
+            return
+        message = f"back to {part.reached:%Y-%m-%d %H:%M}" if part.reached else ""
+        collector, title = pipeline.collector, reader.title
+        collector.update(REQUESTS, inc=reader.name.stats.new_requests())
+        if part.records is not None:
+            collector.update(READ + title, inc=len(part.records), message=message)
 
     @contextmanager
     def active(self) -> Iterator["Run"]:

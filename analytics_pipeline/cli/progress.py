@@ -16,7 +16,7 @@ from rich.text import Text
 from analytics_pipeline.cli.process import at_interruption
 from analytics_pipeline.cli.terminal import counted, is_terminal, say
 from analytics_pipeline.client import retry
-from analytics_pipeline.extraction import READ, REQUESTS
+from analytics_pipeline.run import READ, REQUESTS
 from analytics_pipeline.tables.columns import TABLES
 
 EVERY = 5.0

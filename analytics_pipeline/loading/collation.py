@@ -13,7 +13,7 @@ from dlt.destinations.impl.sqlalchemy.dialect import (
     register_dialect_capabilities,
 )
 
-from analytics_pipeline.loading.destinations import BINARY
+from analytics_pipeline.tables.schema import BINARY
 
 
 class BinaryText(sa.types.TypeDecorator[str]):

@@ -23,13 +23,11 @@ from dlt.extract.items_transform import MapItem
 from analytics_pipeline.errors import ConfigurationError
 from analytics_pipeline.loading.threads import current_load_id
 from analytics_pipeline.secrets import mask_record
-from analytics_pipeline.tables.schema import LOAD_ID, Table
+from analytics_pipeline.tables.schema import BINARY, LOAD_ID, Table
 from analytics_pipeline.values import nested_value
 
 KEY_LENGTH = 255
 """Characters of a key in MariaDB, which cannot index longer text."""
-BINARY = "x-analytics-binary"
-"""Hint of key columns, which are compared byte by byte; see `collation`."""
 
 
 def destination_kind(pipeline: SupportsPipeline) -> str:

@@ -28,6 +28,8 @@ PROJECT_SLUG = "project_slug"
 EXTRA = "extra"
 READ_AT = "read_at"
 GONE_AT = "gone_at"
+BINARY = "x-analytics-binary"
+"""Hint of key columns, which are compared byte by byte (MariaDB)."""
 LOAD_ID = C_DLT_LOAD_ID
 _NAMING = NamingConvention()
 

@@ -25,7 +25,7 @@ from analytics_pipeline.cli.main import main
 from analytics_pipeline.client import retry
 from analytics_pipeline.demo import DemoServer
 from analytics_pipeline.errors import IncompleteLoad
-from analytics_pipeline.extraction import READ, REQUESTS
+from analytics_pipeline.run import READ, REQUESTS
 from analytics_pipeline.tables.columns import TABLES
 from tests.children import ROOT, arguments, environment
 from tests.children import run as run_process

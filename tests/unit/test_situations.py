@@ -48,6 +48,16 @@ def once(change: Callable[[], object], on: int) -> Callable[[Request], None]:
     return after
 
 
+@pytest.mark.parametrize("api", ["v1", "sentry", "glitchtip"])
+def test_a_row_that_moves_to_the_next_page_is_counted_once(api: str) -> None:
+    session = Session(api)
+    rows = session.lists["events", "web"] = events(100, every=5)
+    session.after = once(lambda: rows.insert(0, event(1000, 0)), on=2)
+    warehouse = Warehouse(session)
+    warehouse.run()
+    assert (warehouse.sizes, len(warehouse.ids)) == ({"web": 100}, 100)
+
+
 # Sentry, paged by time
 
 

@@ -267,8 +267,11 @@ def _compared(
     table_format = next(filter(None, formats), None)
     # After a load, the source's schema has tables that the second dataset lacks.
     source.schema.drop_tables(source.schema.data_table_names(include_incomplete=True))
-    for resource in source.selected_resources.values():
-        resource.apply_hints(write_disposition="append")  # the dataset is empty
+    if (
+        destinations.destination_kind(pipeline) != "sqlalchemy"
+    ):  # whose tables may have primary keys
+        for resource in source.selected_resources.values():
+            resource.apply_hints(write_disposition="append")  # faster: it is empty
     with second_pipeline(pipeline) as second:
         _load_pieces(second, source, run, table_format)
         readers = run.readers.items()

@@ -344,7 +344,7 @@ def test_wrong_usage_says_what_to_do(words: str, said: str, capsys: Output) -> N
     ("option", "value", "said"),
     [
         *(
-            ("pipeline-name", name, f"pipeline name {name!r}: use only letters")
+            ("pipeline-name", name, f"pipeline name {name!r}: use at most 64 letters")
             for name in ("a/b", "..", "", "a b", "1a", "x" * 65)
         ),
         ("dataset", " ", "dataset ' ' is empty\n"),

@@ -127,9 +127,8 @@ def test_a_concurrent_run_of_the_same_pipeline_is_refused(
         assert main(arguments(server, warehouse.folder)) == 1
         assert capsys.readouterr().err == (
             f"error: process {process.pid} is running the pipeline"
-            f" 'analytics_pipeline' of {warehouse.folder / 'pipelines'} already; wait"
-            " until it has ended, or give this run a pipeline name and a dataset of its"
-            " own\n"
+            f" 'analytics_pipeline' in {warehouse.folder / 'pipelines'}; wait until it"
+            " ends, or use another pipeline name and another dataset\n"
         )
         process.kill()
         process.join()

@@ -15,6 +15,7 @@ from analytics_pipeline.errors import (
     ApiError,
     HttpError,
     IncompleteLoad,
+    OtherShape,
     UnexpectedAnswer,
 )
 from analytics_pipeline.tables.columns import TABLES
@@ -196,5 +197,5 @@ def test_an_unknown_project_with_an_empty_list_is_reported(
 def test_an_html_page_is_not_an_empty_list(warehouse: Warehouse) -> None:
     (page,) = recorded("spa_200")
     page["request"]["url"] += "/"
-    with failing(UnexpectedAnswer, match="not answer with JSON but with text/html"):
+    with failing(OtherShape, match="not answer with JSON but with text/html"):
         load(warehouse, [page], "events", project="backend")

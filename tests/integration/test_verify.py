@@ -1003,7 +1003,7 @@ def test_verify_prints_only_json_to_standard_output(
         {"project": "frontend", "key": "1 e1", "columns": []}
     ]
     assert found["before_repair"] is None
-    line = r"^\d\d:\d\d:\d\d events of project 'frontend': 50 rows, back to"
+    line = r"^events of project 'frontend': 50 rows, back to"
     assert re.search(line, err, re.M)
     assert run(lists, "verify", "--json", "--repair") == 0
     found = json.loads(capfd.readouterr().out)

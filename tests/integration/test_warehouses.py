@@ -220,7 +220,7 @@ def test_a_tag_whose_column_name_is_too_long_is_refused_before_a_request(
         longer = analytics_source(
             server.url, TOKEN, "acme", "frontend", tags=fits + "t"
         )
-        with pytest.raises(ConfigurationError, match="64 characters.* takes 63"):
+        with pytest.raises(ConfigurationError, match="64 characters.* allows 63"):
             runner.load(other.pipeline, longer)
         assert server.requests == []
         source = analytics_source(server.url, TOKEN, "acme", "frontend", tags=fits)

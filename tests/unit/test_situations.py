@@ -359,7 +359,7 @@ def test_a_slug_reused_by_another_project_starts_a_new_bookmark(
     session.lists[table, "web"], session.lists[table, "web-old"] = second, first
     session.lists["project_detail", "web"] = [{"id": "2", "slug": "web"}]
     warehouse.run(["web", "web-old"])
-    assert "the slug now belongs to project 2; before it was 1" in caplog.text
+    assert "the slug now belongs to project 2 instead of 1" in caplog.text
     assert warehouse.ids == warehouse.served("web", "web-old")
     assert warehouse.bookmarks["web"]["project_id"] == "2"
     assert warehouse.run(["web", "web-old"]) == 2

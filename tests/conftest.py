@@ -13,6 +13,7 @@ import dlt
 import duckdb
 import pytest
 from dlt.common.configuration.container import Container
+from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 from dlt.common.pipeline import PipelineContext
 
 from analytics_pipeline import analytics_source, runner, secrets
@@ -68,6 +69,8 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "dlt"))
     monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
     monkeypatch.chdir(tmp_path)
+    # dlt keeps the settings files of the folder in which it was first used.
+    Container()[PluggableRunContext].reload_providers()
     return tmp_path
 
 

@@ -135,7 +135,7 @@ def test_deleted_rows_come_back_unless_the_server_deletes_them() -> None:
     with small_server() as server:
         load(server, "duckdb")
         deleted = delete_rows(server)
-        load(server, "duckdb", lookback="3d")
+        load(server, "duckdb", lookback="400d")
         assert held(server) == deleted > 0
         delete_rows(server)
         source = make_source(server, ["frontend", "backend"])
@@ -148,7 +148,7 @@ def test_deleted_rows_come_back_unless_the_server_deletes_them() -> None:
             for row in server.rows("events", slug):
                 if email in str(row):
                     server.remove("events", slug, row)
-        load(server, "duckdb", lookback="3d")
+        load(server, "duckdb", lookback="400d")
         runner.verify(pipeline, source, ["events"], repair=True)
         assert in_duckdb(sqls[1]) == []
 

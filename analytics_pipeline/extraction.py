@@ -186,7 +186,8 @@ class Reading:
         self._is_replaced = is_replaced(hints)  # all is read again, in one load
         checks.check_incremental(table, incremental, self._column)
         checks.check_history_of(self._context, self._endpoint, self._is_replaced)
-        if self._run.keeps_bookmarks and is_appended(hints) and self._is_first_load:
+        is_verify = self._run.continue_on_error and not self._run.keeps_bookmarks
+        if is_appended(hints) and self._is_first_load and not is_verify:
             log.warning(
                 "%s: rows that are read again, for example by the lookback, are appended"
                 " to their old copies; write_disposition merge replaces these",

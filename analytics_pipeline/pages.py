@@ -61,9 +61,11 @@ def within(page: Page, start: datetime | None, until: datetime | None) -> list[b
     """
     low = start or EARLIEST
     if page.is_filtered:
-        around = [(until, until + SECOND), (floor(low), low)] if until else []
         return [
-            not time or not any(a <= time < b for a, b in around) for time in page.times
+            not time
+            or until is None
+            or not (floor(low) <= time < low or until <= time < until + SECOND)
+            for time in page.times
         ]
     return [
         not time or (low <= time and (until is None or time < until))

@@ -157,6 +157,7 @@ class ListReader:
             )
             asked_at = self._bookmark.asked_at
             self._bookmark = Bookmark(project_id=str(found), asked_at=asked_at)
+            self._broken = []
             try:
                 yield from self._read()
             except _OtherProject:
@@ -256,7 +257,7 @@ class ListReader:
                 cursor, reached = page.asked_cursor, order.reached(page)
                 if clock is None:
                     clock = min(page.server_time, page.read_at)
-                    top = gap.end and min(gap.end, page.read_at)
+                    top = gap.end and min(gap.end, clock)
                     # The server refused the page cursor, so others would not help.
                     is_restarted = cursor != gap.page_cursor and not page.is_filtered
                 if gap.end is None and (top is None or not order.is_newest_first):

@@ -1,5 +1,6 @@
 """A second dataset beside the warehouse's, and a connection to both."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from analytics_pipeline.errors import ConfigurationError
 from analytics_pipeline.loading.destinations import destination_kind
 from analytics_pipeline.loading.failures import words
 from analytics_pipeline.loading.sql import literal
+
+log = logging.getLogger(__name__)
 
 SUFFIX = "_verify"
 """Of the names of the second pipeline and its dataset."""
@@ -71,8 +74,17 @@ def second_pipeline(pipeline: dlt.Pipeline) -> Iterator[dlt.Pipeline]:
         _create(second)
         try:
             yield second
-        finally:
-            _drop(second)
+        except BaseException:
+            try:
+                _drop(second)
+            except Exception as error:  # the first error says more
+                log.warning(
+                    "cannot drop the dataset %r (%s); the next verify drops it",
+                    second.dataset_name,
+                    words(error),
+                )
+            raise
+        _drop(second)
     finally:
         rmtree(folder, ignore_errors=True)
         pipeline.activate()

@@ -58,6 +58,28 @@ def test_a_row_that_moves_to_the_next_page_is_counted_once(api: str) -> None:
     assert (warehouse.sizes, len(warehouse.ids)) == ({"web": 100}, 100)
 
 
+def test_a_reused_slug_with_a_broken_event_is_loaded() -> None:
+    session = Session("sentry")
+    session.lists["events", "web"] = [event(n, 90 * n) for n in range(30)]
+    warehouse = Warehouse(session)
+    warehouse.run()
+    other = {"project": {"id": "2"}, "projectID": "2"}
+    second = [event(1000 + n, n - 40) | other for n in range(20)]
+    second[5]["_broken"] = True
+    session.lists["events", "web"] = second
+    session.lists["project_detail", "web"] = [{"id": "2", "slug": "web"}]
+    warehouse.run()
+    assert warehouse.served() - {"e1005"} <= warehouse.ids
+
+
+def test_an_until_at_the_end_of_time_is_like_any_other() -> None:
+    session = Session("sentry")
+    session.lists["events", "web"] = events(21, every=5)
+    warehouse = Warehouse(session)
+    warehouse.run(until=datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))
+    assert len(warehouse.ids) == 21
+
+
 # Sentry, paged by time
 
 

@@ -249,7 +249,10 @@ def verify(
         if repair and (unequal := found.unequal):
             before = found.totals()
             run = Run(ROWS_PER_LOAD, continue_on_error=True, keeps_bookmarks=False)
-            total = _load_pieces(pipeline, _selected(source, unequal), run)
+            table_format = _table_format(pipeline, source)
+            total = _load_pieces(
+                pipeline, _selected(source, unequal), run, table_format
+            )
             _raise_failures(run, total)
             found = _compared(pipeline, source.with_resources(*names), began)
             found.before = before
@@ -262,9 +265,7 @@ def _compared(
 ) -> Verification:
     run = Run(ROWS_PER_LOAD, continue_on_error=True, keeps_bookmarks=False)
     pipeline.sync_destination()
-    stored = pipeline.schemas.get(source.schema.name)
-    formats = {t.get("table_format") for t in stored.tables.values()} if stored else {}
-    table_format = next(filter(None, formats), None)
+    table_format = _table_format(pipeline, source)
     # After a load, the source's schema has tables that the second dataset lacks.
     source.schema.drop_tables(source.schema.data_table_names(include_incomplete=True))
     if (
@@ -282,6 +283,13 @@ def _compared(
             run.next_load()
             _load_pieces(second, source.with_resources(*swept), run, table_format)
         return compare(pipeline, second, source, run, began)
+
+
+def _table_format(pipeline: dlt.Pipeline, source: DltSource) -> Any:
+    """Return the format of the tables that are loaded."""
+    stored = pipeline.schemas.get(source.schema.name)
+    formats = {t.get("table_format") for t in stored.tables.values()} if stored else {}
+    return next(filter(None, formats), None)
 
 
 def load_shared(

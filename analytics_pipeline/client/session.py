@@ -335,9 +335,9 @@ def _same_origin(response: requests.Response, target: str) -> str:
     """Return the target of a redirect if it is on the same server."""
     is_same = _origin(target) == _origin(response.url)
     origin = shortened(_origin(target), 200)
-    # Within the API's own paths, a project may be named `login`.
+    # Within the API's own paths, a project may be named `auth`.
     paths = {urlsplit(url).path.split("/")[:2][-1] for url in (target, response.url)}
-    if is_login_page(target) and not (is_same and len(paths) == 1):
+    if is_login_page(target) and len(paths) > 1:
         reason = f"a login page of {origin}. {LOGIN}"
     elif not is_same:
         reason = (

@@ -69,7 +69,7 @@ def second_pipeline(pipeline: dlt.Pipeline) -> Iterator[dlt.Pipeline]:
         "initial_cwd", pipeline.get_local_state_val("initial_cwd")
     )
     try:
-        _check_name(second)
+        _check_name(pipeline, second)
         _drop(second)
         _create(second)
         try:
@@ -103,14 +103,20 @@ def _same_destination(pipeline: dlt.Pipeline, config: Any) -> Any:
     return type(destination)(**given | resolved)
 
 
-def _dataset(pipeline: dlt.Pipeline) -> str:
+def _dataset(pipeline: dlt.Pipeline, *, staging: bool = False) -> str:
     """Return the name of the dataset as it is stored."""
     client: Any = pipeline.destination_client()
-    return WithStagingDataset.create_dataset_names(client.schema, client.config)[0]
+    names = WithStagingDataset.create_dataset_names(client.schema, client.config)
+    return str(names[staging])
 
 
-def _check_name(second: dlt.Pipeline) -> None:
-    """Raise ConfigurationError if another pipeline has loaded into the dataset to drop."""
+def _check_name(pipeline: dlt.Pipeline, second: dlt.Pipeline) -> None:
+    """Raise ConfigurationError if the dataset to drop is not verify's own."""
+    if _dataset(second) == _dataset(pipeline, staging=True):
+        raise ConfigurationError(
+            f"verify would drop the dataset {second.dataset_name!r}, which loads use for"
+            " staging; change dlt's setting staging_dataset_name_layout"
+        )
     try:
         with second.sql_client() as client:
             state = client.make_qualified_table_name("_dlt_pipeline_state")

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import dlt
 from dlt.destinations.sql_client import SqlClientBase
-from sqlglot import exp, maybe_parse, parse_one
+from sqlglot import Dialect, exp, maybe_parse, parse_one
 
 from analytics_pipeline.client.endpoints import cursors_of
 from analytics_pipeline.loading.loaded_lists import table_names
@@ -34,6 +34,8 @@ _SECONDS = {
 def translated(sql: str, dialect: str) -> str:
     """Return a query in the SQL of another dialect."""
     tree: Any = parse_one(sql, dialect="postgres")
+    if Dialect.get(dialect) is None:  # one that only SQLAlchemy knows
+        return sql
     if dialect in _BEGINNING:
         tree = tree.transform(_without_zones(dialect))
     return str(tree.sql(dialect))

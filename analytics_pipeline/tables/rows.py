@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from analytics_pipeline.tables.arrow import to_arrow
+from analytics_pipeline.tables.arrow import newest_copies, to_arrow
 from analytics_pipeline.tables.derived import add_derived
 from analytics_pipeline.tables.issues import promote_totals
 from analytics_pipeline.tables.redaction import Redactor
@@ -78,6 +78,9 @@ class RowBuilder:
         for record in cleaned.records:
             add_derived(table, record)
         rows, mismatches = to_arrow(table, cleaned.records, read_at)
+        if len({record.get("id") for record in cleaned.records}) < rows.num_rows:
+            # Copies on one page have the same `read_at`: which one counts is decided here.
+            rows = newest_copies(rows, table.primary_key)
         return BuiltRows(rows, mismatches, cleaned.matched, cleaned.unmatched)
 
 

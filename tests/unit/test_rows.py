@@ -11,6 +11,19 @@ from analytics_pipeline.tables.redaction import Redactor
 from analytics_pipeline.tables.rows import RowBuilder
 
 
+def test_of_two_copies_on_one_page_the_last_is_kept() -> None:
+    page = [{"id": "1", "title": "a"}, {"id": "2"}, {"id": "1", "title": "b"}]
+    build = RowBuilder(TABLES, Redactor([])).build
+    rows = build("issues", "id", "frontend", page, datetime.now(UTC), ()).rows
+    assert dict(
+        zip(*rows.select(["id", "title"]).to_pydict().values(), strict=True)
+    ) == {
+        "1": "b",
+        "2": None,
+    }
+    assert rows.num_rows == 2
+
+
 @pytest.mark.parametrize(
     ("api", "sent", "kept"),
     [

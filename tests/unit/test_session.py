@@ -475,6 +475,7 @@ LONG_HOST = ".".join(["x" * 60] * 4)
         ("https://x.example:443/v1/", "https://X.example/v2/", True),
         ("http://x.example/v1/", "http://x.example:80/v2/", True),
         ("https://x.example/v1/", "https://x.example/v1/projects/acme/auth/", True),
+        ("https://x.example/v1/auth/", "https://eu.x.example/v1/auth/", False),
         ("https://x.example/v1/", "https://x.example:80/v1/", False),
         ("https://x.example/v1/", "http://x.example/v1/", False),
         ("https://x.example/v1/", "http://x.example:443/v1/", False),

@@ -44,9 +44,9 @@ class FakeServer(DemoServer):
             sent only if there is one.
         rate_window: seconds.
         concurrent_limit: requests for events at the same time.
-        clock: returns the time that the windows go by.
-        other_organizations: organization → slugs of projects that the list of all
-            projects has, too.
+        clock: returns the time of the windows.
+        other_organizations: organization → slugs of projects that are also in the list
+            of all projects.
         options: of `DemoServer`, or attributes of `RealSentry`.
     """
 

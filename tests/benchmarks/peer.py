@@ -1,7 +1,7 @@
 """The same load with dlt's own `rest_api_source`, given a paginator that works.
 
-dlt has none for this Link header: its HeaderLinkPaginator never ends, as the last
-page has a link to a next one, too.
+dlt has none for this Link header: its HeaderLinkPaginator never ends, because the last
+page also has a link to a next one.
 """
 
 import json

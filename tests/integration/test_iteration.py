@@ -18,10 +18,10 @@ from tests.integration.test_conventions import ids
 
 @pytest.fixture(params=["always", "never"])
 def offers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether dlt offers state and source to its threads.
+    """Set whether dlt offers state and source to its threads.
 
-    That is while somebody waits for the next item: a thread that is quick, or late, finds
-    nothing. So "never" is the worst that can happen, and happens each time.
+    It does while a caller waits for the next item, so a thread that is early or late finds
+    nothing. "never" is the worst case, made certain.
     """
     if request.param == "never":
         monkeypatch.setattr(Container, "thread_pool_prefix", lambda: "thread-")

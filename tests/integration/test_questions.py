@@ -23,7 +23,7 @@ OPEN, MEDIAN, RELEASES, PEOPLE = QUERIES.rstrip().removesuffix(";").split(";\n")
 PROJECTS = {"F": "frontend", "B": "backend", "M": "mobile"}
 MONTH = """
  1  open F6 B4
- 1  resolve F6 B4 by ada       -- before the first load, so nobody knows when
+ 1  resolve F6 B4 by ada       -- before the first load, so the time is unknown
  2  open F1 F2 F3 F4 F5 F7 B1 B2 B3
  2  assign F1 to ada
  2  open M1 M2                 -- of a project that is loaded as of day 15

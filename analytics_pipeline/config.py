@@ -285,7 +285,7 @@ def project_list(project: Any) -> list[str]:
 def text_list(setting: str, value: Any) -> list[str]:
     """Return a text or several as a list; a text may be separated by commas, or JSON."""
     is_one = isinstance(value, str | Mapping) or not isinstance(value, Iterable)
-    items = [value] if is_one else value
+    items = [value] if is_one else [*value] or [None]
     texts: list[str] = []
     for item in items:
         several: Any = None
@@ -297,8 +297,6 @@ def text_list(setting: str, value: Any) -> list[str]:
         if not several or not all(isinstance(text, str) for text in several):
             raise ConfigurationError(f"{setting} must be text or a list, not {value!r}")
         texts += several
-    if not texts:
-        raise ConfigurationError(f"{setting} must be text or a list, not {value!r}")
     return list(dict.fromkeys(texts))
 
 

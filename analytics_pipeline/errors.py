@@ -86,9 +86,7 @@ class IncompleteLoad(ApiError):
     """
 
     def __init__(self, failures: Mapping[str, ApiError], summary: Any) -> None:
-        lines = by_reason(failures.values())
-        if len(lines) > LINES:
-            lines[LINES:] = [f"and {len(lines) - LINES} more errors"]
+        lines = first_lines(by_reason(failures.values()), "more errors")
         super().__init__("\n".join(lines))
         self.failures = dict(failures)
         self.summary = summary
@@ -108,12 +106,16 @@ def by_reason(errors: Iterable[Any]) -> list[str]:
         groups.setdefault((table, reason), {})[text] = project.strip("'\"")
     lines = []
     for (table, reason), projects in groups.items():
-        names = sorted(projects.values())
-        if len(names) > LINES:
-            names[LINES:] = [f"and {len(names) - LINES} more"]
+        names = first_lines(sorted(projects.values()))
         several = f"{table} of {len(projects)} projects ({', '.join(names)}): {reason}"
         lines.append(several if len(projects) > 1 else next(iter(projects)))
     return lines
+
+
+def first_lines(texts: list[str], others: str = "more") -> list[str]:
+    """Return the first `LINES` texts, followed by the number of the others."""
+    count = len(texts) - LINES
+    return [*texts[:LINES], f"and {count} {others}"] if count > 0 else texts
 
 
 def did_you_mean(value: str, known: Iterable[str]) -> str:

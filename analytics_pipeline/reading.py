@@ -284,12 +284,13 @@ class ListReader:
                     is_inside |= any(wanted)
                 is_again = cursor is not None and cursor == gap.page_cursor
                 known = known_rows(page, before, clock, is_again)
-                if page.keys(key) & received:  # rows have moved to the next page
+                keys = page.keys(key)
+                if keys & received:  # rows have moved to the next page
                     known = [
                         k or record[key] in received
                         for k, record in zip(known, page.records, strict=True)
                     ]
-                received = page.keys(key)
+                received = keys
                 has_moved = cursor is not None and not is_again
                 if page.is_filtered and reached:  # windows have whole seconds
                     has_moved = gap.end is None or floor(reached) < floor(gap.end)

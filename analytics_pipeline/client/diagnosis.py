@@ -12,7 +12,6 @@ from analytics_pipeline.client.page import error_code, error_detail, owner, pars
 from analytics_pipeline.client.retry import RequestStats
 from analytics_pipeline.client.session import ApiSession
 from analytics_pipeline.errors import (
-    LINES,
     TRY_LATER,
     ApiError,
     HttpError,
@@ -21,6 +20,7 @@ from analytics_pipeline.errors import (
     UnknownName,
     Unreachable,
     did_you_mean,
+    first_lines,
 )
 
 PAGES = 20
@@ -155,10 +155,7 @@ class Diagnosis:
 
 def _known(names: Iterable[str]) -> str:
     """Return the known names, as part of a sentence."""
-    first = sorted(names)
-    if len(first) > LINES:
-        first[LINES:] = [f"and {len(first) - LINES} more"]
-    return f" (it has access to {', '.join(first)})"
+    return f" (it has access to {', '.join(first_lines(sorted(names)))})"
 
 
 def _refuses_sort(error: ApiError, endpoint: Endpoint) -> bool:

@@ -242,8 +242,7 @@ class _Comparison:
         """Return the expression for the list that a row belongs to, or null."""
         if not self.endpoint.by_project:
             return literal(*self.lists)
-        is_detail = self.endpoint.table == "project_detail"
-        id = self._text(table, "id" if is_detail else "project_id")
+        id = self._text(table, "id" if self.endpoint.single else "project_id")
         slug = self._text(table, PROJECT_SLUG)
         cases = []
         for title, project_id in self.lists.items():

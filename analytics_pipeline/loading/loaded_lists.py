@@ -13,10 +13,9 @@ from dlt.pipeline.state_sync import load_pipeline_state_from_destination
 
 from analytics_pipeline.bookmarks import Bookmark
 from analytics_pipeline.client.endpoints import endpoints_of
+from analytics_pipeline.config import SOURCE
 from analytics_pipeline.tables.columns import TABLES
 from analytics_pipeline.tables.history import HISTORY
-
-SOURCE = "analytics"
 
 
 class LoadedList(NamedTuple):

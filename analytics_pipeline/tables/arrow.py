@@ -26,12 +26,13 @@ def to_arrow(
     """Return records as an Arrow table of `table.schema`, and how many values did not fit.
 
     These, and fields without a column, go to the JSON column `extra` by their API names.
+    Aliases are renamed in the records.
 
     Raises:
         UnexpectedAnswer: a field of the key is missing, or does not fit its column.
     """
-    if table.aliases:
-        records = [_without_aliases(record, table.aliases) for record in records]
+    for alias, field in table.aliases.items():
+        _rename(records, alias, field)
     fields = set().union(*records)
     unknown = sorted(fields - table.types.keys() - table.excluded)
     extra: list[Record] = [
@@ -72,16 +73,15 @@ def _texts(table: Table, records: Sequence[Record]) -> dict[str, pa.Array]:
     return {field.name: texts.field(field.name) for field in table.texts}
 
 
-def _without_aliases(record: Record, aliases: Mapping[str, str]) -> Record:
-    """Return a record with its aliases renamed, unless both fields differ."""
-    for alias, field in aliases.items():
+def _rename(records: Sequence[Record], alias: str, field: str) -> None:
+    """Rename an alias in records, unless both fields differ."""
+    for record in records:
         if alias not in record:
             continue
         value, first = record[alias], record.get(field)
         if value is None or first is None or dumps(value) == dumps(first):
-            record = {**record, field: value if first is None else first}
+            record[field] = value if first is None else first
             del record[alias]
-    return record
 
 
 def newest_copies(rows: pa.Table, key: Sequence[str]) -> pa.Table:

@@ -21,26 +21,31 @@ def add_derived(table: Table, record: Record) -> None:
     elif table.name == "issues":
         derived = {"project_id": _inside(record.get("project"), "id")}
     for name, value in derived.items():
-        if record.get(name) is None:
+        if value is not None and record.get(name) is None:
             record[name] = value
 
 
 def _of_event(event: Record, columns: Mapping[str, str]) -> Record:
     tags = _tags(event.get("tags"))
-    entries = _list(event.get("entries"))  # only full events have them
     release = event.get("release")
     if not isinstance(release, str):
         release = _inside(release, "version") or tags.get("release")
-    return {
+    derived = {
         "level": tags.get("level"),
         "environment": tags.get("environment"),
         "release_version": release,
         "user_id": _inside(event.get("user"), "id"),
-        "handled": _is_handled(tags.get("handled"), entries),
-        "url": tags.get("url") or _request_url(entries),
+        "url": tags.get("url"),
         "server_name": tags.get("server_name"),
-        **{column: tags.get(tag) for column, tag in columns.items()},
     }
+    for column, tag in columns.items():
+        derived[column] = tags.get(tag)
+    entries = _list(event.get("entries"))
+    if entries or "handled" in tags:
+        derived["handled"] = _is_handled(tags.get("handled"), entries)
+    if entries and not derived["url"]:
+        derived["url"] = _request_url(entries)
+    return derived
 
 
 def _tags(tags: Any) -> Record:
@@ -50,6 +55,10 @@ def _tags(tags: Any) -> Record:
     """
     if isinstance(tags, dict):
         return tags
+    try:
+        return {tag["key"]: tag["value"] for tag in reversed(tags)}
+    except (TypeError, LookupError):
+        pass  # none, pairs, or something else
     found = {}
     for tag in reversed(_list(tags)):
         name, value = _inside(tag, "key"), _inside(tag, "value")

@@ -257,12 +257,10 @@ def test_every_row_has_the_time_when_it_was_read() -> None:
 def test_a_field_and_its_alias_share_a_column_and_lose_nothing(
     record: dict[str, Any], stored: dict[str, Any]
 ) -> None:
-    given = {"id": "1", "projectID": "3", **record}
-    cells, _ = row("events", given)
+    cells, _ = row("events", {"id": "1", "projectID": "3", **record})
     if "extra" in cells:
         cells["extra"] = json.loads(cells["extra"])
     assert cells == {"id": "1", "project_id": "3", **stored}
-    assert given == {"id": "1", "projectID": "3", **record}
 
 
 def test_a_row_without_a_usable_key_is_shown_by_its_types() -> None:

@@ -134,19 +134,22 @@ class Batch:
         self._bookmarks: dict[str, dict[str, Any]] = {}
         self._stored = stored
 
-    def add(self, key: str, part: Part) -> None:
-        """Add a page and its list's bookmark."""
-        if part.rows is not None and part.rows.num_rows:
-            self._tables.append(part.rows)
-            self.size += part.rows.num_rows
-            self.bytes += part.rows.nbytes
+    def add(self, key: str, part: Part) -> int:
+        """Add a page and its list's bookmark; return the bytes of its rows."""
         if part.bookmark:
             self._bookmarks[key] = part.bookmark
+        if part.rows is None or not part.rows.num_rows:
+            return 0
+        self._tables.append(part.rows)
+        self.size += part.rows.num_rows
+        size: int = part.rows.nbytes
+        self.bytes += size
+        return size
 
     @property
     def rows(self) -> pa.Table:
-        """All rows as one table."""
-        return pa.concat_tables(self._tables)
+        """All rows as one table, whose values are in one piece: dlt works faster then."""
+        return pa.concat_tables(self._tables).combine_chunks()
 
     def unique(self, key: list[str]) -> Iterator["Batch"]:
         """Yield the newest copy of each key, in batches; the last has the bookmarks."""
@@ -204,9 +207,8 @@ class Reading:
         """Yield batches of rows, to be confirmed once dlt has taken them."""
         batch, is_first = Batch(self._stored), True
         readers, workers = self._begin_readers(), self._config.workers
-        for reader, outcome in side_by_side(
-            readers, workers, self._get_budget(), self._client
-        ):
+        budget = self._get_budget()
+        for reader, outcome in side_by_side(readers, workers, budget, self._client):
             if outcome is None:
                 self._run.done.add((self._table, self._key(reader.name.project)))
                 log.info("%s: read to its end", reader.title)
@@ -214,7 +216,7 @@ class Reading:
             if isinstance(outcome, ApiError):
                 outcome = self._failed(reader, outcome)
             self._run.report_progress(reader, outcome)
-            batch.add(self._key(reader.name.project), outcome)
+            self._run.bytes += batch.add(self._key(reader.name.project), outcome)
             # The first page is yielded alone, for `add_limit(1)`.
             limit = 1 if is_first else ROWS_PER_BATCH
             is_full = batch.size >= limit or batch.bytes >= BYTES_PER_BATCH
@@ -234,15 +236,13 @@ class Reading:
         if self._extent.until is None:  # otherwise dlt stores no value
             self._set_last_value()
         names = {(self._table, self._key(project)) for project in self._projects}
-        if not names <= run.done:
-            run.is_unfinished = True
+        run.is_unfinished |= not names <= run.done
         if not run.continue_on_error:
             self._warn()
 
     def report(self, reader: ListReader) -> dict[str, Any]:
         """Return the figures of a list, for dlt's trace and the summary of a run."""
         stats, kept_from = reader.stats, self._client.kept_from
-        refusal = self._run.refusals.get(reader.title)
         return {
             "table": self._table,
             "project": reader.name.project,
@@ -253,7 +253,7 @@ class Reading:
             "replaced": reader.name.stats.replaced,
             "newest": stats.newest.isoformat() if stats.newest else None,
             "list": reader.title,
-            "refusal": str(refusal) if refusal else "",
+            "refusal": str(self._run.refusals.get(reader.title, "")),
             "masked": sorted(stats.masked),
             "unmatched": sorted(stats.unmatched),
             "kept_from": kept_from.isoformat() if kept_from else None,

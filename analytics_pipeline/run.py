@@ -46,6 +46,8 @@ class Run:
     """Tables whose resource has ended."""
     unkept: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Table → bookmarks that are not stored, for example with `until`."""
+    bytes: int = 0
+    """Of the rows of the current load."""
     has_pages: bool = False
     """The server has sent a page."""
     is_unfinished: bool = False
@@ -65,6 +67,7 @@ class Run:
         """Prepare for the next load."""
         self.is_unfinished = False
         self.budget = None
+        self.bytes = 0
 
     def report_progress(self, reader: ListReader, part: Part) -> None:
         """Count a page in dlt's collector, which itself counts whole batches."""

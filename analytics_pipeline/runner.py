@@ -18,6 +18,7 @@ from analytics_pipeline.config import resolve_config
 from analytics_pipeline.errors import ConfigurationError, IncompleteLoad
 from analytics_pipeline.loading import destinations, locks, warehouse
 from analytics_pipeline.loading.comparison import compare
+from analytics_pipeline.loading.duckdb_file import open_file
 from analytics_pipeline.loading.failures import plain_errors, root_error
 from analytics_pipeline.loading.gone import mark_gone
 from analytics_pipeline.loading.history import check_history, count_new_states
@@ -148,10 +149,7 @@ def _load_pieces(
     pipeline: dlt.Pipeline, source: DltSource, run: Run, table_format: Any = None
 ) -> Summary:
     """Load in as many loads as it takes."""
-    total, load_ids = Summary(), list[str]()
-    resources = source.selected_resources.items()
-    merged = [name for name, each in resources if not destinations.is_replaced(each)]
-    refresh: Any = pipeline.refresh
+    total = Summary()
     with (
         infrequent_gc(),
         destinations.without_copies(),
@@ -159,27 +157,40 @@ def _load_pieces(
         run.active(),
     ):
         warehouse.restore_state(pipeline)
-        warehouse.check_tables(pipeline, source)
-        pipeline.refresh = None  # of the first load only: the others add to it
-        try:
-            info = pipeline.run(source, table_format=table_format, refresh=refresh)
-            load_ids += info.loads_ids
-            summarise(pipeline, total)
-            while run.is_unfinished:
-                log.info("load %d is done, and there is more", total.loads)
-                gc.collect()  # dlt's objects of a load hold on to its rows
-                run.next_load()
-                more = source.with_resources(*merged)
-                info = pipeline.run(more, table_format=table_format)
-                load_ids += info.loads_ids
-                summarise(pipeline, total)
-        finally:
-            pipeline.refresh = refresh
-        mark_gone(pipeline, source)
-        if HISTORY in source.selected_resources:
-            states = count_new_states(pipeline, source, load_ids)
-            total.tables[HISTORY] = TableSummary(states)
+        with open_file(pipeline, lambda: run.bytes):
+            warehouse.check_tables(pipeline, source)
+            load_ids = _run_loads(pipeline, source, run, total, table_format)
+            mark_gone(pipeline, source)
+            if HISTORY in source.selected_resources:
+                states = count_new_states(pipeline, source, load_ids)
+                total.tables[HISTORY] = TableSummary(states)
     return total
+
+
+def _run_loads(
+    pipeline: dlt.Pipeline,
+    source: DltSource,
+    run: Run,
+    total: Summary,
+    table_format: Any,
+) -> list[str]:
+    """Load until nothing is left; return the ids of the loads."""
+    load_ids, refresh = list[str](), pipeline.refresh
+    resources = source.selected_resources.items()
+    merged = [name for name, each in resources if not destinations.is_replaced(each)]
+    try:
+        while True:
+            load_ids += pipeline.run(source, table_format=table_format).loads_ids
+            pipeline.refresh = None  # later loads add to the first one
+            summarise(pipeline, total)
+            if not run.is_unfinished:
+                return load_ids
+            log.info("load %d is done, and there is more", total.loads)
+            gc.collect()  # dlt's objects of a load hold on to its rows
+            run.next_load()
+            source = source.with_resources(*merged)
+    finally:
+        pipeline.refresh = refresh
 
 
 def _raise_failures(run: Run, total: Summary) -> None:
@@ -268,11 +279,10 @@ def _compared(
     table_format = _table_format(pipeline, source)
     # After a load, the source's schema has tables that the second dataset lacks.
     source.schema.drop_tables(source.schema.data_table_names(include_incomplete=True))
-    if (
-        destinations.destination_kind(pipeline) != "sqlalchemy"
-    ):  # whose tables may have primary keys
+    # Appending is faster, and the dataset is empty; SQLAlchemy's may have primary keys.
+    if destinations.destination_kind(pipeline) != "sqlalchemy":
         for resource in source.selected_resources.values():
-            resource.apply_hints(write_disposition="append")  # faster: it is empty
+            resource.apply_hints(write_disposition="append")
     with second_pipeline(pipeline) as second:
         _load_pieces(second, source, run, table_format)
         readers = run.readers.items()

@@ -151,7 +151,9 @@ def restore_state(pipeline: dlt.Pipeline) -> None:
     is_restored = has_state and pipeline.config.restore_from_destination
     if is_restored and not pipeline.dev_mode:
         folder = pipeline.get_local_state_val("initial_cwd")
+        refresh = pipeline.refresh
         pipeline.drop()
+        pipeline.refresh = refresh
         # The next run keeps its DuckDB file there, wherever it is started.
         pipeline.set_local_state_val("initial_cwd", folder)
         # dlt writes the attribute into the state of a dataset that does not exist yet.

@@ -148,8 +148,8 @@ class Batch:
 
     @property
     def rows(self) -> pa.Table:
-        """All rows as one table, whose values are in one piece: dlt works faster then."""
-        return pa.concat_tables(self._tables).combine_chunks()
+        """All rows as one table."""
+        return pa.concat_tables(self._tables)
 
     def unique(self, key: list[str]) -> Iterator["Batch"]:
         """Yield the newest copy of each key, in batches; the last has the bookmarks."""

@@ -111,9 +111,9 @@ def table_row(figure: Figure, runs: dict[str, list[Run]]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def value(runs: dict[str, list[Run]], who: Who | int, metric: str) -> float:
+def value(runs: dict[str, list[Run]], who: Who | float, metric: str) -> float:
     """Return the metric of a contestant, or the difference of two in time."""
-    if isinstance(who, int):
+    if isinstance(who, int | float):
         return float(who)
     if isinstance(who, str):
         return median(runs[who], metric)

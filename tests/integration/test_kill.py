@@ -24,7 +24,7 @@ STEPS = {"extract": 1.0, "normalize": 0.02, "load": 0.3}
 """Rough share of each step in a run."""
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(60, marks=pytest.mark.slow)])
 def test_a_killed_run_neither_loses_nor_doubles_rows(
     elsewhere: Path, kills: int
 ) -> None:

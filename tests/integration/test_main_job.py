@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from analytics_pipeline.client.endpoints import APIS
 from analytics_pipeline.runner import Summary
 from tests.conftest import Warehouse, small_server
@@ -64,6 +66,7 @@ def test_later_runs_load_only_new_changed_and_late_rows(
     assert ("Renamed",) in warehouse.rows("select name from analytics.projects")
 
 
+@pytest.mark.parametrize("api", ["sentry"])
 def test_since_bounds_the_first_run_and_until_leaves_the_bookmarks(
     server: FakeServer, api: str, warehouse: Warehouse
 ) -> None:

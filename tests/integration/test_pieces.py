@@ -53,6 +53,7 @@ def asked(server: Any, work: Callable[[], object]) -> int:
     return len(server.requests) - before
 
 
+@pytest.mark.parametrize("api", ["v1", "sentry"])
 def test_loading_in_pieces_takes_few_more_requests(
     api: str, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.loading.loaded_lists import loaded_lists
 from analytics_pipeline.loading.sql import Queries
-from analytics_pipeline.report import history, page
+from analytics_pipeline.report import charts, history, page
 from analytics_pipeline.report.facts import gather
 from analytics_pipeline.report.history import History
 from tests.conftest import ORGANIZATION, TOKEN, Warehouse, small_server
@@ -87,6 +87,13 @@ def filled(loaded: Warehouse) -> Warehouse:
     return loaded
 
 
+def without_charts(pipeline: dlt.Pipeline, now: datetime | None = None) -> str:
+    """Return the page without its charts, which take more than half of its time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(charts, "_picture", lambda *_: "")
+        return page(pipeline, now)
+
+
 def check(states: History) -> None:
     """Check the figures of the history above."""
     assert states.began == datetime(2026, 3, 2, 8, tzinfo=UTC)
@@ -127,7 +134,7 @@ def test_postgres_gives_the_same_facts_and_history(
     assert here == there
     fill(postgres.query)
     check(asked(pipeline.dataset()))
-    assert len(table(page(pipeline, NOW), LISTS)) == 9
+    assert len(table(without_charts(pipeline, NOW), LISTS)) == 9
 
 
 def test_the_page_shows_the_history(filled: Warehouse) -> None:
@@ -157,7 +164,9 @@ def test_an_issue_without_first_seen_has_no_time_to_resolve(
     filled: Warehouse,
 ) -> None:
     filled.rows("update analytics.issues set first_seen = null where id = 'fast'")
-    *_, backend = table(page(filled.pipeline(), NOW), "Time to resolve an issue")
+    *_, backend = table(
+        without_charts(filled.pipeline(), NOW), "Time to resolve an issue"
+    )
     assert backend == ["backend", "1", "–"]
 
 
@@ -171,11 +180,11 @@ def test_a_long_history_is_shown_as_of_90_days_ago(filled: Warehouse) -> None:
     assert states.starts[0] == datetime(2025, 12, 25, tzinfo=UTC)
     assert (states.unresolved[0], states.unresolved[-1]) == (2, 4)
     assert (sum(states.opened), sum(states.resolved)) == (5, 4)
-    assert "The history begins" not in page(filled.pipeline(), NOW)
+    assert "The history begins" not in without_charts(filled.pipeline(), NOW)
 
 
 def test_a_short_history_is_shown_by_the_hour(loaded: Warehouse) -> None:
-    html = page(loaded.pipeline())
+    html = without_charts(loaded.pipeline())
     (unresolved,) = loaded.rows(
         "select count(*)::varchar from analytics.issues where status = 'unresolved'"
     )
@@ -224,13 +233,13 @@ def test_a_history_that_is_empty_or_gone_is_not_shown(
     how: str, loaded: Warehouse
 ) -> None:
     loaded.rows(f"{how} analytics.issue_history")
-    check_no_history(page(loaded.pipeline()))
+    check_no_history(without_charts(loaded.pipeline()))
 
 
 def test_without_history_the_page_does_not_mention_it(warehouse: Warehouse) -> None:
     with small_server() as server:
         warehouse.load(server, tables=["issues"])
-    html = page(warehouse.pipeline())
+    html = without_charts(warehouse.pipeline())
     check_no_history(html)
     assert "history" not in html.partition("<body>")[2]
 
@@ -253,7 +262,7 @@ def test_each_list_is_shown_with_its_bookmark(warehouse: Warehouse) -> None:
     since = datetime.now(UTC) - timedelta(days=30)
     with small_server() as server:
         warehouse.load(server, since=since)
-    rows = lists(page(warehouse.pipeline()))
+    rows = lists(without_charts(warehouse.pipeline()))
     bookmarks = warehouse.bookmarks()
     assert len(rows) == 8
     for name in ("events", "issues"):
@@ -275,10 +284,10 @@ def test_lists_come_from_the_warehouse_and_not_from_the_working_folder(
         stale = warehouse.pipeline()
         before = dict(stale.state)
         fresh = runner.make_pipeline(pipelines_dir="fresh")
-        assert set(lists(page(fresh))) == set(lists(page(stale)))
+        assert set(lists(without_charts(fresh))) == set(lists(without_charts(stale)))
         source = analytics_source(server.url, TOKEN, ORGANIZATION, "backend")
         runner.load(fresh, source, ["events"])
-    assert ("events", "acme/backend") in lists(page(stale))
+    assert ("events", "acme/backend") in lists(without_charts(stale))
     assert dict(warehouse.pipeline().state) == before
 
 
@@ -290,7 +299,7 @@ def test_a_list_that_is_not_loaded_to_its_end_is_incomplete(
             server.url, TOKEN, ORGANIZATION, PROJECTS, rows_per_load=20
         )
         warehouse.pipeline().run(source.with_resources("events"))
-    rows = lists(page(warehouse.pipeline())).values()
+    rows = lists(without_charts(warehouse.pipeline())).values()
     assert any("incomplete" in " ".join(row) for row in rows)
 
 
@@ -298,14 +307,14 @@ def test_lists_of_several_servers_show_their_addresses(warehouse: Warehouse) -> 
     with small_server() as one, small_server() as two:
         for server in (one, two):
             warehouse.load(server, tables=["releases"])
-    assert set(lists(page(warehouse.pipeline()))) == {
+    assert set(lists(without_charts(warehouse.pipeline()))) == {
         ("releases", f"acme, all projects {server.url}/v1") for server in (one, two)
     }
 
 
 def test_lists_of_tables_that_are_gone_are_left_out(loaded: Warehouse) -> None:
     loaded.rows("drop table analytics.events")
-    assert {name for name, _ in lists(page(loaded.pipeline()))} == {
+    assert {name for name, _ in lists(without_charts(loaded.pipeline()))} == {
         "issues",
         "projects",
         "releases",
@@ -318,13 +327,15 @@ def test_a_warehouse_without_state_gives_a_page_without_lists(
     how: str, loaded: Warehouse
 ) -> None:
     loaded.rows(f"{how} analytics._dlt_pipeline_state")
-    assert LISTS not in page(loaded.pipeline())
+    assert LISTS not in without_charts(loaded.pipeline())
 
 
 @pytest.mark.usefixtures("loaded")
 def test_another_pipeline_has_no_lists_in_this_dataset() -> None:
     file = dlt.destinations.duckdb(FILE)
-    html = page(runner.make_pipeline(file, name="other", pipelines_dir="others"))
+    html = without_charts(
+        runner.make_pipeline(file, name="other", pipelines_dir="others")
+    )
     assert "Newest releases" in html
     assert LISTS not in html
 

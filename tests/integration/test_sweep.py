@@ -26,10 +26,8 @@ MOST = PAGES + 3
 """Requests of a run with a sweep, including new and moved issues."""
 
 
-def load_issues(
-    server: DemoServer, warehouse: Warehouse, api: str = "v1", **settings: Any
-) -> Summary:
-    return warehouse.load(server, "frontend", ISSUES, api=api, **settings)
+def load_issues(server: DemoServer, warehouse: Warehouse, **settings: Any) -> Summary:
+    return warehouse.load(server, "frontend", ISSUES, **settings)
 
 
 def resolve(server: DemoServer, count: int = 1) -> list[str]:
@@ -76,41 +74,33 @@ def asked(server: Any, work: Callable[[], object]) -> int:
     return count() - before
 
 
-def issues_of_yesterday(start: Start, api: str = "v1") -> FakeServer:
+@pytest.fixture
+def many(start: Start) -> FakeServer:
     """Serve five pages of issues of one project, all older than the lookback."""
-    server = start(api, projects=["frontend"], issues=100, page_size=20, events=0)
+    server = start(projects=["frontend"], issues=100, page_size=20, events=0)
     for row in server.rows("issues"):
         seen = datetime.fromisoformat(row["lastSeen"]) - timedelta(hours=9)
         row["lastSeen"] = seen.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return server
 
 
-@pytest.fixture
-def many(start: Start) -> FakeServer:
-    return issues_of_yesterday(start)
-
-
 def test_a_change_without_an_event_is_found_by_the_next_sweep(
-    start: Start, api: str, warehouse: Warehouse
+    many: FakeServer, warehouse: Warehouse
 ) -> None:
-    server = issues_of_yesterday(start, api)
-    assert asked(server, lambda: load_issues(server, warehouse, api)) == PAGES
-    ids = resolve(server, 3)
-    assert asked(server, lambda: load_issues(server, warehouse, api)) == 1
+    assert asked(many, lambda: load_issues(many, warehouse)) == PAGES
+    ids = resolve(many, 3)
+    assert asked(many, lambda: load_issues(many, warehouse)) == 1
     assert resolved(warehouse) == []
     grow_old(warehouse)
-    before = len(server.requests)
-    summary = load_issues(server, warehouse, api)
-    assert len(server.requests) - before <= MOST
+    before = len(many.requests)
+    summary = load_issues(many, warehouse)
+    assert len(many.requests) - before <= MOST
     assert summary.loads == 1
     assert summary.tables["issues"].rows == 0
     assert summary.tables["issues"].reread >= 100
     assert resolved(warehouse) == ids
-    assert asked(server, lambda: load_issues(server, warehouse, api)) == 1
-    assert len(warehouse.ids("issues")) == 100
-    if api == "v1":
-        warehouse.load(server, "frontend")
-        assert_kept(warehouse, server)
+    assert asked(many, lambda: load_issues(many, warehouse)) == 1
+    assert_kept(warehouse, many, "issues")
 
 
 def test_plain_dlt_sweeps_and_resumes_a_sweep_in_the_next_run(

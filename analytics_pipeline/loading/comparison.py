@@ -31,6 +31,8 @@ from analytics_pipeline.tables.schema import (
 
 EXAMPLES = 10
 """Rows of each kind that are listed."""
+MOST_PARTS = 256
+"""Into which a table is divided that is too large for DuckDB's memory."""
 CONDITIONS = {
     "missing": "copies = 0",
     "doubled": "copies > 1",
@@ -83,8 +85,7 @@ def compare(
                 began,
                 run.began_at,
             )
-            counts = comparison.counts()
-            found.tables[name] = {title: counts.get(title, Counts()) for title in lists}
+            found.tables[name] = comparison.counts()
             for kind in CONDITIONS:
                 if any(getattr(each, kind) for each in found.tables[name].values()):
                     found.examples[name][kind] = comparison.examples(kind)
@@ -97,7 +98,7 @@ def _title(key: str) -> str:
     return project or organization
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Comparison:
     """One table of both datasets."""
 
@@ -115,34 +116,54 @@ class _Comparison:
     """Rows that the server dates later are ignored, unless the warehouse has them."""
     started: datetime
     """Rows that came to the warehouse later are ignored."""
+    parts: int = 1
+    """The keys are compared in so many queries."""
 
     def counts(self) -> dict[str, Counts]:
         """Return the counts of each list."""
+        found = {title: Counts() for title in self.lists}
         if not self._sides:
-            return {}
-        rows = self._execute(
+            return found
+        for title, *numbers in self._in_parts(
             "select of_list, sum(at_server), sum(copies),"
             " sum(case when copies = 0 then 1 else 0 end),"
             " sum(case when copies > 1 then copies - 1 else 0 end),"
-            " sum(is_different), sum(1 - at_server)"
-            f" from ({self._keys}) as found group by of_list"
-        )
-        return {name: Counts(*map(int, numbers)) for name, *numbers in rows}
+            " sum(is_different), sum(1 - at_server)",
+            "group by of_list",
+        ):
+            found[title].add(Counts(*map(int, numbers)))
+        return found
 
     def examples(self, kind: str) -> list[Example]:
         """Return the first rows of a kind, ordered by key."""
         key = ", ".join(self._key)
-        rows = self._execute(
-            f"select of_list, {key} from ({self._keys}) as found"
-            f" where {CONDITIONS[kind]} order by {key} limit {EXAMPLES}"
+        rows = self._in_parts(
+            f"select of_list, {key}",
+            f"where {CONDITIONS[kind]} order by {key} limit {EXAMPLES}",
         )
+        if self.parts > 1:
+            rows = sorted(rows, key=lambda row: row[1:])[:EXAMPLES]
         columns: dict[Any, tuple[str, ...]] = {}
         if kind == "different":
             columns = self._differing({tuple(row[1:]) for row in rows})
         return [
-            Example(name, " ".join(values), columns.get(tuple(values), ()))
-            for name, *values in rows
+            Example(title, " ".join(values), columns.get(tuple(values), ()))
+            for title, *values in rows
         ]
+
+    def _in_parts(self, selection: str, rest: str) -> list[list[Any]]:
+        """Return the rows of a query of the keys, which selects `of_list` first."""
+        titles, rows = [*self.lists], list[Sequence[Any]]()
+        try:
+            for part in range(self.parts):
+                found = f"({self._keys(part)}) as found"
+                rows += self._execute(f"{selection} from {found} {rest}")
+        except DatabaseException as error:
+            if "Out of Memory" not in str(error) or self.parts >= MOST_PARTS:
+                raise
+            self.parts *= 4
+            return self._in_parts(selection, rest)
+        return [[titles[int(number)], *values] for number, *values in rows]
 
     def _differing(self, keys: set[tuple[str, ...]]) -> dict[Any, tuple[str, ...]]:
         """Return the columns in which the copies of each key differ."""
@@ -150,7 +171,7 @@ class _Comparison:
         copies: dict[Any, list[Any]] = {}
         for side in self._sides:
             for row in self._execute(
-                f"select * from ({self._rows(side, self._columns)}) as found"
+                f"select * from ({self._rows(side, columns=self._columns)}) as found"
                 f" where {self._key[-1]} in ({ids})"
             ):
                 width = len(self._key)
@@ -164,13 +185,12 @@ class _Comparison:
             for key in keys
         }
 
-    @property
-    def _keys(self) -> str:
-        """The query for each key of either side, and what is different about it."""
+    def _keys(self, part: int) -> str:
+        """Return the query for each key of either side, and what is different about it."""
         key = ", ".join(self._key)
         sides = " union all ".join(
             f"select {key}, {int(side == 'server')} as at_server, row_time, came_at,"
-            f" of_list, content from ({self._rows(side)}) as {side}"
+            f" of_list, content from ({self._rows(side, part)}) as {side}"
             for side in self._sides
         )
         return f"""
@@ -198,7 +218,7 @@ class _Comparison:
     def _sides(self) -> list[str]:
         return [name for name in ("server", "warehouse") if getattr(self, name).columns]
 
-    def _rows(self, side: str, columns: Sequence[str] = ()) -> str:
+    def _rows(self, side: str, part: int = 0, columns: Sequence[str] = ()) -> str:
         """Return the query for a side's rows: these columns as text, or their hash."""
         table: StoredTable = getattr(self, side)
         values = dict(zip(self._key, self._key, strict=True))
@@ -219,6 +239,8 @@ class _Comparison:
             values["copy_number"] = f"row_number() over ({order})"
         selected = ", ".join(f"{value} as {name}" for name, value in values.items())
         rows = f"select {selected} from {side}_rows"
+        if self.parts > 1 and not columns:
+            rows += f" where hash({self._key[-1]}) % {self.parts} = {part}"
         if table.keeps_versions:
             rows = f"select {names} from ({rows}) as copies where copy_number = 1"
         return rows
@@ -239,19 +261,22 @@ class _Comparison:
         return content if dialect == "sqlite" else f"md5({content})"
 
     def _list(self, table: StoredTable) -> str:
-        """Return the expression for the list that a row belongs to, or null."""
+        """Return the expression for the list's number that a row belongs to, or null.
+
+        DuckDB would hold the longer ones of the largest texts of groups beyond its limit.
+        """
         if not self.endpoint.by_project:
-            return literal(*self.lists)
+            return "0"
         id = self._text(table, "id" if self.endpoint.single else "project_id")
         slug = self._text(table, PROJECT_SLUG)
         cases = []
-        for title, project_id in self.lists.items():
+        for number, (title, project_id) in enumerate(self.lists.items()):
             condition = (
                 f"{id} = {literal(project_id or title)} or {slug} = {literal(title)}"
             )
             if project_id:  # another project may have had this slug
                 condition += f" and {id} is null"
-            cases.append(f"when {condition} then {literal(title)}")
+            cases.append(f"when {condition} then {number}")
         return f"case {' '.join(cases)} end"
 
     @property
@@ -287,10 +312,4 @@ class _Comparison:
 
     def _execute(self, sql: str) -> Sequence[Sequence[Any]]:
         tables = {f"{n}_rows": getattr(self, n).name for n in ("warehouse", "server")}
-        try:
-            return execute(self.client, sql, tables)
-        except DatabaseException as error:
-            if "Out of Memory" not in str(error):
-                raise
-        self.client.execute_sql("RESET memory_limit")
         return execute(self.client, sql, tables)

@@ -24,8 +24,11 @@ log = logging.getLogger(__name__)
 
 SUFFIX = "_verify"
 """Of the names of the second pipeline and its dataset."""
-MEMORY = "200MB"
-"""DuckDB's limit for a comparison; beyond it, it uses files."""
+LIMITS = {"memory_limit": "200MB", "threads": "2"}
+"""DuckDB's settings for a comparison; beyond the memory, it uses files.
+
+Each thread needs some memory for every column, so more of them would exceed it.
+"""
 
 
 class StoredTable(NamedTuple):
@@ -170,12 +173,13 @@ def connected(
             first.create_views_for_tables(dict(zip(names, names, strict=True)))
             client.execute_sql(f"SET temp_directory = {literal(second.working_dir)}")
         if destination_kind(pipeline) in ("duckdb", "filesystem"):
-            ((before,),) = (
-                client.execute_sql("SELECT current_setting('memory_limit')") or []
-            )
-            client.execute_sql(f"SET memory_limit = '{MEMORY}'")
-            # The setting holds for all connections of this process.
-            stack.callback(client.execute_sql, f"SET memory_limit = '{before}'")
+            for setting, limit in LIMITS.items():
+                ((before,),) = (
+                    client.execute_sql(f"SELECT current_setting('{setting}')") or []
+                )
+                client.execute_sql(f"SET {setting} = '{limit}'")
+                # The setting holds for all connections of this process.
+                stack.callback(client.execute_sql, f"SET {setting} = '{before}'")
         yield client
 
 

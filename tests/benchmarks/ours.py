@@ -60,7 +60,9 @@ def main(
     memory = {"imports": peak()}
     if action == "verify":
         totals = runner.verify(pipeline, source, tables).totals()
-        return {"rows": sum(counts.server for counts in totals.values())}
+        memory["verify"] = peak()
+        rows = sum(counts.server for counts in totals.values())
+        return {"rows": rows, "memory": memory}
     table_format = "delta" if destination == "delta" else None
     summary = runner.load(pipeline, source, tables, table_format)
     memory["load"] = peak()

@@ -157,7 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
     versions = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
     print(
         f"\nMedian of {rounds}"
-        + ("" if options.rounds else "; rest_api as configured ran once")
+        + ("" if options.rounds else "; rest_api as configured and verify ran once")
         + f". Python {platform.python_version()}, {versions}; {os.cpu_count()} cores,"
         f" load average before {before:.1f}."
     )

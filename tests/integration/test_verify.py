@@ -11,12 +11,14 @@ from unittest.mock import Mock
 
 import dlt
 import pytest
+from dlt.destinations.exceptions import DatabaseTerminalException
 
 from analytics_pipeline import analytics_source, runner
 from analytics_pipeline.cli import progress
 from analytics_pipeline.cli.main import main
 from analytics_pipeline.errors import AnalyticsError, ApiError, ConfigurationError
-from analytics_pipeline.loading import second_dataset
+from analytics_pipeline.loading import comparison, second_dataset
+from analytics_pipeline.loading.sql import execute
 from analytics_pipeline.loading.verification import Counts
 from analytics_pipeline.runner import Verification
 from analytics_pipeline.tables.columns import TABLES
@@ -799,6 +801,30 @@ def test_the_work_of_a_comparison_grows_linearly_with_the_rows(
         assert work(2000) < 6 * work(500)  # four times the rows
     finally:
         alchemy.event.remove(alchemy.engine.Engine, "connect", connected)
+
+
+def test_a_comparison_beyond_the_memory_of_duckdb_is_made_in_parts(
+    lists: ListServer, duck: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    duck.load(lists, "events")
+    duck.sql("delete from events where id > 'e2' and id < 'e4'")
+    duck.sql("update events set title = 'x' where id > 'e11' and id < 'e19'")
+    duck.sql("insert into events select * from events where id in ('e12', 'e45')")
+    duck.sql("insert into events select * replace ('x' || id as id) from events")
+    whole = duck.verify(lists, "events")
+    queries = []
+
+    def executed(client: Any, sql: str, tables: Any) -> Any:
+        queries.append(sql)
+        if "keys_of_both" in sql and "% 64 = " not in sql:
+            raise DatabaseTerminalException(ValueError("Out of Memory Error: no block"))
+        return execute(client, sql, tables)
+
+    monkeypatch.setattr(comparison, "execute", executed)
+    found = duck.verify(lists, "events")
+    assert replace(found, seconds=whole.seconds) == whole
+    assert sorted(map(len, whole.examples["events"].values())) == [4, 10, 10, 10]
+    assert len(queries) == 3 + 5 * 64 + 2  # counts and four kinds; columns that differ
 
 
 def test_verify_reads_in_pieces(

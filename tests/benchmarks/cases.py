@@ -144,7 +144,7 @@ def _deep(events: int) -> Case:
     lists = {"long": events, "half": events // 2, "short": events // 100}
     middle, last = events // 200, events // 100
     what = (
-        f"paging by time, if page n of a list takes n × 2 ms by its cursor: pages"
+        "paging by time, if page n takes 50 ms + n × 2 ms by its cursor: pages"
         f" {middle + 1} to {last}, against pages 3 to {middle}"
     )
     return Case(
@@ -152,6 +152,7 @@ def _deep(events: int) -> Case:
         {
             "api": "sentry",
             "projects": {slug: {"events": count} for slug, count in lists.items()},
+            "latency": 0.05,
             "depth": 0.002,
         },
         {

@@ -446,16 +446,19 @@ with pipeline.sql_client() as client:
     assert "286.1 MiB" in done.stdout
 
 
-SCALE = "| events | sentry.io | the same, whole | self-hosted, 4 workers, 50 ms | one process, no limit |"
+SCALE = (
+    "| events | sentry.io | the same, whole | self-hosted, 4 workers, 50 ms"
+    " | one process, no limit | Airflow, 4 tasks, PostgreSQL |"
+)
 UNITS = {"s": 1, "min": 60, "h": 3600, "days": 86_400, "years": 365 * 86_400}
-SENTRY, SELF_HOSTED, ONE_PROCESS = 100, 4 / 0.05 * 100, 28_000
+SENTRY, SELF_HOSTED, ONE_PROCESS, AIRFLOW = 100, 4 / 0.05 * 100, 12_500, 5_200
 """Events per second."""
 
 
 @pytest.mark.parametrize("row", table(SCALE))
 def test_the_arithmetic_of_scale(row: list[str]) -> None:
     events = 10 ** "⁰¹²³⁴⁵⁶⁷⁸⁹".index(row[0].removeprefix("10"))
-    rates = [SENTRY, SENTRY / 10, SELF_HOSTED, ONE_PROCESS]
+    rates = [SENTRY, SENTRY / 10, SELF_HOSTED, ONE_PROCESS, AIRFLOW]
     for text, rate in zip(row[1:], rates, strict=True):
         number, unit = text.split()
         assert float(number) * UNITS[unit] == pytest.approx(events / rate, rel=0.05)

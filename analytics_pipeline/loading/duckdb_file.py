@@ -1,10 +1,11 @@
 """One connection to a DuckDB file for the steps of a run."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import dlt
+from dlt.destinations.exceptions import DestinationConnectionError
 
 from analytics_pipeline.loading.destinations import destination_kind
 
@@ -25,16 +26,21 @@ def open_file(pipeline: dlt.Pipeline, bytes_read: Callable[[], int]) -> Iterator
     client: Any = pipeline.destination_client()
     connection, extract = client.sql_client, pipeline.extract
 
+    def reopen() -> None:
+        with suppress(DestinationConnectionError):  # dlt reports it with its step
+            connection.open_connection()
+
     def extract_while_closed(*args: Any, **kwargs: Any) -> Any:
         connection.close_connection()  # other processes can use the file meanwhile
         info = extract(*args, **kwargs)
         if bytes_read() <= SMALL_LOAD:
-            connection.open_connection()
+            reopen()
         return info
 
     pipeline.extract = extract_while_closed  # type: ignore[method-assign]
     try:
-        with connection:
-            yield
+        reopen()
+        yield
     finally:
         del pipeline.extract
+        connection.close_connection()

@@ -1,10 +1,13 @@
 """DuckDB's file stays open in a run, but not while the server is read."""
 
+import subprocess
+import sys
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import duckdb
 import pytest
+from dlt.pipeline.exceptions import PipelineStepFailed
 
 from analytics_pipeline import runner
 from analytics_pipeline.loading import duckdb_file
@@ -56,3 +59,34 @@ def test_the_file_is_closed_between_the_steps_of_a_large_load(
     monkeypatch.setattr(duckdb_file, "SMALL_LOAD", 0)
     steps = {"reading": False, "loaded": False, "after": False}
     assert opened(warehouse, v1, monkeypatch) == steps
+
+
+def test_a_program_that_takes_the_file_while_the_server_is_read_is_named(
+    warehouse: Warehouse, v1: FakeServer
+) -> None:
+    warehouse.load(v1, tables=["events"])
+    v1.grow(events=30, issues=0)
+    script = (
+        f"import duckdb; c = duckdb.connect('{runner.NAME}.duckdb'); print(1); input()"
+    )
+    others: list[subprocess.Popen[bytes]] = []
+
+    def taken(handler: BaseHTTPRequestHandler, answer: Any) -> Any:
+        other = subprocess.Popen(
+            [sys.executable, "-uc", script],
+            cwd=warehouse.folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        others.append(other)
+        assert other.stdout
+        assert other.stdout.readline()
+        return answer
+
+    v1.fail(taken, on="events")
+    with pytest.raises(PipelineStepFailed) as error:
+        warehouse.load(v1, tables=["events"])
+    assert error.value.step == "load"
+    assert f"PID {others[0].pid}" in str(error.value)
+    others[0].communicate(b"\n")
+    assert warehouse.load(v1, tables=["events"]).tables["events"].rows == 30

@@ -235,8 +235,8 @@ class Reading:
         run = self._run
         if self._extent.until is None:  # otherwise dlt stores no value
             self._set_last_value()
-        names = {(self._table, self._key(project)) for project in self._projects}
-        run.is_unfinished |= not names <= run.done
+        if not {(self._table, self._key(p)) for p in self._projects} <= run.done:
+            run.is_unfinished = True  # not |=, as tables end in several threads
         if not run.continue_on_error:
             self._warn()
 

@@ -55,14 +55,12 @@ def _tags(tags: Any) -> Record:
     """
     if isinstance(tags, dict):
         return tags
-    try:
-        return {tag["key"]: tag["value"] for tag in reversed(tags)}
-    except (TypeError, LookupError):
-        pass  # none, pairs, or something else
     found = {}
     for tag in reversed(_list(tags)):
-        name, value = _inside(tag, "key"), _inside(tag, "value")
-        if isinstance(tag, list) and len(tag) == 2:
+        name = value = None
+        if isinstance(tag, dict):
+            name, value = tag.get("key"), tag.get("value")
+        elif isinstance(tag, list) and len(tag) == 2:
             name, value = tag
         if isinstance(name, str):
             found[name] = value

@@ -83,6 +83,12 @@ def _ours(
     return Contestant("ours", {"api": "v1"} | settings, rows, again=again)
 
 
+def _after_load(action: str, rows: int, project: str, table: str) -> Contestant:
+    """Measure an action on what a first load left."""
+    made = _ours(rows, [project], [table], again=True, action=action)
+    return replace(made, first={"action": "load"})
+
+
 def _floor(
     rows: int, projects: Sequence[str] = ("p1", "p2"), **settings: Any
 ) -> Contestant:
@@ -239,8 +245,7 @@ def _many_rows(few: int, many: int) -> Case:
     lists = {"few": few, "fifth": many // 5, "many": many}
 
     def verify(slug: str) -> Contestant:
-        made = _ours(lists[slug], [slug], ["events"], again=True, action="verify")
-        return replace(made, first={"action": "load"}, once=True)
+        return replace(_after_load("verify", lists[slug], slug, "events"), once=True)
 
     return Case(
         "many rows",
@@ -352,14 +357,13 @@ def _warehouses(events: int, issues: int) -> Case:
 
 
 def _looked_at_again(rows: int) -> Case:
-    def ours(action: str) -> Contestant:
-        made = _ours(rows, ["p1"], ["issues"], again=action != "load", action=action)
-        return replace(made, first={"action": "load"})
-
     what = f"sweep of {rows:,} issues, against their first load"
     return Case(
         "looked at again",
         {"api": "v1", "projects": {"p1": {"issues": rows}}, "beforehand": False},
-        {action: ours(action) for action in ("load", "sweep")},
+        {
+            "load": _ours(rows, ["p1"], ["issues"]),
+            "sweep": _after_load("sweep", rows, "p1", "issues"),
+        },
         [Figure(what, "sweep", "load", metric="per row")],
     )
